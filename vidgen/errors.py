@@ -1,0 +1,56 @@
+"""The errors a user can meet. Each becomes one line on stderr and an exit code; anything else is a bug.
+
+A message answers where (file and key), what was found, and what would be right; `hint` is the next thing to type.
+"""
+
+from __future__ import annotations
+
+
+class VidgenError(Exception):
+    """Base of every expected failure. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InputError(VidgenError):
+    """A file, folder, video, image or label map that the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigError(VidgenError):
+    """A configuration file, a `--set` value or a combination of options is wrong."""
+
+    exit_code = 2
+
+
+class OutputError(VidgenError):
+    """A result cannot be written: it exists already, or the disk is full or read-only."""
+
+
+class CheckpointError(VidgenError):
+    """Weights or a run folder are missing, damaged, unsafe, or belong to another model."""
+
+
+class TrainingError(VidgenError):
+    """Training cannot go on: losses stay non-finite, or the device ran out of memory."""
+
+
+class MissingExtraError(VidgenError):
+    """An optional dependency is not installed; the hint is the line that installs it."""
+
+
+class QualityGateError(VidgenError):
+    """A measured score misses the limit the user set with `--fail-if`."""
+
+    exit_code = 4
+
+
+class PartialFailure(VidgenError):
+    """Some of several inputs failed; the others are done."""
+
+    exit_code = 3

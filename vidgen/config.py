@@ -1,0 +1,402 @@
+"""Configuration files: strict YAML in, frozen typed settings out, and every fault reported at once with its place.
+
+The scalars are those of the YAML 1.2 core schema, so `1e-4` is a number and `no` is a word. What makes YAML surprising or
+unsafe is refused: duplicate keys, anchors, aliases, tags, several documents, infinities, huge or deeply nested files.
+Values keep their type: a quoted "3" is not a number and 3.0 is not a whole number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import pydantic
+import yaml
+
+from vidgen.errors import ConfigError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_FAULTS = 20
+DISCRIMINATOR = "kind"
+"""The key that says which of several settings a section holds."""
+
+Key = tuple[str | int, ...]
+
+
+class Settings(pydantic.BaseModel):
+    """Base of every configuration section: unknown keys, infinities and later changes are errors; defaults are checked too."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+T = TypeVar("T", bound=pydantic.BaseModel)
+
+
+@dataclass(frozen=True, order=True)
+class Origin:
+    """Where a key or value was written: a place in a file (1-based; 0 where there is none) or a `--set` argument."""
+
+    line: int
+    column: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+@dataclass(frozen=True)
+class Document:
+    """Plain data (dict, list, str, int, float, bool, None) and where each part of it was written.
+
+    Attributes:
+        data: the outermost mapping.
+        source: name of the whole, for messages about parts whose place is unknown.
+        keys: path -> where its key stands.
+        values: path -> where its value stands.
+    """
+
+    data: dict[str, Any]
+    source: str
+    keys: dict[Key, Origin] = field(default_factory=dict)
+    values: dict[Key, Origin] = field(default_factory=dict)
+
+    def origin(self, key: Key, *, of_key: bool = False) -> Origin:
+        """Where `key` was written, or the nearest part around it."""
+        places = self.keys if of_key else self.values
+        if key in places:
+            return places[key]
+        return self.origin(key[:-1]) if key else Origin(0, 0, self.source)
+
+
+def load(path: Path, schema: type[T], sets: Sequence[str] = ()) -> T:
+    """Settings of the file `path`, changed by the `key.path=value` assignments in `sets`.
+
+    Raises:
+        ConfigError: the file cannot be read, or its content is not what `schema` asks for; one line per fault.
+    """
+    return validate(read(path, sets), schema)
+
+
+def read(path: Path, sets: Sequence[str] = ()) -> Document:
+    """Data of a YAML file with the `key.path=value` assignments in `sets` applied, not yet checked against a schema.
+
+    Raises:
+        ConfigError: the file is missing, not strict YAML, or an assignment does not fit it.
+    """
+    document = _Reader(_text(path), str(path)).document()
+    for assignment in sets:
+        _assign(document, assignment)
+    return document
+
+
+def validate(document: Document, schema: type[T]) -> T:
+    """`document` as an instance of `schema`.
+
+    Raises:
+        ConfigError: with one line per fault: `place: key.path: what would be right, got ...`.
+    """
+    try:
+        return schema.model_validate_json(json.dumps(document.data, default=str), strict=True)
+    except pydantic.ValidationError as error:
+        raise ConfigError(_describe(error, document, schema)) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{document.source}: cannot be used as settings ({error})") from None
+
+
+def from_data(data: Mapping[str, Any], schema: type[T], where: str) -> T:
+    """Settings from plain data; `where` names it in messages.
+
+    Raises:
+        ConfigError: one line per fault.
+    """
+    return validate(Document(dict(data), where), schema)
+
+
+def parse(text: str, schema: type[T], where: str) -> T:
+    """Settings from JSON, such as the configuration inside a weights file; `where` names it in messages.
+
+    Raises:
+        ConfigError: `text` is not a JSON object, or one line per fault.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: not valid JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: expected a JSON object, got {_show(data)}")
+    return from_data(data, schema, where)
+
+
+def dump(settings: pydantic.BaseModel) -> str:
+    """YAML with every value of `settings`, defaults included, that `load` reads back to an equal object."""
+    return yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=120)
+
+
+# --- reading -------------------------------------------------------------------------------------------------------------
+
+_NULL = re.compile(r"(?:null|Null|NULL|~|)")
+_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)")
+_DECIMAL = re.compile(r"[-+]?[0-9]+")
+_PREFIXED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NON_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that YAML 1.1 or 1.2 would take for something else; never writes aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(rf"(?:{_PREFIXED.pattern})$"), ["0"])
+
+
+def _text(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so hardly a configuration")
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", hint=_near_files(path)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start} is 0x{content[error.start]:02x})") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _near_files(path: Path) -> str | None:
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name, names, n=3) or sorted(names)[:5]
+    return f"in {path.parent} there is {', '.join(near)}" if near else None
+
+
+class _Reader:
+    """Builds plain data from the events of one YAML text, noting where each key and value stands."""
+
+    def __init__(self, text: str, source: str) -> None:
+        self.text = text
+        self.source = source
+        self.keys: dict[Key, Origin] = {}
+        self.values: dict[Key, Origin] = {}
+
+    def document(self) -> Document:
+        data = self.value()
+        if data is None:
+            data = {}
+        if not isinstance(data, dict):
+            raise ConfigError(f"{self.source}: expected `key: value` lines, got {_show(data)}")
+        return Document(data, self.source, self.keys, self.values)
+
+    def value(self) -> Any:
+        """The text's only value of any type; None for an empty text."""
+        try:
+            self.events = self._checked_events()
+            first = next(self.events, None)
+            data = None if first is None else self._build(first, ())
+            extra = next(self.events, None)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = f"{self.source}:{mark.line + 1}:{mark.column + 1}" if mark else self.source
+            raise ConfigError(f"{place}: not valid YAML: {error.problem or error.context}") from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{self.source}: not valid YAML: {' '.join(str(error).split())}") from None
+        if extra is not None:
+            raise self._fault(extra, "a second document starts here; a configuration is one document")
+        return data
+
+    def _checked_events(self) -> Iterator[Any]:
+        depth = 0
+        for event in yaml.parse(self.text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise self._fault(event, "anchors (&) and aliases (*) are not allowed; write the value out, or quote the text")
+            if tag := getattr(event, "tag", None):
+                raise self._fault(event, f"tags are not allowed, got {_show(tag)}; quote the text if it starts with '!'")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise self._fault(event, f"nested deeper than {MAX_DEPTH} levels")
+            if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+                yield event
+
+    def _build(self, event: Any, key: Key) -> Any:
+        self.values[key] = self._origin(event)
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items: list[Any] = []
+            while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+                items.append(self._build(event, (*key, len(items))))
+            return items
+        mapping: dict[str, Any] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            name = self._name(event, key)
+            mapping[name] = self._build(next(self.events), (*key, name))
+        return mapping
+
+    def _name(self, event: Any, parent: Key) -> str:
+        if not isinstance(event, yaml.ScalarEvent):
+            raise self._fault(event, "a key must be a word, not a list or a mapping")
+        key = (*parent, event.value)
+        if key in self.keys:
+            raise self._fault(event, f"{_dotted(key)}: written twice, first at {self.keys[key]}")
+        self.keys[key] = self._origin(event)
+        return event.value
+
+    def _scalar(self, event: Any) -> str | int | float | bool | None:
+        text = event.value
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise self._fault(event, f"text must be Unicode, got {_show(text)}")
+        if not event.implicit[0]:  # quoted
+            return text
+        if _NULL.fullmatch(text):
+            return None
+        if _BOOL.fullmatch(text):
+            return text.lower() == "true"
+        if _DECIMAL.fullmatch(text) or _PREFIXED.fullmatch(text):
+            if len(text) > 100:
+                raise self._fault(event, f"a number of {len(text)} digits")
+            return int(text, 0 if text[1:2] in ("o", "x") else 10)
+        if _NON_FINITE.fullmatch(text) or (_FLOAT.fullmatch(text) and not math.isfinite(float(text))):
+            raise self._fault(event, f"numbers must be finite, got {_show(text)}")
+        return float(text) if _FLOAT.fullmatch(text) else text
+
+    def _origin(self, event: Any) -> Origin:
+        return Origin(event.start_mark.line + 1, event.start_mark.column + 1, self.source)
+
+    def _fault(self, event: Any, message: str) -> ConfigError:
+        return ConfigError(f"{self._origin(event)}: {message}")
+
+
+def _assign(document: Document, assignment: str) -> None:
+    """Apply one `key.path=value`; a number in the path is a position in a list."""
+    place = Origin(0, 0, f"--set {assignment}")
+    path, equals, text = assignment.partition("=")
+    parts = path.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"{place}: expected KEY.PATH=VALUE", hint="for example --set optimizer.learning_rate=1e-4")
+    value = _Reader(text, str(place)).value()
+    parent: Any = document.data
+    key: Key = ()
+    for part in parts[:-1]:
+        step = _step(parent, part, key, place)
+        key = (*key, step)
+        if isinstance(parent, dict) and parent.get(step) is None:
+            parent[step] = {}
+            document.keys[key] = document.values[key] = place
+        parent = parent[step]
+    step = _step(parent, parts[-1], key, place)
+    parent[step] = value
+    key = (*key, step)
+    for places in (document.keys, document.values):
+        for old in [old for old in places if old[: len(key)] == key]:
+            del places[old]
+        places[key] = place
+
+
+def _step(parent: Any, part: str, key: Key, place: Origin) -> str | int:
+    if isinstance(parent, dict):
+        return part
+    if isinstance(parent, list) and part.isdecimal() and len(part) < 10 and int(part) < len(parent):
+        return int(part)
+    expected = f"a list of {len(parent)}, positions start at 0" if isinstance(parent, list) else f"{_show(parent)}, not a section"
+    raise ConfigError(f"{place}: {_dotted(key)} is {expected}")
+
+
+# --- describing faults ---------------------------------------------------------------------------------------------------
+
+
+def _describe(error: pydantic.ValidationError, document: Document, schema: type[pydantic.BaseModel]) -> str:
+    """One line per faulty key, in the order of the file; several faults of one key are the branches of a union."""
+    faults: dict[tuple[Origin, str], dict[str, str]] = {}
+    for item in error.errors(include_url=False):
+        origin, key, expected, found = _fault(item, document, schema)
+        faults.setdefault((origin, _dotted(key)), {})[expected] = found
+    lines = []
+    for (origin, name), messages in sorted(faults.items(), key=lambda fault: (not fault[0][0].line, fault[0])):
+        lines.append(": ".join(filter(None, [str(origin), name, " or ".join(messages) + next(iter(messages.values()))])))
+    return "\n".join(lines[:MAX_FAULTS] + ([f"... and {len(lines) - MAX_FAULTS} more"] if len(lines) > MAX_FAULTS else []))
+
+
+def _fault(item: Any, document: Document, schema: type[pydantic.BaseModel]) -> tuple[Origin, Key, str, str]:
+    """Place, key path, what is wrong, and `, got ...` of one pydantic error."""
+    key, models = _locate(item["loc"], document.data, schema)
+    kind, found = item["type"], item["input"]
+    got = f", got {_show(found)}"
+    if kind == "extra_forbidden":
+        known = list(dict.fromkeys(name for model in models for name in model.model_fields))
+        return document.origin(key, of_key=True), key, "unknown key", _suggest(str(key[-1]), known)
+    if kind == "missing":
+        return document.origin(key[:-1]), key, "missing; it has no default", ""
+    if kind in ("union_tag_invalid", "union_tag_not_found") and isinstance(found, dict):
+        key = (*key, DISCRIMINATOR)
+        known = [tag for model in models for tag in _tags(model)]
+        if DISCRIMINATOR not in found:
+            return document.origin(key), key, f"missing; it must be one of {', '.join(known)}", ""
+        word = str(found[DISCRIMINATOR])
+        return document.origin(key), key, f"unknown {DISCRIMINATOR} {_show(word)}", _suggest(word, known)
+    if kind in ("model_type", "model_attributes_type", "union_tag_not_found"):
+        return document.origin(key), key, "expected a section of `key: value` lines", got
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return document.origin(key), key, message, "" if isinstance(found, dict) else got
+
+
+def _locate(
+    location: tuple[int | str, ...], data: Any, schema: type[pydantic.BaseModel]
+) -> tuple[Key, list[type[pydantic.BaseModel]]]:
+    """The key path of a pydantic location, without its union tags, and the models that may hold, or be, its last part."""
+    models: list[type[pydantic.BaseModel]] = [schema]
+    key: Key = ()
+    for position, part in enumerate(location):
+        if isinstance(data, list) and isinstance(part, int) and part < len(data):
+            key, data = (*key, part), data[part]
+        elif len(models) > 1 and all(_tags(model) for model in models):
+            models = [model for model in models if part in _tags(model)] or models
+        elif isinstance(data, dict) and (part in data or position == len(location) - 1):
+            annotations = [model.model_fields[str(part)].annotation for model in models if part in model.model_fields]
+            key, data = (*key, part), data.get(str(part))
+            models = [model for annotation in annotations for model in _models(annotation)] or models
+    return key, models
+
+
+def _models(annotation: Any) -> list[type[pydantic.BaseModel]]:
+    """The settings classes named in a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _tags(model: type[pydantic.BaseModel]) -> tuple[str, ...]:
+    """The values of the key that selects this model; empty for a model that is not one of several."""
+    item = model.model_fields.get(DISCRIMINATOR)
+    return get_args(item.annotation) if item else ()
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return (f", did you mean '{near[0]}'?" if near else "") + f" (known: {', '.join(known)})"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a section"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _dotted(key: Key) -> str:
+    return ".".join(str(part) for part in key)

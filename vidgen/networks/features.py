@@ -1,0 +1,51 @@
+"""Pretrained feature extractors, built empty; `training.importers` fills them from a weights file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class Vgg19Features(nn.Module):
+    """relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of VGG-19, frozen.
+
+    Source: Simonyan and Zisserman, ICLR 2015. Module names are those of torchvision's `vgg19().features`.
+
+    Args:
+        convention: "raw" feeds images in -1..1 as they are (pix2pixHD, vid2vid); "imagenet" normalises them first (imaginaire).
+        width_divisor: divides every width; 1 for the real network, larger only in tests.
+    """
+
+    _PLAN = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, 256, "pool", 512, 512, 512, 512, "pool", 512)
+    _TAPS = (1, 6, 11, 20, 29)
+
+    def __init__(self, convention: Literal["raw", "imagenet"] = "raw", width_divisor: int = 1) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for item in self._PLAN:
+            if isinstance(item, str):
+                layers.append(nn.MaxPool2d(2))
+            else:
+                width = item // width_divisor
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                channels = width
+        self.features = nn.Sequential(*layers)
+        self.convention = convention
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[N,3,H,W] in -1..1 -> five feature maps."""
+        x = images
+        if self.convention == "imagenet":
+            x = ((x + 1) / 2 - self.mean) / self.std
+        taps = []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self._TAPS:
+                taps.append(x)
+        return taps

@@ -1,0 +1,71 @@
+"""Losses that several translators share. All return float32 scalars."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GanObjective = Literal["least_squares", "hinge", "vanilla"]
+Judgement = list[list[Tensor]]
+"""[scale][stage] outputs of a multi-scale discriminator; the last stage holds the logits."""
+
+
+def adversarial(logits: Tensor, *, real: bool, learner: Literal["generator", "discriminator"], objective: GanObjective) -> Tensor:
+    """Adversarial loss of one prediction map.
+
+    Source: least squares: Mao et al., ICCV 2017; hinge: Lim and Ye, 2017; vanilla: Goodfellow et al., 2014, with logits.
+    A generator calls it with real=True on what it made.
+    """
+    logits = logits.float()
+    match objective:
+        case "least_squares":
+            return (logits - float(real)).square().mean()
+        case "vanilla":
+            return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+        case "hinge":
+            if learner == "generator":
+                return -logits.mean()
+            return F.relu(1 - logits if real else 1 + logits).mean()
+
+
+def multiscale_adversarial(
+    judgement: Judgement, *, real: bool, learner: Literal["generator", "discriminator"], objective: GanObjective
+) -> Tensor:
+    """Adversarial losses summed (not averaged) over the scales, as pix2pixHD and vid2vid do."""
+    terms = [adversarial(scale[-1], real=real, learner=learner, objective=objective) for scale in judgement]
+    return torch.stack(terms).sum()
+
+
+def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
+    """Mean absolute difference of the discriminator's inner stages, over scales and stages; `real` gets no gradient.
+
+    Source: Wang et al., CVPR 2018, equation 4, with the authors' factor 4 / (num_layers + 1) per stage and 1 / num_scales.
+    """
+    terms = []
+    for fake_scale, real_scale in zip(fake, real, strict=True):
+        inner = len(fake_scale) - 1
+        for made, true in zip(fake_scale[:-1], real_scale[:-1], strict=True):
+            terms.append(F.l1_loss(made.float(), true.detach().float()) * (4.0 / inner))
+    return torch.stack(terms).sum() / len(fake)
+
+
+def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
+    """mean |a*mask - b*mask| over all elements, masked ones included, as vid2vid defines it."""
+    return F.l1_loss(a.float() * mask, b.float() * mask)
+
+
+def perceptual(features: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
+    """Weighted L1 between the features of two image batches [N,3,H,W] in -1..1; weights 1/32, 1/16, 1/8, 1/4, 1.
+
+    Source: Wang et al., CVPR 2018, section 3.4; images wider than 1024 are halved first (vid2vid).
+    """
+    while fake.shape[-1] > 1024:
+        fake, real = F.avg_pool2d(fake, 2), F.avg_pool2d(real, 2)
+    with torch.no_grad():
+        wanted = features(real)
+    made = features(fake)
+    weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+    return torch.stack([w * F.l1_loss(m.float(), r.float()) for w, m, r in zip(weights, made, wanted, strict=True)]).sum()

@@ -136,6 +136,19 @@ def parse(text: str, schema: type[T], where: str) -> T:
     return from_data(data, schema, where)
 
 
+def parse_duration(text: str) -> float:
+    """Seconds in a duration such as `90s`, `5m`, `1h30m` or `0.5h`.
+
+    Raises:
+        ConfigError: `text` is no duration, or not longer than 0 seconds.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    seconds = sum(float(value or 0) * unit for value, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
+    if seconds <= 0:
+        raise ConfigError(f"{_show(text)} is no duration", hint="write it like 90s, 5m, 1h30m or 0.5h")
+    return seconds
+
+
 def dump(settings: pydantic.BaseModel) -> str:
     """YAML with every value of `settings`, defaults included, that `load` reads back to an equal object."""
     return yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=120)
@@ -143,6 +156,7 @@ def dump(settings: pydantic.BaseModel) -> str:
 
 # --- reading -------------------------------------------------------------------------------------------------------------
 
+_DURATION = re.compile(r"(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m)?(?:([0-9.]{1,9})s)?")
 _NULL = re.compile(r"(?:null|Null|NULL|~|)")
 _BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)")
 _DECIMAL = re.compile(r"[-+]?[0-9]+")
@@ -349,7 +363,7 @@ def _fault(item: Any, document: Document, schema: type[pydantic.BaseModel]) -> t
             return document.origin(key), key, f"missing; it must be one of {', '.join(known)}", ""
         word = str(found[DISCRIMINATOR])
         return document.origin(key), key, f"unknown {DISCRIMINATOR} {_show(word)}", _suggest(word, known)
-    if kind in ("model_type", "model_attributes_type", "union_tag_not_found"):
+    if kind in ("model_type", "model_attributes_type", "dict_type", "union_tag_not_found"):
         return document.origin(key), key, "expected a section of `key: value` lines", got
     message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return document.origin(key), key, message, "" if isinstance(found, dict) else got

@@ -1,0 +1,353 @@
+"""The command line: options in, one call of a function in `vidgen.commands`, its result out.
+
+Results go to stdout (a short summary, or one JSON object with `--json`); progress, log and errors go to stderr. Every expected
+failure is one line `error: ...` with a hint and an exit code; see `main`. Nothing here imports torch, so help is immediate.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from flow.errors import FlowError
+from vidgen.errors import VidgenError
+
+Result = Mapping[str, Any]
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+PATH = click.Path(path_type=Path)
+POSITIVE = click.IntRange(min=1)
+
+
+@dataclass
+class Screen:
+    """How much is said, and in which form; filled by the global options wherever they stand on the line."""
+
+    json: bool = False
+    debug: bool = False
+    verbosity: int = 0
+
+    def show(self, result: Result, summary: Callable[[Result], str]) -> None:
+        """Write a command's result to stdout."""
+        click.echo(json.dumps(result, indent=2, default=str) if self.json else summary(result))
+
+    def show_error(self, message: str, *, hint: str | None = None, word: str = "error") -> None:
+        """Write an error to stderr, and as an object to stdout where a program reads it."""
+        click.echo(f"{click.style(f'{word}:', fg='red', bold=True)} {message}", err=True)
+        if hint:
+            click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True)
+        if self.json:
+            click.echo(json.dumps({"error": message, "hint": hint}))
+        if self.debug:
+            click.echo(traceback.format_exc(), err=True)
+
+
+class Log(logging.Handler):
+    """Log lines on stderr, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; warnings and worse say so."""
+        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        click.echo(prefix + self.format(record), err=True)
+
+
+def summarise(result: Result, indent: int = 0) -> str:
+    """A result as readable lines: one per value, nested ones indented."""
+    width = max((len(name) for name in result), default=0)
+    lines = []
+    for name, value in result.items():
+        label = " " * indent + name.replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += [label, summarise(value, indent + 2)] if value else []
+        elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            lines += [label, *(summarise(item, indent + 2) for item in value)]
+        elif value is not None:
+            lines.append(f"{label:{width + indent}}  {_plain(value)}")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)
+
+
+# --- global options, accepted before and after the command ----------------------------------------------------------------
+
+
+def _set(name: str, value: Any) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(context: click.Context, parameter: click.Parameter, given: Any) -> None:
+        if given:
+            setattr(context.ensure_object(Screen), name, value)
+
+    return callback
+
+
+def _no_color(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given or os.environ.get("NO_COLOR"):
+        context.color = False
+        os.environ["NO_COLOR"] = "1"  # rich and child processes read it
+
+
+def _global_options(*, hidden: bool) -> list[click.Parameter]:
+    def flag(*names: str, callback: Any, text: str) -> click.Option:
+        return click.Option(names, is_flag=True, expose_value=False, callback=callback, help=text, hidden=hidden)
+
+    return [
+        flag("--json", callback=_set("json", True), text="One JSON object on stdout."),
+        flag("-v", "--verbose", callback=_set("verbosity", 1), text="Say more on stderr."),
+        flag("-q", "--quiet", callback=_set("verbosity", -1), text="Only errors on stderr."),
+        flag("--debug", callback=_set("debug", True), text="Show the traceback of an error."),
+        flag("--no-color", callback=_no_color, text="Plain text."),
+    ]
+
+
+class Command(click.Command):
+    """A command that knows an example of itself and how its result reads."""
+
+    def __init__(self, name: str, *, example: str, summary: Callable[[Result], str] = summarise, **options: Any) -> None:
+        super().__init__(name, epilog=f"\b\nExample:\n  {example}", **options)
+        self.example = example
+        self.summary = summary
+        self.params += _global_options(hidden=True)
+
+    def invoke(self, context: click.Context) -> None:
+        screen = context.ensure_object(Screen)
+        _start_log(screen)
+        screen.show(super().invoke(context), self.summary)
+
+
+class Group(click.Group):
+    """A group that lists its commands in the order of the work."""
+
+    command_class = Command
+    group_class = type
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def _start_log(screen: Screen) -> None:
+    logging.captureWarnings(True)
+    logging.basicConfig(handlers=[Log()], level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if screen.verbosity > 0 else logging.CRITICAL)
+    level = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}[screen.verbosity]
+    for package in ("vidgen", "flow"):
+        logging.getLogger(package).setLevel(level)
+
+
+def _call(verb: str, /, **options: Any) -> Result:
+    """Call `vidgen.commands.<file>.<function>`, named as `file.function`; imported only now because most need torch."""
+    module, function = verb.split(".")
+    return getattr(importlib.import_module(f"vidgen.commands.{module}"), function)(**options)
+
+
+# --- options that several commands share ----------------------------------------------------------------------------------
+
+
+def _options(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    def decorate(function: Decorated) -> Decorated:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+sets = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one value of the configuration; repeatable.")
+overwrite = click.option("-y", "--overwrite", is_flag=True, help="Replace what exists.")
+seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
+compute = _options(
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
+    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="By default what is fast and safe there."),
+    click.option("--threads", type=POSITIVE, help="CPU threads."),
+)
+
+
+# --- commands -------------------------------------------------------------------------------------------------------------
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "VIDGEN", "max_content_width": 110},
+    params=_global_options(hidden=False),
+    epilog="\b\nExample:\n  vidgen demo\nEach option can be set in the environment too: VIDGEN_TRANSLATE_DEVICE=cpu.",
+)
+@click.version_option(package_name="vidgen", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Video-to-video translation: train it, use it, measure how steady the result is."""
+
+
+@cli.command(example="vidgen demo -o demo")
+@click.option("-o", "--out", type=PATH, default=Path("demo"), show_default=True, help="Folder to fill.")
+@click.option("--minutes", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="Time to train for.")
+@seed
+@overwrite
+def demo(**options: Any) -> Result:
+    """Train, translate and measure on a small made-up street."""
+    return _call("demo.demo", **options)
+
+
+@cli.command(example="vidgen train configs/vid2vid/street.yaml -o runs/street --time-limit 2h")
+@click.argument("config", type=PATH, required=False)
+@click.option("-o", "--out", type=PATH, help="Run folder.  [default: runs/NAME]")
+@sets
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run folder.")
+@overwrite
+@click.option("--steps", type=POSITIVE, help="Stop after so many steps in all.")
+@click.option("--time-limit", metavar="DURATION", help="Stop and save after so long, such as 90s, 5m, 2h.")
+@click.option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes to train with.")
+@compute
+@click.option("--dry-run", is_flag=True, help="Show what would be trained: parameters, shapes, memory.")
+@click.option("--init", type=PATH, metavar="WEIGHTS", help="Start from these weights.")
+def train(**options: Any) -> Result:
+    """Train a translator as one configuration file says."""
+    return _call("train.train", **options)
+
+
+@cli.command(example="vidgen translate runs/street labels.mkv -o street.mp4 --side-by-side")
+@click.argument("model", type=PATH)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--out", required=True, help="Video, folder for several, or - for stdout.")
+@click.option("--first-frame", type=PATH, help="Picture that the first frame is to continue.")
+@click.option("--labels", metavar="auto|ids|palette:NAME|FILE", help="How the input encodes classes.")
+@click.option("--instances", metavar="INPUT", help="Video or folder of object ids.")
+@click.option("--side-by-side", is_flag=True, help="Input and result in one picture.")
+@click.option("--start", metavar="TIME", help="First moment to translate: seconds, or frames such as 45f.")
+@click.option("--end", metavar="TIME", help="Moment to stop before.")
+@click.option("--shard", metavar="K/N|auto", help="Take only part K of N of the inputs; auto reads a SLURM array.")
+@click.option("--skip-existing", is_flag=True, help="Leave outputs alone that are already there.")
+@overwrite
+@compute
+@click.option("--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True)
+@seed
+@click.option("--weights", type=click.Choice(["auto", "average", "last"]), default="auto", show_default=True, help="Of a run.")
+def translate(**options: Any) -> Result:
+    """Turn label, edge or pose videos into realistic ones."""
+    return _call("translate.translate", **options)
+
+
+@cli.group()
+def config() -> None:
+    """Configuration files: check, show, start a new one."""
+
+
+@config.command("check", example="vidgen config check configs/vid2vid/street.yaml --set optimizer.learning_rate=1e-4")
+@click.argument("file", type=PATH)
+@sets
+def config_check(**options: Any) -> Result:
+    """Say whether a file is valid, and every fault where it is not."""
+    return _call("config.check", **options)
+
+
+@config.command("show", example="vidgen config show configs/vid2vid/street.yaml", summary=lambda result: result["text"].rstrip())
+@click.argument("file", type=PATH)
+@sets
+def config_show(**options: Any) -> Result:
+    """Print a file with every default filled in."""
+    return _call("config.show", **options)
+
+
+@config.command("new", example="vidgen config new street.yaml --kind vid2vid")
+@click.argument("file", type=PATH)
+@click.option("--kind", default="vid2vid", show_default=True, help="The translator.")
+@overwrite
+def config_new(**options: Any) -> Result:
+    """Write a commented template."""
+    return _call("config.new", **options)
+
+
+@config.command("schema", example="vidgen config schema > vidgen.schema.json", summary=lambda result: json.dumps(result, indent=2))
+def config_schema(**options: Any) -> Result:
+    """Print the JSON schema, for completion in editors."""
+    return _call("config.schema", **options)
+
+
+@cli.command(example="vidgen doctor")
+@click.option("--folder", type=PATH, default=Path(), show_default=True, help="Where results would be written.")
+def doctor(**options: Any) -> Result:
+    """Show what a bug report needs: versions, devices, codecs."""
+    return _call("doctor.doctor", **options)
+
+
+# --- running --------------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and give the exit code.
+
+    0 done; 1 expected failure or bug; 2 wrong usage, input or configuration; 3 some of several inputs failed; 4 quality gate
+    missed; 130 interrupted; 143 terminated. A command that saved its state before it was stopped says how to go on in the
+    message of its `KeyboardInterrupt` or `SystemExit`.
+    """
+    if "_VIDGEN_COMPLETE" in os.environ:
+        cli.main(prog_name="vidgen")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    screen = Screen()
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = _run(sys.argv[1:] if arguments is None else list(arguments), screen)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet too
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(EXIT_TERMINATED)
+
+
+def _run(arguments: list[str], screen: Screen) -> int:
+    try:
+        with cli.make_context("vidgen", arguments, obj=screen) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        screen.show_error(error.format_message(), hint=_usage_hint(error))
+        return error.exit_code
+    except (VidgenError, FlowError) as error:
+        screen.show_error(str(error), hint=getattr(error, "hint", None))
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt as stop:
+        screen.show_error(str(stop) or "stopped by the user", word="interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {' '.join(str(error).split())}"
+        screen.show_error(message, word="bug", hint="run again with --debug, and send what it says to the authors")
+        return 1
+    return 0
+
+
+def _usage_hint(error: click.ClickException) -> str | None:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"'{context.command_path} --help' explains it" if context else None

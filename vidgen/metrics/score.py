@@ -1,0 +1,92 @@
+"""A measured value, or the reason why there is none; and the catalogue of everything that can be measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a key of a report means.
+
+    Attributes:
+        unit: of the value.
+        better: "low", "high", "one" (a ratio that is best at 1), or "context" (says how far to trust the others).
+        needs: what must be given besides the output: "reference" is the source, or the target where there is one.
+        about: one line.
+    """
+
+    unit: str
+    better: str
+    needs: str
+    about: str
+
+
+METRICS: dict[str, Metric] = {
+    "warp_error": Metric("squared intensity 0..1", "low", "reference", "mean squared change along the motion, visible pixels, RGB"),
+    "warp_psnr": Metric("dB", "high", "reference", "warp_error in decibels, at most 100"),
+    "warp_error_norm": Metric("ratio", "low", "reference", "warp_error@1 over the local 7x7 variance: a blur does not help"),
+    "warp_error_source": Metric("squared intensity 0..1", "low", "source", "warp_error of the source itself"),
+    "warp_error_target": Metric("squared intensity 0..1", "low", "target", "warp_error of the target itself"),
+    "warp_ratio_source": Metric("ratio", "one", "source", "warp_error_norm over that of the source: 1 is as steady as the input"),
+    "warp_ratio_target": Metric("ratio", "one", "target", "warp_error_norm over that of the target: 1 is as steady as the truth"),
+    "motion_fidelity": Metric("ratio", "low", "reference", "wrong motion over true motion, textured pixels: 0 perfect, 1 frozen"),
+    "tof": Metric("pixels", "low", "reference", "mean difference of motion on textured pixels, each capped at 10"),
+    "tof_farneback": Metric("pixels", "low", "reference", "tof as TecoGAN computes it: Farneback flow, all pixels, no cap"),
+    "motion_ratio": Metric("ratio", "one", "reference", "how much the output moves over how much the reference moves"),
+    "flicker_global": Metric("grey levels 0..255", "low", "", "brightness going back and forth; the amplitude of an alternation"),
+    "flicker_local": Metric("grey levels 0..255", "low", "reference", "change of 16x16 blocks along the motion: blotches"),
+    "noise_temporal": Metric("grey levels 0..255", "low", "reference", "what of warp_error@1 is independent from pixel to pixel"),
+    "frame_diff": Metric("intensity 0..1", "context", "", "mean absolute difference of neighbouring frames"),
+    "vbench_temporal_flickering": Metric("1 - intensity", "context", "", "1 - frame_diff, as VBench has it: best when frozen"),
+    "dup_frames": Metric("fraction", "low", "reference", "repeated frames, among those where the reference changes"),
+    "sharpness_ratio": Metric("ratio", "one", "reference", "mean absolute Laplacian over that of the reference"),
+    "coverage": Metric("fraction", "context", "reference", "pixels that can be followed, so that count in warp_error"),
+    "textured": Metric("fraction", "context", "reference", "pixels with texture enough to have a motion"),
+    "pairs": Metric("count", "context", "reference", "pairs of neighbouring frames measured"),
+    "cuts": Metric("count", "context", "reference", "scene cuts found in the reference; no pair across one is measured"),
+    "psnr": Metric("dB", "high", "target", "mean of the frames' peak signal-to-noise ratio, RGB; equal frames count 100"),
+    "ssim": Metric("index", "high", "target", "structural similarity, Gaussian window of sigma 1.5, mean of R, G and B"),
+    "ssim_luma": Metric("index", "high", "target", "structural similarity of luma"),
+    "ms_ssim": Metric("index", "high", "target", "structural similarity over five scales, RGB"),
+    "tpsnr": Metric("dB", "high", "target", "psnr of frame differences"),
+    "tssim": Metric("index", "high", "target", "structural similarity of frame differences, luma"),
+    "swd": Metric("x 1000", "low", "reference set", "sliced Wasserstein distance of 7x7 patches, mean over scales"),
+    "swd_t": Metric("x 1000", "low", "reference set of videos", "sliced Wasserstein distance of patches 7x7 pixels by 3 frames"),
+    "niqe_ref": Metric("distance", "low", "reference set", "natural-scene statistics against a model fitted to the reference set"),
+    "colour_distance": Metric("grey levels 0..255", "low", "reference set", "sliced earth mover's distance of the colours"),
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One value of a report.
+
+    Attributes:
+        value: finite, or None with a `reason`; never a number that stands for "could not be measured".
+        count: how many frames, pairs or samples it rests on.
+        skipped: how many more there were that could not be used.
+        reason: why there is no value.
+    """
+
+    value: float | None
+    count: int = 0
+    skipped: int = 0
+    reason: str | None = None
+
+    @staticmethod
+    def of(value: float, count: int, skipped: int = 0, reason: str = "not a number") -> Score:
+        """`value` where it is finite, else None because of `reason`."""
+        if count > 0 and math.isfinite(value):
+            return Score(float(value), count, skipped)
+        return Score.missing(reason, skipped)
+
+    @staticmethod
+    def missing(reason: str, skipped: int = 0) -> Score:
+        return Score(None, 0, skipped, reason)
+
+
+def metric_of(key: str) -> Metric:
+    """The catalogue entry of a key such as `warp_error@3`, `swd/2` or `psnr`."""
+    return METRICS[key.partition("@")[0].partition("/")[0]]

@@ -1,0 +1,370 @@
+"""Is the video steady, and does it move as it should? Fed frame by frame; memory does not grow but for a few numbers per frame.
+
+Flow and mask come from a reference (the source, or paired real frames), never from the video under test: an estimator
+minimises the very error that is measured. Frames are float [1,3,H,W] in 0..1, RGB; flow is [1,2,H,W] in pixels, from the grid
+of the earlier frame into the later one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flow.warp import forward_backward_occlusion, warp
+from vidgen.errors import InputError
+from vidgen.metrics.quality import decibels, frame_mean, local_variance, luma, sharpness
+from vidgen.metrics.score import Score
+
+Columns = dict[str, np.ndarray]
+"""Name -> one float64 per frame; a value that belongs to a pair stands at the later frame, NaN where there is none."""
+
+FlowEstimator = Callable[[Tensor, Tensor], Tensor]
+"""(first, second), both [N,3,H,W] in -1..1 -> [N,2,H,W], pixels, from the grid of the first into the second."""
+
+REFERENCE_HEIGHT = 436
+TEXTURED_VARIANCE = (4 / 255) ** 2
+TEXTURELESS_VARIANCE = (0.5 / 255) ** 2
+STATIC_PIXELS = 0.05
+TOF_CAP_PIXELS = 10.0
+FLICKER_BLOCK = 16
+ROUNDING_ERROR = 2 / 12 / 255**2
+CUT_ERROR_RATIO, CUT_MIN_ERROR, CUT_COVERAGE = 10.0, 1e-3, 0.2
+_SPAN_OF_COLUMN = {"sharpness": 0, "sharpness_reference": 0, "psnr": 0, "ssim": 0, "ssim_luma": 0, "ms_ssim": 0, "luma_bend": 2}
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the reference moves between two frames: flow [1,2,H,W] and the pixels that can be followed, bool [1,1,H,W]."""
+
+    flow: Tensor
+    mask: Tensor
+
+
+def reference_motion(first: Tensor, second: Tensor, estimate: FlowEstimator) -> Motion:
+    """Flow of `first` into `second` and where it can be trusted: in the frame, forward-backward consistent, no motion boundary.
+
+    Source: Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018, with an explicit test for pixels that leave the
+    frame and the forward-backward constant scaled to the height, as it is meant for 436 lines.
+    """
+    forward, backward = estimate(first * 2 - 1, second * 2 - 1), estimate(second * 2 - 1, first * 2 - 1)
+    occluded = forward_backward_occlusion(
+        forward, backward, reference_height=REFERENCE_HEIGHT, with_motion_boundaries=True, with_out_of_frame=True
+    )
+    return Motion(forward, ~occluded)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of [N,C,H,W] over channels and the pixels of `mask` [N,1,H,W], float64 [N]; NaN where the mask is empty."""
+    total = (values * mask).flatten(1).sum(dim=1, dtype=torch.float64)
+    return total / (mask.flatten(1).sum(dim=1, dtype=torch.float64) * values.shape[1])
+
+
+def warping_error(first: Tensor, second: Tensor, motion: Motion) -> Tensor:
+    """Mean over followed pixels and channels of (second fetched along the flow - first)^2, [N]; NaN for an empty mask."""
+    return masked_mean((warp(second, motion.flow) - first).square(), motion.mask)
+
+
+def block_flicker(first: Tensor, second: Tensor, motion: Motion) -> Tensor:
+    """Mean square over 16x16 blocks of the mean luma change along the flow, [N]; blocks less than half followed do not count."""
+    change = (luma(warp(second, motion.flow)) - luma(first)) * motion.mask
+    followed = F.avg_pool2d(motion.mask.double(), FLICKER_BLOCK)
+    block_means = F.avg_pool2d(change.double(), FLICKER_BLOCK) / followed
+    counted = followed >= 0.5
+    return masked_mean(torch.where(counted, block_means.square(), 0), counted)
+
+
+def textured(frames: Tensor) -> Tensor:
+    """Pixels whose neighbourhood has contrast enough (4 of 255) for flow to be more than noise; bool [N,1,H,W]."""
+    return local_variance(luma(frames)) >= TEXTURED_VARIANCE
+
+
+def farneback(first: Tensor, second: Tensor) -> Tensor:
+    """Farneback's flow with TecoGAN's constants, -1..1 in, [N,2,H,W] out: a weak judge, kept to compare with published tOF."""
+    greys = [(luma(frames) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)[:, 0].numpy() for frames in (first, second)]
+    flows = [cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 3, 5, 1.2, 0) for a, b in zip(*greys, strict=True)]  # type: ignore[call-overload]
+    return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What is known of one moment, on one canvas: the video under test and what it can be compared with."""
+
+    output: Tensor
+    source: Tensor | None = None
+    target: Tensor | None = None
+
+    def check(self, index: int) -> None:
+        for name, frame in self.named():
+            if frame.shape != self.output.shape:
+                raise InputError(f"frame {index}: the {name} has shape {tuple(frame.shape)}, the output {tuple(self.output.shape)}")
+            if not torch.isfinite(frame).all():
+                raise InputError(f"frame {index}: the {name} holds values that are not finite")
+
+    def named(self) -> list[tuple[str, Tensor]]:
+        pairs = (("output", self.output), ("source", self.source), ("target", self.target))
+        return [(name, frame) for name, frame in pairs if frame is not None]
+
+
+@dataclass
+class TemporalMeter:
+    """Measures a video while it passes by.
+
+    Attributes:
+        strides: distances between the frames compared; 1 is among them. Even ones are blind to flicker of period two.
+        estimate: flow of the output itself, for the metrics of motion.
+        motion_of: motion of the reference between two frames; by default from `estimate`, and a place to cache.
+        flow_from: which of the frames is the reference; None where there is none.
+        with_farneback: also measure tOF by Farneback's flow.
+    """
+
+    strides: Sequence[int]
+    estimate: FlowEstimator
+    motion_of: Callable[[Tensor, Tensor], Motion] | None = None
+    flow_from: str | None = "source"
+    with_farneback: bool = False
+    _past: deque[Frames] = field(default_factory=deque)
+    _lumas: deque[float] = field(default_factory=lambda: deque(maxlen=3))
+    _index: int = 0
+
+    def __post_init__(self) -> None:
+        if 1 not in self.strides or min(self.strides) < 1:
+            raise ValueError(f"strides: must be positive and contain 1, got {tuple(self.strides)}")
+        self._past = deque(maxlen=max(self.strides))
+
+    def add(self, now: Frames) -> dict[str, float]:
+        """Measure the frame `now` against those before it; a row of `Columns`.
+
+        Raises:
+            InputError: sizes differ, or values are not finite.
+        """
+        now.check(self._index)
+        row = {"sharpness": sharpness(now.output).item()}
+        self._lumas.append(frame_mean(luma(now.output)).item())
+        if len(self._lumas) == 3:
+            row["luma_bend"] = (self._lumas[2] - 2 * self._lumas[1] + self._lumas[0]) / 4
+        if self._past:
+            row["frame_diff"] = frame_mean((now.output - self._past[-1].output).abs()).item()
+        if self.flow_from is not None:
+            row["sharpness_reference"] = sharpness(getattr(now, self.flow_from)).item()
+            for stride in self.strides:
+                if stride <= len(self._past):
+                    row |= self._measure_pair(self._past[-stride], now, stride)
+        self._past.append(now)
+        self._index += 1
+        return row
+
+    def _measure_pair(self, before: Frames, now: Frames, stride: int) -> dict[str, float]:
+        first, second = getattr(before, self.flow_from or ""), getattr(now, self.flow_from or "")
+        motion = self.motion_of(first, second) if self.motion_of else reference_motion(first, second, self.estimate)
+        row = {f"coverage@{stride}": frame_mean(motion.mask.double()).item()}
+        for (name, frame), (_, later) in zip(before.named(), now.named(), strict=True):
+            suffix = "" if name == "output" else f"_{name}"
+            row[f"warp_error{suffix}@{stride}"] = warping_error(frame, later, motion).item()
+            if stride == 1:
+                row[f"variance{suffix}"] = masked_mean(local_variance(frame), motion.mask).item()
+        if stride == 1:
+            row["reference_error"] = row[f"warp_error_{self.flow_from}@1"]
+            row["block_flicker"] = block_flicker(before.output, now.output, motion).item()
+            row["changed"] = _largest_change(before.output, now.output)
+            row["reference_changed"] = _largest_change(first, second)
+            row |= self._compare_motion(before.output, now.output, first, motion)
+            if self.with_farneback:
+                wrong = farneback(before.output * 2 - 1, now.output * 2 - 1) - farneback(first * 2 - 1, second * 2 - 1)
+                row["tof_farneback"] = frame_mean(wrong.norm(dim=1)).item()
+        return row
+
+    def _compare_motion(self, first: Tensor, second: Tensor, reference: Tensor, motion: Motion) -> dict[str, float]:
+        """Sums over textured followed pixels, so that clips are not means of means."""
+        where = textured(reference) & motion.mask
+        moved = self.estimate(first * 2 - 1, second * 2 - 1)
+        wrong = (moved - motion.flow).norm(dim=1, keepdim=True)
+
+        def total(values: Tensor) -> float:
+            return values[where].sum(dtype=torch.float64).item()
+
+        return {
+            "textured": frame_mean(where.double()).item(),
+            "motion_pixels": float(where.sum()),
+            "motion_reference": total(motion.flow.norm(dim=1, keepdim=True)),
+            "motion_output": total(moved.norm(dim=1, keepdim=True)),
+            "motion_wrong": total(wrong),
+            "motion_capped": total(wrong.clamp(max=TOF_CAP_PIXELS)),
+        }
+
+
+def _largest_change(first: Tensor, second: Tensor) -> float:
+    """Largest change of any pixel, in grey levels of 255."""
+    return (second - first).abs().max().item() * 255
+
+
+def columns_of(rows: Iterable[dict[str, float]]) -> Columns:
+    """Rows of a `TemporalMeter` as columns, NaN where a row lacks the value."""
+    rows = list(rows)
+    names = {name: None for row in rows for name in row}
+    return {name: np.array([row.get(name, math.nan) for row in rows], dtype=np.float64) for name in names}
+
+
+def find_cuts(columns: Columns) -> list[int]:
+    """Frames at which the reference shows a new scene: its own warping error jumps tenfold, or hardly a pixel can be followed."""
+    error, coverage = columns.get("reference_error"), columns.get("coverage@1")
+    if error is None or coverage is None or not np.isfinite(error).any():
+        return []
+    jumps = error > max(CUT_ERROR_RATIO * np.nanmedian(error), CUT_MIN_ERROR)
+    lost = coverage < min(CUT_COVERAGE, np.nanmedian(coverage) / 2)
+    return [int(index) for index in np.flatnonzero(jumps | lost)]
+
+
+def without_cuts(columns: Columns, cuts: Sequence[int]) -> Columns:
+    """The same columns with NaN wherever a value rests on frames of two scenes."""
+    kept = {name: values.copy() for name, values in columns.items()}
+    for name, values in kept.items():
+        span = int(name.partition("@")[2] or _SPAN_OF_COLUMN.get(name, 1))
+        for cut in cuts:
+            values[cut : cut + span] = np.nan
+    return kept
+
+
+def mean_score(columns: Columns, name: str, reason: str, *, span: int = 0) -> Score:
+    """Mean of the finite values of a column; `span` is how many leading frames cannot have one."""
+    values = columns.get(name, np.empty(0))
+    used = values[np.isfinite(values)]
+    possible = max(len(values) - span, 0)
+    return Score.of(used.mean() if len(used) else math.nan, len(used), possible - len(used), reason)
+
+
+def summarise(columns: Columns, strides: Sequence[int]) -> dict[str, Score]:
+    """Every temporal score of a clip from its columns (see `without_cuts`); keys are those of the catalogue."""
+    length = len(columns["sharpness"])
+    scores = {"frame_diff": mean_score(columns, "frame_diff", _too_short(2, length), span=1)}
+    still = scores["frame_diff"]
+    scores["vbench_temporal_flickering"] = still if still.value is None else Score(1 - still.value, still.count, still.skipped)
+    bend = mean_score({"square": columns.get("luma_bend", np.empty(0)) ** 2}, "square", _too_short(3, length), span=2)
+    scores["flicker_global"] = _transformed(bend, lambda square: 255 * math.sqrt(square))
+    if "sharpness_reference" in columns:
+        scores |= _against_reference(columns, strides, length)
+    return scores
+
+
+def _against_reference(columns: Columns, strides: Sequence[int], length: int) -> dict[str, Score]:
+    scores: dict[str, Score] = {}
+    for stride in strides:
+        lost = _too_short(stride + 1, length) if length <= stride else "no pixel can be followed from frame to frame (empty mask)"
+        for suffix in ("", "_source", "_target"):
+            if suffix == "" or f"warp_error{suffix}@1" in columns or (length == 1 and f"variance{suffix}" in columns):
+                key = f"warp_error{suffix}@{stride}"
+                scores[key] = mean_score(columns, key, lost, span=stride)
+        scores[f"warp_psnr@{stride}"] = _transformed(scores[f"warp_error@{stride}"], _decibels)
+        scores[f"coverage@{stride}"] = mean_score(columns, f"coverage@{stride}", _too_short(stride + 1, length), span=stride)
+    scores |= _normalised(columns, scores)
+    scores |= _flicker_and_noise(columns, scores["warp_error@1"], length)
+    scores |= _motion(columns, length)
+    scores["dup_frames"] = _duplicates(columns, length)
+    sharp, sharp_reference = (mean_score(columns, name, "no frames") for name in ("sharpness", "sharpness_reference"))
+    scores["sharpness_ratio"] = _ratio(sharp, sharp_reference, 1e-4, "the reference is blank: it has no sharpness to compare with")
+    scores["pairs"] = Score(float(scores["warp_error@1"].count), length)
+    return scores
+
+
+def _normalised(columns: Columns, scores: dict[str, Score]) -> dict[str, Score]:
+    """warp_error over local variance, of the output and of what it is compared with."""
+    normal: dict[str, Score] = {}
+    for suffix in ("", "_source", "_target"):
+        error = scores.get(f"warp_error{suffix}@1")
+        if error is not None:
+            name = suffix.lstrip("_") or "output"
+            variance = mean_score(columns, f"variance{suffix}", error.reason or "empty mask", span=1)
+            normal[suffix] = _ratio(error, variance, TEXTURELESS_VARIANCE, f"the {name} has no texture: 0 over 0")
+    result = {"warp_error_norm": normal.pop("")}
+    for suffix, of_reference in normal.items():
+        name = suffix.lstrip("_")
+        error = scores[f"warp_error{suffix}@1"]
+        if error.value is not None and error.value < ROUNDING_ERROR:
+            of_reference = Score.missing(f"the {name} is steadier than 8-bit rounding: any ratio to it is arbitrary")
+        result[f"warp_ratio{suffix}"] = _ratio(result["warp_error_norm"], of_reference, 0, f"the {name} is perfectly steady")
+    return result
+
+
+def _flicker_and_noise(columns: Columns, error: Score, length: int) -> dict[str, Score]:
+    lost = error.reason or f"no {FLICKER_BLOCK}x{FLICKER_BLOCK} block can be followed"
+    blocks = mean_score(columns, "block_flicker", lost, span=1)
+    noise = Score.missing(blocks.reason or lost)
+    if error.value is not None and blocks.value is not None:
+        noise = Score(255 * math.sqrt(max(0.0, error.value - blocks.value) / 2), blocks.count, blocks.skipped)
+    return {"flicker_local": _transformed(blocks, lambda square: 255 * math.sqrt(square) / 2), "noise_temporal": noise}
+
+
+def _motion(columns: Columns, length: int) -> dict[str, Score]:
+    """Motion of the output against that of the reference, from sums over textured followed pixels."""
+    sums = {name: np.nansum(columns.get(f"motion_{name}", 0)) for name in ("pixels", "reference", "output", "wrong", "capped")}
+    count = int(np.isfinite(columns.get("motion_pixels", np.empty(0))).sum())
+    lost = _too_short(2, length) if length < 2 else "no textured pixel can be followed"
+    scores = {"textured": mean_score(columns, "textured", _too_short(2, length), span=1)}
+    if not sums["pixels"]:
+        return scores | {name: Score.missing(lost) for name in ("motion_fidelity", "tof", "motion_ratio")}
+    scores["tof"] = Score(sums["capped"] / sums["pixels"], count)
+    if "tof_farneback" in columns:
+        scores["tof_farneback"] = mean_score(columns, "tof_farneback", lost, span=1)
+    if sums["reference"] / sums["pixels"] < STATIC_PIXELS:
+        static = Score.missing(f"source static: the reference moves less than {STATIC_PIXELS} pixels a frame")
+        return scores | {"motion_fidelity": static, "motion_ratio": static}
+    scores["motion_fidelity"] = Score(sums["wrong"] / sums["reference"], count)
+    scores["motion_ratio"] = Score(sums["output"] / sums["reference"], count)
+    return scores
+
+
+def _duplicates(columns: Columns, length: int) -> Score:
+    changes = columns.get("reference_changed", np.empty(0)) >= 1
+    if not changes.any():
+        return Score.missing(_too_short(2, length) if length < 2 else "source static: the frames of the reference repeat too")
+    return Score(float((columns["changed"][changes] < 1).mean()), int(changes.sum()))
+
+
+def _ratio(top: Score, bottom: Score, smallest: float, reason: str) -> Score:
+    if top.value is None or bottom.value is None:
+        return Score.missing(top.reason or bottom.reason or reason)
+    if bottom.value <= smallest:
+        return Score.missing(reason)
+    return Score(top.value / bottom.value, top.count, top.skipped)
+
+
+def _transformed(score: Score, change: Callable[[float], float]) -> Score:
+    return score if score.value is None else Score(change(score.value), score.count, score.skipped)
+
+
+def _decibels(error: float) -> float:
+    return decibels(torch.tensor(error, dtype=torch.float64)).item()
+
+
+def _too_short(needed: int, length: int) -> str:
+    return f"needs at least {needed} frames, got {length}"
+
+
+def judge(scores: dict[str, Score]) -> list[str]:
+    """Why this video should not be ranked by its warping error, in words; empty where nothing speaks against it."""
+    reasons = []
+
+    def value(key: str) -> float:
+        return scores[key].value if key in scores and scores[key].value is not None else math.nan  # type: ignore[return-value]
+
+    ratio = value("motion_ratio")
+    if not math.isnan(ratio) and not 0.7 <= ratio <= 1.4:
+        reasons.append(f"output moves {ratio:.2f}x as much as the reference: warping error is not meaningful")
+    if value("sharpness_ratio") < 0.5:
+        reasons.append(f"output is only {value('sharpness_ratio'):.2f}x as sharp as the reference: blur lowers the warping error")
+    if value("textured") < 0.05:
+        reasons.append(f"only {value('textured'):.1%} of the pixels have texture and can be followed: motion cannot be judged")
+    if value("coverage@1") < 0.5:
+        reasons.append(f"only {value('coverage@1'):.0%} of the pixels can be followed from frame to frame")
+    if "warp_error@1" in scores and scores["warp_error@1"].value is None:
+        reasons.append(f"no warping error: {scores['warp_error@1'].reason}")
+    elif "warp_error_norm" in scores and scores["warp_error_norm"].value is None:
+        reasons.append(f"no warping error relative to texture: {scores['warp_error_norm'].reason}")
+    return reasons

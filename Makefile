@@ -1,0 +1,35 @@
+# `make demo` and `make test` set everything up by themselves; `make demo TORCH=cpu` does so without the CUDA libraries.
+# Without make: sh tools/bootstrap && .venv/bin/vidgen demo
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-browser lint bench clean
+export TORCH
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+.venv/.ready: requirements.lock pyproject.toml setup.py tools/bootstrap
+	@sh tools/bootstrap
+
+demo: .venv/.ready ## train, translate and measure on a small made-up street
+	.venv/bin/vidgen demo
+
+test: .venv/.ready ## run the tests
+	.venv/bin/python -m pytest
+
+test-slow: .venv/.ready ## run the checks that take minutes
+	.venv/bin/python -m pytest -m slow
+
+test-browser: .venv/.ready ## run the checks of the pages, in headless Chromium
+	.venv/bin/python -m pytest -m browser
+
+lint: .venv/.ready ## check style and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: .venv/.ready ## measure speed and memory
+	.venv/bin/python tools/bench.py
+
+clean: ## remove caches and build products, not .venv
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,41 @@
+"""Input maps made from pictures, and changes of size that keep pictures smooth and labels exact."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def canny_edges(pixels: np.ndarray, low: float = 100, high: float = 200) -> np.ndarray:
+    """Edges of a picture: uint8 [H,W,3] RGB to uint8 [H,W], 255 on edges and 0 elsewhere.
+
+    `low` and `high` are the hysteresis thresholds on the L2 norm of the Sobel gradient of the grey picture.
+    Source: Canny, A Computational Approach to Edge Detection, 1986.
+    """
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    return cv2.Canny(grey, low, high, L2gradient=True)
+
+
+def resize_picture(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture uint8 [H,W,3] at `size` (height, width): area averages to shrink, bicubic to enlarge."""
+    height, width = size
+    shrinks = height * width < pixels.shape[0] * pixels.shape[1]
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels [H,W] or [H,W,3] of any dtype at `size` (height, width); each pixel is the nearest one, never a mixture."""
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(labels.shape[:2], size, strict=True))
+    return labels[rows[:, None], columns[None, :]]
+
+
+def pad_to_multiple(pixels: np.ndarray, multiple: int) -> np.ndarray:
+    """[H,W] or [H,W,C] grown to the right and below, by repeating its edge, until both sides are multiples of `multiple`."""
+    height, width = pixels.shape[:2]
+    margins = ((0, -height % multiple), (0, -width % multiple)) + ((0, 0),) * (pixels.ndim - 2)
+    return np.pad(pixels, margins, mode="edge")
+
+
+def crop_back(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The inverse of `pad_to_multiple`: the top left `size` (height, width)."""
+    return pixels[: size[0], : size[1]]

@@ -1,0 +1,487 @@
+"""Reading and writing sequences of frames, wherever they are: videos, folders, numbered files, one picture, standard input.
+
+`open_source` gives frames one at a time with their times, so that a long video needs no more memory than a short one;
+`open_sink` writes them, and what it writes appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import shutil
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vidgen import durable
+from vidgen.errors import InputError, OutputError
+from vidgen.media import images, paths, video
+from vidgen.media.video import Quality, Reading
+
+log = logging.getLogger(__name__)
+
+FOLDER_FRAME_RATE = Fraction(25)
+"""Frames per second of a folder of pictures, which states none."""
+
+_OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".png")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame.
+
+    Attributes:
+        pixels: pictures uint8 [H,W,3] RGB; labels uint8 or uint16 [H,W] ids, or uint8 [H,W,3] colours.
+        pts: presentation time in units of the source's time base.
+        name: for messages, a file name or "clip.mp4 frame 12".
+    """
+
+    pixels: np.ndarray
+    pts: int
+    name: str
+
+
+class FrameSource(ABC):
+    """Frames that can be read again and again, one at a time.
+
+    Attributes:
+        name: for messages.
+        size: (height, width), upright.
+        time_base: seconds per pts unit.
+        frame_rate: frames per second, the mean for variable rates.
+        num_frames: how many there are, or are said to be; None when unknown. Only a hint for videos.
+        audio: the file whose sound belongs to the frames, or None.
+        damage: what is wrong with the file, when it was read with `allow_truncated` and ended early; None before.
+    """
+
+    name: str
+    size: tuple[int, int]
+    time_base: Fraction
+    frame_rate: Fraction
+    num_frames: int | None
+    audio: Path | None = None
+    damage: str | None = None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """All frames in order.
+
+        Raises:
+            InputError: a frame is damaged or has another size.
+        """
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many frames there really are; a video is scanned for it once, without decoding."""
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> list[Frame]:
+        """Frames start..stop-1, exactly those that iteration gives there.
+
+        Raises:
+            InputError: there are fewer, or one is damaged.
+        """
+
+
+def open_source(
+    where: str | Path,
+    *,
+    reading: Reading = "pictures",
+    start: str | None = None,
+    end: str | None = None,
+    allow_truncated: bool = False,
+    frame_rate: Fraction = FOLDER_FRAME_RATE,
+) -> FrameSource:
+    """The frames at `where`: a video, a picture, a folder of pictures, a glob, `frames/%05d.png`, or `-` for standard input.
+
+    A suffix such as `[10:90]` takes frames 10 to 89, `[1.5s:4s]` takes seconds. `start` and `end` do the same: `45f` counts
+    frames, any other number seconds. `frame_rate` is that of pictures; videos know their own. With `allow_truncated`, a video
+    that ends early gives the frames it has, with a warning.
+
+    Raises:
+        InputError: nothing readable is there.
+    """
+    location, cut = paths.split_cut(os.fspath(where))
+    if start is not None or end is not None:
+        cut = paths.Cut(
+            paths.parse_moment(start, plain="seconds") or cut.start, paths.parse_moment(end, plain="seconds") or cut.end
+        )
+    if location == "-":
+        return StandardInput(reading, cut, allow_truncated)
+    path = Path(location)
+    files = _picture_files(path)
+    if files is not None:
+        return PictureSource(paths.shown(location), files, reading, cut, frame_rate)
+    if not os.path.lexists(path) and paths.is_glob(location):
+        path = _single_match(location)
+    return VideoSource(path, reading, cut, allow_truncated)
+
+
+def list_sources(where: str | Path) -> list[Path]:
+    """The clips at `where`, each of which `open_source` opens: a folder of videos or of frame folders holds many, a file one.
+
+    Raises:
+        InputError: nothing readable is there.
+    """
+    location, _ = paths.split_cut(os.fspath(where))
+    if location == "-" or paths.is_pattern(location):
+        return [Path(where)]
+    path = Path(location)
+    if path.is_dir():
+        return [path] if _pictures_in(path) else _clips_in(path)
+    if not os.path.lexists(path) and paths.is_glob(location):
+        found = paths.matching_glob(location)
+        if found and all(images.is_image(item) for item in found):
+            return [Path(where)]
+        clips = [clip for item in paths.unique(found) if item.is_dir() or video.is_video(item) for clip in list_sources(item)]
+        if not clips:
+            raise InputError(f"{paths.shown(location)}: matches no video and no folder of pictures")
+        return clips
+    paths.check_file(path)
+    return [Path(where)]
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return [entry for entry in paths.list_folder(folder) if images.is_image(entry) and entry.is_file()]
+
+
+def _clips_in(folder: Path) -> list[Path]:
+    entries = paths.list_folder(folder)
+    clips = [entry for entry in entries if (video.is_video(entry) and entry.is_file()) or (entry.is_dir() and _pictures_in(entry))]
+    if not clips:
+        raise InputError(f"{paths.shown(folder)}: holds no pictures, no videos and no folders of pictures")
+    return paths.unique(clips)
+
+
+def _picture_files(path: Path) -> list[Path] | None:
+    """The pictures that make the sequence at `path`; None where it is a video."""
+    location = os.fspath(path)
+    if path.is_dir():
+        found = _pictures_in(path)
+        if not found:
+            inside = len([entry for entry in paths.list_folder(path) if video.is_video(entry) or entry.is_dir()])
+            hint = f"give one of the {inside} videos or folders in it" if inside else None
+            raise InputError(f"{paths.shown(path)}: the folder holds no pictures", hint=hint)
+        return found
+    if os.path.lexists(path):
+        return [path] if images.is_image(path) else None
+    if paths.is_pattern(location):
+        found = paths.matching_pattern(location)
+        if not found:
+            raise InputError(f"{paths.shown(path)}: no file has such a name")
+        return found
+    if paths.is_glob(location):
+        matches = paths.matching_glob(location)
+        if matches and all(images.is_image(item) for item in matches):
+            return matches
+        return None
+    return [path] if images.is_image(path) else None
+
+
+def _single_match(pattern: str) -> Path:
+    matches = paths.matching_glob(pattern)
+    if not matches:
+        raise InputError(f"{paths.shown(pattern)}: matches nothing")
+    if len(matches) > 1:
+        raise InputError(f"{paths.shown(pattern)}: matches {len(matches)} files that are not all pictures; one video was expected")
+    return matches[0]
+
+
+class PictureSource(FrameSource):
+    """Picture files as the frames of a clip, in the given order."""
+
+    def __init__(self, name: str, files: Sequence[Path], reading: Reading, cut: paths.Cut, frame_rate: Fraction) -> None:
+        gap = paths.numbering_gap(files)
+        if gap:
+            log.warning("%s: numbers are missing: %s", name, gap)
+        times = np.arange(len(files), dtype=np.int64)
+        first, last = _cut_range(name, times, 1 / frame_rate, cut)
+        self.name, self.files, self.reading = name, list(files[first:last]), reading
+        self.size = images.read_size(self.files[0])
+        self.time_base, self.frame_rate, self.num_frames = 1 / frame_rate, frame_rate, len(self.files)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(len(self.files)):
+            yield self._frame(index)
+
+    def count(self) -> int:
+        return len(self.files)
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        _check_range(self.name, start, stop, len(self.files))
+        return [self._frame(index) for index in range(start, stop)]
+
+    def _frame(self, index: int) -> Frame:
+        path = self.files[index]
+        pixels = images.read_labels(path) if self.reading == "labels" else images.read_picture(path)
+        if pixels.shape[:2] != self.size:
+            height, width = pixels.shape[:2]
+            raise InputError(
+                f"{paths.shown(path)}: {width}x{height}, but {paths.shown(self.files[0].name)} is {self.size[1]}x{self.size[0]};"
+                " all frames of a clip have one size"
+            )
+        return Frame(pixels, index, paths.shown(path))
+
+
+class VideoSource(FrameSource):
+    """The frames of a video file; the file is open only while they are read."""
+
+    def __init__(self, path: Path, reading: Reading, cut: paths.Cut, allow_truncated: bool) -> None:
+        self.path, self.reading, self.allow_truncated = path, reading, allow_truncated
+        self.name = paths.shown(path)
+        info = video.probe(path)
+        self.size, self.time_base, self.frame_rate = info.size, info.time_base, info.frame_rate
+        self.num_frames, self.audio = info.num_frames, path if info.has_audio else None
+        self._times: np.ndarray | None = None
+        self._range: tuple[int, int] | None = None
+        if cut:
+            first, last = self._range = _cut_range(self.name, self._all_times(), self.time_base, cut)
+            self.num_frames, self.audio = last - first, None
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._range is not None:
+            yield from self._between(*self._range)
+            return
+        num_read = 0
+        try:
+            for pixels, pts in video.decode(self.path, reading=self.reading):
+                yield Frame(pixels, pts, f"{self.name} frame {num_read}")
+                num_read += 1
+        except video.DamagedVideoError as error:
+            self._accept(error, num_read)
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        offset, limit = self._range or (0, len(self._all_times()))
+        _check_range(self.name, start, stop, limit - offset)
+        return list(self._between(offset + start, offset + stop))
+
+    def _between(self, first: int, last: int) -> Iterator[Frame]:
+        """Frames by their number in the file; a cut clip starts at time 0."""
+        times = self._all_times()
+        origin = int(times[self._range[0]]) if self._range else 0
+        index = first
+        try:
+            for pixels, pts in self._decode_from(first):
+                yield Frame(pixels, pts - origin, f"{self.name} frame {index}")
+                index += 1
+                if index == last:
+                    return
+            raise video.DamagedVideoError(f"{self.name}: ends after frame {index - 1}, but states {len(times)} frames")
+        except video.DamagedVideoError as error:
+            self._accept(error, index - first)
+
+    def _decode_from(self, first: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Frame `first` and what follows: by way of the keyframe before it, or from the start where seeking misses it."""
+        wanted = int(self._all_times()[first])
+        frames = video.decode(self.path, reading=self.reading, first_pts=wanted)
+        found = next(frames, None)
+        if found is not None and found[1] == wanted:
+            yield found
+            yield from frames
+        else:
+            yield from itertools.islice(video.decode(self.path, reading=self.reading), first, None)
+
+    def count(self) -> int:
+        return len(self._all_times()) if self._range is None else self._range[1] - self._range[0]
+
+    def _all_times(self) -> np.ndarray:
+        if self._times is None:
+            self._times = video.read_times(self.path)
+        return self._times
+
+    def _accept(self, error: video.DamagedVideoError, num_read: int) -> None:
+        if not self.allow_truncated or num_read == 0:
+            raise error
+        self.damage = str(error)
+        log.warning("%s; going on with the frames before that", error)
+
+
+class StandardInput(VideoSource):
+    """A video that arrives on standard input, kept in a temporary file for as long as this object lives."""
+
+    def __init__(self, reading: Reading, cut: paths.Cut, allow_truncated: bool) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="vidgen-")
+        path = Path(self._folder.name) / "standard-input"
+        try:
+            with open(path, "wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        except OSError as error:
+            raise durable.describe_write_failure(error, path) from error
+        super().__init__(path, reading, cut, allow_truncated)
+        self.name = "standard input"
+
+
+def _cut_range(name: str, times: np.ndarray, time_base: Fraction, cut: paths.Cut) -> tuple[int, int]:
+    """First and one past the last of the frames within `cut`."""
+
+    def position(moment: paths.Moment | None, default: int) -> int:
+        if moment is None:
+            return default
+        if moment.unit == "frames":
+            return min(int(moment.value), len(times))
+        return int(np.searchsorted(times - times[0], math.ceil(Fraction(moment.value) / time_base)))
+
+    if len(times) == 0:
+        raise InputError(f"{name}: holds no frames")
+    first, last = position(cut.start, 0), position(cut.end, len(times))
+    if first >= last:
+        seconds = float((int(times[-1]) - int(times[0])) * time_base)
+        raise InputError(f"{name}: the cut leaves no frame; the clip has {len(times)} frames, the last at {seconds:.2f} s")
+    return first, last
+
+
+def _check_range(name: str, start: int, stop: int, num_frames: int) -> None:
+    if not 0 <= start < stop <= num_frames:
+        raise InputError(f"{name}: frames {start}..{stop - 1} were asked for, it has {num_frames}")
+
+
+class FrameSink(ABC):
+    """Takes frames one at a time, all of one size and kind, in increasing order of time."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.num_frames = 0
+        self._kind: tuple[tuple[int, ...], np.dtype] | None = None
+        self._last_pts: int | None = None
+
+    def write(self, pixels: np.ndarray, pts: int) -> None:
+        """Add a frame: uint8 [H,W,3]; labels also uint8 or uint16 [H,W].
+
+        Raises:
+            OutputError: the disk or the encoder refuses it.
+        """
+        kind = (pixels.shape, pixels.dtype)
+        if self._kind not in (None, kind):
+            raise ValueError(f"{self.name}: frame {self.num_frames} is {kind}, the frames before are {self._kind}")
+        if self._last_pts is not None and pts <= self._last_pts:
+            raise ValueError(f"{self.name}: frame {self.num_frames} has pts {pts} after {self._last_pts}")
+        self._kind, self._last_pts = kind, pts
+        self._write(pixels, pts)
+        self.num_frames += 1
+
+    @abstractmethod
+    def _write(self, pixels: np.ndarray, pts: int) -> None: ...
+
+
+class _VideoSink(FrameSink):
+    def __init__(self, name: str, writer: video.VideoWriter) -> None:
+        super().__init__(name)
+        self._writer = writer
+
+    def _write(self, pixels: np.ndarray, pts: int) -> None:
+        self._writer.write(pixels, pts)
+
+
+class _PictureSink(FrameSink):
+    """Numbered PNG files in a folder."""
+
+    def __init__(self, name: str, folder: Path, pattern: str) -> None:
+        super().__init__(name)
+        self._folder, self._pattern = folder, pattern
+
+    def _write(self, pixels: np.ndarray, pts: int) -> None:
+        durable.operations.write(
+            self._folder / paths.pattern_name(self._pattern, self.num_frames), images.encode_png(pixels, fast=True)
+        )
+
+
+class _SinglePictureSink(FrameSink):
+    def __init__(self, name: str, path: Path) -> None:
+        super().__init__(name)
+        self._path = path
+
+    def _write(self, pixels: np.ndarray, pts: int) -> None:
+        if self.num_frames:
+            raise InputError(f"{self.name}: holds one picture, and there are more", hint="name a folder or a video")
+        durable.operations.write(self._path, images.encode_png(pixels))
+
+
+def check_output(path: str | Path, *, writing: Reading = "pictures", overwrite: bool = False) -> None:
+    """Refuse early, before any work, an output that cannot be written.
+
+    Raises:
+        InputError: its suffix is not one that is written, or blurs labels.
+        OutputError: it exists and `overwrite` is off, or it is a folder with other things in it, or a file is in its way.
+    """
+    target, pattern = _target(path)
+    if pattern is None:
+        suffix = target.suffix.lower()
+        if suffix not in _OUTPUT_SUFFIXES:
+            raise InputError(f"{paths.shown(path)}: cannot write {suffix}; known are {' '.join(_OUTPUT_SUFFIXES)} and folders")
+        if writing == "labels" and suffix not in (".mkv", ".png"):
+            raise InputError(
+                f"{paths.shown(path)}: {suffix} blurs label ids", hint="write labels to .mkv or to a folder of PNG files"
+            )
+        if target.is_dir():
+            raise OutputError(f"{paths.shown(path)}: is a folder", hint="end the name with / to fill a folder with pictures")
+    elif target.is_dir():
+        foreign = [entry.name for entry in paths.list_folder(target) if entry.suffix != ".png" or not entry.is_file()]
+        if foreign:
+            raise OutputError(
+                f"{paths.shown(path)}: the folder holds other things, such as {paths.shown(foreign[0])}; it is left alone"
+            )
+        if not any(target.iterdir()):
+            return
+    durable.check_writable_target(target, overwrite=overwrite)
+
+
+@contextmanager
+def open_sink(
+    path: str | Path,
+    *,
+    time_base: Fraction,
+    frame_rate: Fraction,
+    writing: Reading = "pictures",
+    audio: Path | None = None,
+    quality: Quality = "good",
+    overwrite: bool = False,
+) -> Iterator[FrameSink]:
+    """A place to write frames to; it appears under `path`, whole, when the `with` block ends, and not at all if it fails.
+
+    The suffix decides: .mp4 .mov .mkv .webm .gif, .png for a single picture; a name without suffix or ending with `/` is a
+    folder of PNG files, `dir/%05d.png` one with names of your own. Labels go to .mkv (FFV1) or PNG, exactly. Odd sizes are padded
+    by a row or column inside H.264, which our reader takes off again. `audio` is a file whose sound is copied along.
+
+    Raises:
+        InputError: no frame was written, or the suffix is not known or blurs labels.
+        OutputError: the disk is full or read-only, or the place is taken.
+    """
+    check_output(path, writing=writing, overwrite=overwrite)
+    target, pattern = _target(path)
+    name = paths.shown(path)
+    with durable.replacing(target) as temporary:
+        if pattern is not None:
+            durable.operations.make_folder(temporary)
+            sink: FrameSink = _PictureSink(name, temporary, pattern)
+            yield sink
+        elif target.suffix.lower() == ".png":
+            sink = _SinglePictureSink(name, temporary)
+            yield sink
+        else:
+            suffix = target.suffix.lower()
+            with video.VideoWriter(
+                temporary, suffix=suffix, time_base=time_base, frame_rate=frame_rate, writing=writing, quality=quality, audio=audio
+            ) as writer:
+                sink = _VideoSink(name, writer)
+                yield sink
+        if sink.num_frames == 0:
+            raise InputError(f"{name}: there was no frame to write")
+
+
+def _target(path: str | Path) -> tuple[Path, str | None]:
+    """What to create, and the pattern of the file names if it is a folder."""
+    name = os.fspath(path)
+    if paths.is_pattern(name):
+        return Path(name).parent, Path(name).name
+    if name.endswith(("/", os.sep)) or not Path(name).suffix:
+        return Path(name), "%05d.png"
+    return Path(name), None

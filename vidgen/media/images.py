@@ -1,0 +1,155 @@
+"""Single pictures and label maps, read and written exactly; the only user of Pillow."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vidgen import durable
+from vidgen.errors import InputError
+from vidgen.media import paths
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+MAX_PIXELS = 64_000_000
+"""Largest height x width that is decoded; beyond it a small file could fill the memory."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
+_LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")
+_ORIENTATION_TAG = 0x0112
+_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name says that `path` is a picture."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture as it is read, from its header alone.
+
+    Raises:
+        InputError: as for `read_picture`.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        return (width, height) if image.getexif().get(_ORIENTATION_TAG, 1) >= 5 else (height, width)
+
+
+def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A picture as uint8 [H,W,3], RGB, upright.
+
+    Grey is replicated, 16 bits are scaled to 8 over their full range, transparency is laid over black.
+
+    Raises:
+        InputError: missing, damaged, too large or not a picture.
+    """
+    with _opened(path, max_pixels) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in _SIXTEEN_BIT_MODES:
+            wide = np.asarray(upright).astype(np.float64)
+            grey = np.rint(wide.clip(0, 65535) * (255 / 65535)).astype(np.uint8)
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        if upright.has_transparency_data:
+            log.info("%s: transparent parts are shown on black", paths.shown(path))
+            upright = upright.convert("RGBA")
+            black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
+            upright = Image.alpha_composite(black, upright)
+        return np.array(upright.convert("RGB"))
+
+
+def read_labels(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A label map exactly as stored: ids uint8 or uint16 [H,W], or colours uint8 [H,W,3].
+
+    Palette images give their indices, grey images their levels.
+
+    Raises:
+        InputError: as for `read_picture`; also when the format is lossy or the image does not hold exact ids or colours.
+    """
+    with _opened(path, max_pixels) as image:
+        name = paths.shown(path)
+        if image.format not in _LABEL_FORMATS or image.info.get("compression") == "jpeg":
+            raise InputError(
+                f"{name}: {image.format} blurs label ids; a label map needs a lossless file", hint="save labels as PNG"
+            )
+        if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
+            raise InputError(f"{name}: a label map with an EXIF rotation", hint="save it upright, without EXIF data")
+        image.load()
+        pixels = np.array(image)
+        if image.mode in ("P", "L"):
+            return _undo_grey_scaling(path, image, pixels)
+        if image.mode in _SIXTEEN_BIT_MODES:
+            if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
+                raise InputError(f"{name}: ids {pixels.min()}..{pixels.max()}; a label map holds 0..65535")
+            return pixels.astype(np.uint16)
+        if image.mode == "1":
+            return pixels.astype(np.uint8)
+        if image.mode == "RGBA" and (pixels[:, :, 3] != 255).any():
+            raise InputError(f"{name}: a label map with transparent pixels", hint="save it without an alpha channel")
+        if image.mode in ("RGB", "RGBA"):
+            return np.ascontiguousarray(pixels[:, :, :3])
+        raise InputError(f"{name}: a label map of mode {image.mode}; expected grey or palette ids (8 or 16 bit) or RGB colours")
+
+
+def encode_png(pixels: np.ndarray, *, fast: bool = False) -> bytes:
+    """PNG file content for uint8 [H,W,3] or [H,W], or uint16 [H,W]; exact."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=1 if fast else 6)
+    return buffer.getvalue()
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Replace `path` by a PNG of `pixels` (uint8 [H,W,3] or [H,W], or uint16 [H,W]), all or nothing.
+
+    Raises:
+        OutputError: the disk is full or read-only.
+    """
+    durable.write_bytes(path, encode_png(pixels))
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    paths.check_file(path)
+    name = paths.shown(path)
+    try:
+        # The list keeps out decoders that start other programs (EPS) or that nobody fuzzes.
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise _too_large(name, width, height, max_pixels)
+            if image.format != "JPEG" and getattr(image, "n_frames", 1) > 1:
+                raise InputError(f"{name}: holds several pictures", hint="give a video, a .gif or a folder of pictures")
+            yield image
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name}: more than {max_pixels / 1e6:.0f} million pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise InputError(f"{name}: not a picture that can be read (png, jpg, webp, bmp, tiff, ppm)") from error
+    # Decoders of damaged files raise whatever they stumble over: OSError, SyntaxError, ValueError, struct.error, zlib.error ...
+    except Exception as error:
+        raise InputError(f"{name}: damaged picture ({error})") from error
+
+
+def _too_large(name: str, width: int, height: int, max_pixels: int) -> InputError:
+    return InputError(
+        f"{name}: {width}x{height} is {width * height / 1e6:.0f} million pixels; at most {max_pixels / 1e6:.0f} are read"
+    )
+
+
+def _undo_grey_scaling(path: Path, image: Image.Image, pixels: np.ndarray) -> np.ndarray:
+    """Pillow spreads 2- and 4-bit grey levels over 0..255 (id 7 becomes 119); label maps need the stored levels."""
+    if image.format != "PNG" or image.mode != "L":
+        return pixels
+    with open(path, "rb") as file:
+        depth = os.pread(file.fileno(), 1, 24)[0]
+    return pixels // (255 // (2**depth - 1)) if depth in (2, 4) else pixels

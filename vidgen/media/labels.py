@@ -1,0 +1,340 @@
+"""Label tables: which value or colour in a file is which class, and what colour shows a class to people."""
+
+from __future__ import annotations
+
+import colorsys
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidgen.errors import InputError
+from vidgen.media import paths
+from vidgen.media.frames import Frame
+
+Color = tuple[int, int, int]
+
+IGNORED = -1
+_UNKNOWN = -2
+_MAX_DISCOVERED = 256
+_GOLDEN_RATIO = 0.618033988749895
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """What the values in label files mean.
+
+    Attributes:
+        names: of class 0, 1, ...
+        colors: RGB 0..255 of each class; what pictures of labels are painted with, and how colour-coded files store them.
+        values: the id that files store for each class; None when files are colour-coded.
+        ignore: ids (0xRRGGBB for colour-coded files) of pixels that belong to no class.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[Color, ...]
+    values: tuple[int, ...] | None
+    ignore: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (
+            not self.names
+            or len(self.names) != len(self.colors)
+            or (self.values is not None and len(self.values) != len(self.names))
+        ):
+            num_values = "no" if self.values is None else len(self.values)
+            raise InputError(
+                f"label table: {len(self.names)} names, {len(self.colors)} colors and {num_values} values; one each per class"
+            )
+        if any(len(color) != 3 or not all(0 <= channel <= 255 for channel in color) for color in self.colors):
+            raise InputError("label table: a color is three numbers 0..255")
+        codes = [*self._codes, *self.ignore]
+        if self.values is not None and any(not 0 <= code <= 65535 for code in codes):
+            raise InputError("label table: values and ignore are 0..65535")
+        repeated = next((code for code in codes if codes.count(code) > 1), None)
+        if repeated is not None:
+            raise InputError(f"label table: {self._describe(repeated)} stands for two classes")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    @property
+    def _codes(self) -> tuple[int, ...]:
+        """What files store for each class: an id, or a colour as 0xRRGGBB."""
+        if self.values is not None:
+            return self.values
+        return tuple((red << 16) + (green << 8) + blue for red, green, blue in self.colors)
+
+    @cached_property
+    def _lookup(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted codes and the class of each."""
+        codes = np.array([*self._codes, *self.ignore], dtype=np.int64)
+        classes = np.array([*range(self.num_classes), *[IGNORED] * len(self.ignore)], dtype=np.int64)
+        order = np.argsort(codes)
+        return codes[order], classes[order]
+
+    def decode(self, pixels: np.ndarray, where: str) -> np.ndarray:
+        """Class of each pixel, int64 [H,W], -1 where it is ignored.
+
+        Args:
+            pixels: as files store them: ids uint8 or uint16 [H,W], or colours uint8 [H,W,3].
+            where: the file or frame, for messages.
+
+        Raises:
+            InputError: a value or colour that the table does not know, or ids where it wants colours, or the reverse.
+        """
+        if (pixels.ndim == 3) != (self.values is None):
+            found, wanted = ("colours", "ids") if pixels.ndim == 3 else ("ids", "colours")
+            raise InputError(f"{where}: holds {found}, but the label table knows {wanted}", hint=f"give a label table of {found}")
+        stored = _packed(pixels)
+        codes, classes = self._lookup
+        positions = np.searchsorted(codes, stored).clip(max=len(codes) - 1)
+        known = codes[positions] == stored
+        if not known.all():
+            raise self._unknown(stored, known, where)
+        return classes[positions]
+
+    def colorize(self, classes: np.ndarray) -> np.ndarray:
+        """A picture of classes: int [H,W] to uint8 [H,W,3]; ignored pixels are black."""
+        palette = np.array([*self.colors, (0, 0, 0)], dtype=np.uint8)
+        return palette[classes]
+
+    def without(self, *names: str) -> LabelTable:
+        """The same table where the classes `names` are ignored; the others move up.
+
+        Raises:
+            InputError: there is no such class.
+        """
+        for name in names:
+            if name not in self.names:
+                raise InputError(f"label table: no class {name!r}; known are {', '.join(self.names)}")
+        kept = [index for index, name in enumerate(self.names) if name not in names]
+        dropped = tuple(code for code, name in zip(self._codes, self.names, strict=True) if name in names)
+        return LabelTable(
+            names=tuple(self.names[index] for index in kept),
+            colors=tuple(self.colors[index] for index in kept),
+            values=None if self.values is None else tuple(self.values[index] for index in kept),
+            ignore=(*self.ignore, *dropped),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, for JSON."""
+        return {
+            "names": list(self.names),
+            "colors": [list(color) for color in self.colors],
+            "values": None if self.values is None else list(self.values),
+            "ignore": list(self.ignore),
+        }
+
+    @staticmethod
+    def from_dict(value: Mapping[str, Any]) -> LabelTable:
+        """The table that `to_dict` described.
+
+        Raises:
+            InputError: a key is missing, unknown or of the wrong kind.
+        """
+        unknown = set(value) - {"names", "colors", "values", "ignore"}
+        if unknown or "names" not in value or "colors" not in value:
+            raise InputError(f"label table: keys {sorted(value)}; expected names, colors, values, ignore")
+        try:
+            colors = tuple((int(red), int(green), int(blue)) for red, green, blue in value["colors"])
+            stored = value.get("values")
+            values = None if stored is None else tuple(map(int, stored))
+            return LabelTable(tuple(map(str, value["names"])), colors, values, tuple(map(int, value.get("ignore", ()))))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"label table: {error}") from error
+
+    @staticmethod
+    def from_file(path: Path) -> LabelTable:
+        """A table from .json (as `to_dict` gives) or .csv with the columns name, id, r, g, b.
+
+        In a .csv, a table without the column id is colour-coded, and the name `ignore` marks values of no class.
+
+        Raises:
+            InputError: missing or not such a file.
+        """
+        paths.check_file(path)
+        name = paths.shown(path)
+        try:
+            text = path.read_text("utf-8-sig")
+            return _from_csv(text) if path.suffix.lower() == ".csv" else LabelTable.from_dict(json.loads(text))
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise InputError(f"{name}: not a label table in JSON or CSV ({error})") from error
+        except InputError as error:
+            raise InputError(f"{name}: {error}", hint=error.hint) from error
+
+    def _describe(self, code: int) -> str:
+        return f"id {code}" if self.values is not None else f"colour ({code >> 16}, {code >> 8 & 255}, {code & 255})"
+
+    def _unknown(self, stored: np.ndarray, known: np.ndarray, where: str) -> InputError:
+        row, column = np.argwhere(~known)[0]
+        code = int(stored[row, column])
+        count = int((stored == code).sum())
+        others = len(np.unique(stored[~known])) - 1
+        kind = "colours" if self.values is None else "ids"
+        more = f" and {others} more unknown {kind}" if others else ""
+        return InputError(
+            f"{where}: label {self._describe(code)} at row {row}, column {column} ({count} pixels){more};"
+            f" the table knows {self._known()}",
+            hint="is this the right label table for this file?",
+        )
+
+    def _known(self) -> str:
+        codes = sorted([*self._codes, *self.ignore])
+        if self.values is not None and len(codes) == codes[-1] - codes[0] + 1:
+            return f"{codes[0]}..{codes[-1]}"
+        listed = ", ".join(self._describe(code).split(" ", 1)[1] for code in codes[:12])
+        return listed + (f" and {len(codes) - 12} more" if len(codes) > 12 else "")
+
+
+def plain(num_classes: int, ignore: Sequence[int] = ()) -> LabelTable:
+    """A table for files that store the class number itself, with colours that differ as much as possible."""
+    names = tuple(f"class {index}" for index in range(num_classes))
+    return LabelTable(names, distinct_colors(num_classes), tuple(range(num_classes)), tuple(ignore))
+
+
+def distinct_colors(count: int) -> tuple[Color, ...]:
+    """`count` different colours, each far from those just before it."""
+
+    def color(index: int) -> Color:
+        hue, brightness = index * _GOLDEN_RATIO % 1, (1.0, 0.7, 0.45)[index % 3]
+        red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, brightness)
+        return round(red * 255), round(green * 255), round(blue * 255)
+
+    return tuple(color(index) for index in range(count))
+
+
+def discover(sources: Iterable[Iterable[Frame]]) -> LabelTable:
+    """A table made of the ids, or of the colours, that occur in label frames, in increasing order.
+
+    Raises:
+        InputError: there are more than 256 of them, ids and colours are mixed, or there is no frame.
+    """
+    codes: set[int] = set()
+    colored: bool | None = None
+    for frame in (frame for source in sources for frame in source):
+        if colored not in (None, frame.pixels.ndim == 3):
+            raise InputError(f"{frame.name}: {'colours' if not colored else 'ids'}, unlike the label files before it")
+        colored = frame.pixels.ndim == 3
+        codes.update(np.unique(_packed(frame.pixels)).tolist())
+        if len(codes) > _MAX_DISCOVERED:
+            raise InputError(
+                f"{frame.name}: more than {_MAX_DISCOVERED} different {'colours' if colored else 'ids'}; label maps have few",
+                hint="give a label table, and make sure that the files were never blurred or compressed",
+            )
+    if not codes:
+        raise InputError("no label frames to learn the classes from")
+    found = sorted(codes)
+    if colored:
+        colors = tuple((code >> 16, code >> 8 & 255, code & 255) for code in found)
+        return LabelTable(tuple(f"colour {red},{green},{blue}" for red, green, blue in colors), colors, None)
+    return LabelTable(tuple(f"id {code}" for code in found), distinct_colors(len(found)), tuple(found))
+
+
+def named(name: str) -> LabelTable:
+    """A well-known table: "cityscapes" (35 ids) or "camvid" (12 ids).
+
+    Raises:
+        InputError: no such table.
+    """
+    if name not in _NAMED:
+        raise InputError(f"label table {name!r}: not known; known are {', '.join(_NAMED)}")
+    return _NAMED[name]
+
+
+def _packed(pixels: np.ndarray) -> np.ndarray:
+    wide = pixels.astype(np.int64)
+    return wide if pixels.ndim == 2 else (wide[:, :, 0] << 16) + (wide[:, :, 1] << 8) + wide[:, :, 2]
+
+
+def _from_csv(text: str) -> LabelTable:
+    rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
+    columns = set(rows[0]) if rows else set()
+    if not columns >= {"name", "r", "g", "b"}:
+        raise InputError("expected the columns name, id, r, g, b")
+
+    def code(row: dict[str, str]) -> int:
+        return int(row["id"]) if "id" in row else (int(row["r"]) << 16) + (int(row["g"]) << 8) + int(row["b"])
+
+    classes = [row for row in rows if row["name"] != "ignore"]
+    return LabelTable(
+        names=tuple(row["name"] for row in classes),
+        colors=tuple((int(row["r"]), int(row["g"]), int(row["b"])) for row in classes),
+        values=tuple(map(code, classes)) if "id" in columns else None,
+        ignore=tuple(code(row) for row in rows if row["name"] == "ignore"),
+    )
+
+
+def _table(classes: Sequence[tuple[str, Color]], ignore: tuple[int, ...] = ()) -> LabelTable:
+    names, colors = zip(*classes, strict=True)
+    return LabelTable(names, colors, tuple(range(len(classes))), ignore)
+
+
+CITYSCAPES = _table(
+    [
+        ("unlabeled", (0, 0, 0)),
+        ("ego vehicle", (0, 0, 0)),
+        ("rectification border", (0, 0, 0)),
+        ("out of roi", (0, 0, 0)),
+        ("static", (0, 0, 0)),
+        ("dynamic", (111, 74, 0)),
+        ("ground", (81, 0, 81)),
+        ("road", (128, 64, 128)),
+        ("sidewalk", (244, 35, 232)),
+        ("parking", (250, 170, 160)),
+        ("rail track", (230, 150, 140)),
+        ("building", (70, 70, 70)),
+        ("wall", (102, 102, 156)),
+        ("fence", (190, 153, 153)),
+        ("guard rail", (180, 165, 180)),
+        ("bridge", (150, 100, 100)),
+        ("tunnel", (150, 120, 90)),
+        ("pole", (153, 153, 153)),
+        ("polegroup", (153, 153, 153)),
+        ("traffic light", (250, 170, 30)),
+        ("traffic sign", (220, 220, 0)),
+        ("vegetation", (107, 142, 35)),
+        ("terrain", (152, 251, 152)),
+        ("sky", (70, 130, 180)),
+        ("person", (220, 20, 60)),
+        ("rider", (255, 0, 0)),
+        ("car", (0, 0, 142)),
+        ("truck", (0, 0, 70)),
+        ("bus", (0, 60, 100)),
+        ("caravan", (0, 0, 90)),
+        ("trailer", (0, 0, 110)),
+        ("train", (0, 80, 100)),
+        ("motorcycle", (0, 0, 230)),
+        ("bicycle", (119, 11, 32)),
+        ("license plate", (0, 0, 142)),
+    ],
+    ignore=(255,),
+)
+"""Source: Cordts et al., The Cityscapes Dataset, 2016; license plate is -1 there and 34 in maps of 35 classes."""
+
+CAMVID = _table(
+    [
+        ("sky", (128, 128, 128)),
+        ("building", (128, 0, 0)),
+        ("pole", (192, 192, 128)),
+        ("road", (128, 64, 128)),
+        ("pavement", (60, 40, 222)),
+        ("tree", (128, 128, 0)),
+        ("sign", (192, 128, 128)),
+        ("fence", (64, 64, 128)),
+        ("car", (64, 0, 128)),
+        ("pedestrian", (64, 64, 0)),
+        ("cyclist", (0, 128, 192)),
+        ("unlabelled", (0, 0, 0)),
+    ]
+)
+"""Source: the 12 classes of Badrinarayanan et al., SegNet, 2017, on Brostow et al., CamVid, 2009."""
+
+_NAMED = {"cityscapes": CITYSCAPES, "camvid": CAMVID}

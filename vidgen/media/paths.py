@@ -1,0 +1,185 @@
+"""File names as people mean them: natural order, numbered patterns, cuts such as `[10:90]`, and near misses."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import itertools
+import os
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vidgen.errors import InputError
+
+Unit = Literal["frames", "seconds"]
+
+_CUT = re.compile(r"^(?P<path>.+)\[(?P<start>[^\[\]:]*):(?P<end>[^\[\]:]*)\]$", re.DOTALL)
+_NUMBER_PATTERN = re.compile(r"%(?:0?(?P<width>\d+))?d")
+_DIGITS = re.compile(r"(\d+)")
+
+
+def shown(path: str | Path) -> str:
+    """The name as text that any terminal can print: bytes that are no UTF-8 become `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def natural_key(path: str | Path) -> tuple[tuple[int, str], ...]:
+    """Sorts frame2 before frame10; equal numbers with more zeros come later."""
+    parts = _DIGITS.split(os.fsdecode(path))
+    return tuple((int(part), part) if part.isdecimal() and part.isascii() else (-1, part) for part in parts)
+
+
+def missing(path: Path) -> InputError:
+    """The error for a name that does not exist, with similar names from the same folder as the hint."""
+    folder = path.parent
+    try:
+        neighbours = sorted(os.listdir(folder))
+    except OSError:
+        return InputError(f"{shown(path)}: not found; there is no folder {shown(folder)}")
+    near = difflib.get_close_matches(path.name, neighbours, n=3, cutoff=0.6)
+    return InputError(f"{shown(path)}: not found", hint=f"similar names there: {', '.join(map(shown, near))}" if near else None)
+
+
+def check_file(path: Path) -> None:
+    """Refuse, each with its own words, what is not a readable file with content.
+
+    Raises:
+        InputError: `path` is missing, a folder, empty, not a regular file, or may not be read.
+    """
+    try:
+        if not path.exists():
+            raise missing(path)
+        if path.is_dir():
+            raise InputError(f"{shown(path)}: is a folder, a file was expected")
+        if not path.is_file():
+            raise InputError(f"{shown(path)}: is neither a file nor a folder")
+        if path.stat().st_size == 0:
+            raise InputError(f"{shown(path)}: the file is empty (0 bytes)")
+        with open(path, "rb"):
+            pass
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str | Path, error: Exception) -> InputError:
+    """The error for a name the operating system refuses to open."""
+    return InputError(f"{shown(path)}: cannot be read ({getattr(error, 'strerror', None) or error})")
+
+
+def is_pattern(name: str) -> bool:
+    """Whether the last part of `name` numbers its files, as in `frames/%05d.png`."""
+    return len(_NUMBER_PATTERN.findall(Path(name).name)) == 1
+
+
+def matching_pattern(pattern: str) -> list[Path]:
+    """Existing files named by a pattern such as `frames/%05d.png`, in the order of their numbers."""
+    path = Path(pattern)
+    match = _NUMBER_PATTERN.search(path.name)
+    assert match is not None, pattern
+    width = int(match["width"] or 1)
+    before, after = re.escape(path.name[: match.start()]), re.escape(path.name[match.end() :])
+    expression = re.compile(f"{before}(\\d{{{width},}}){after}")
+    found = [(expression.fullmatch(entry.name), entry) for entry in list_folder(path.parent)]
+    numbered = sorted((int(hit[1]), entry) for hit, entry in found if hit)
+    return [entry for _, entry in numbered]
+
+
+def pattern_name(pattern: str, number: int) -> str:
+    """The file name that `pattern` (its last part) gives to `number`."""
+    return _NUMBER_PATTERN.sub(lambda match: f"{number:0{int(match['width'] or 1)}d}", pattern, count=1)
+
+
+def matching_glob(pattern: str) -> list[Path]:
+    """Files and folders that match a shell pattern, in natural order."""
+    return sorted((Path(name) for name in glob.glob(pattern)), key=natural_key)
+
+
+def is_glob(name: str) -> bool:
+    """Whether `name` holds shell wildcards."""
+    return glob.has_magic(name)
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """Visible entries of `folder` in natural order.
+
+    Raises:
+        InputError: it is missing or may not be read.
+    """
+    try:
+        return sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=natural_key)
+    except FileNotFoundError as error:
+        raise missing(folder) from error
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def numbering_gap(paths: Sequence[Path]) -> str | None:
+    """Where a numbered sequence leaves out numbers (a constant stride such as 1, 3, 5 is no gap), in words."""
+    last_numbers = [re.findall(r"\d+", path.stem) for path in paths]
+    if len(paths) < 3 or not all(last_numbers):
+        return None
+    numbers = [int(found[-1]) for found in last_numbers]
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    stride = statistics.mode(steps)
+    for index, step in enumerate(steps):
+        if step > stride > 0:
+            return f"{shown(paths[index].name)} is followed by {shown(paths[index + 1].name)}"
+    return None
+
+
+def unique(paths: Iterable[Path]) -> list[Path]:
+    """The paths without those that lead to a file or folder already in the list (links, loops of links)."""
+    seen: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        status = path.stat()
+        seen.setdefault((status.st_dev, status.st_ino), path)
+    return list(seen.values())
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A place in a clip: a count of frames, or of seconds, from its start."""
+
+    value: float
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class Cut:
+    """From `start` up to, and without, `end`; None is the clip's own start or end."""
+
+    start: Moment | None = None
+    end: Moment | None = None
+
+    def __bool__(self) -> bool:
+        return self.start is not None or self.end is not None
+
+
+def parse_moment(text: str | None, *, plain: Unit) -> Moment | None:
+    """`45f` is frames, `1.5s` is seconds, a plain number is `plain`; nothing is None.
+
+    Raises:
+        InputError: anything else, or less than 0.
+    """
+    if text is None or not text.strip():
+        return None
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([fs]?)\s*", text)
+    unit: Unit = plain if match is None or not match[2] else ("frames" if match[2] == "f" else "seconds")
+    if match is None or (unit == "frames" and not match[1].isdecimal()):
+        raise InputError(f"cut at {text!r}: expected frames such as 45f or seconds such as 1.5s")
+    return Moment(float(match[1]), unit)
+
+
+def split_cut(where: str) -> tuple[str, Cut]:
+    """Separate a suffix such as `[10:90]` or `[1.5s:]` from a name; plain numbers count frames, as slices do.
+
+    A file that really bears such a name is left alone.
+    """
+    match = _CUT.match(where)
+    if match is None or os.path.lexists(where):
+        return where, Cut()
+    return match["path"], Cut(parse_moment(match["start"], plain="frames"), parse_moment(match["end"], plain="frames"))

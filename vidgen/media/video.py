@@ -1,0 +1,563 @@
+"""Video files, decoded and encoded one frame at a time with their timing, colours and sound; the only user of PyAV.
+
+Files are opened by absolute path with the container formats and protocols spelled out, because FFmpeg otherwise follows
+references inside files (playlists, ffconcat) to other files and addresses. Containers are closed in `with` blocks: an open
+decoder that survives into a forked process makes that process hang.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+
+from vidgen.errors import InputError, OutputError, VidgenError
+from vidgen.media import paths
+
+log = logging.getLogger(__name__)
+
+Quality = Literal["draft", "good", "lossless"]
+Reading = Literal["pictures", "labels"]
+
+SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif"})
+MAX_PIXELS = 64_000_000
+"""Largest height x width of a frame that is decoded; beyond it a small file could fill the memory."""
+
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
+_LOSSLESS_CODECS = frozenset({"ffv1", "png", "apng", "rawvideo", "huffyuv", "ffvhuff", "utvideo"})
+_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
+_CROP_KEY = "VIDGEN_SIZE"
+# Bicubic chroma at full resolution keeps 5 dB more of a photo than the default; bit-exact gives every processor the same result.
+_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+_HIGH_DYNAMIC_RANGE = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
+
+
+class DamagedVideoError(InputError):
+    """The file ends early or holds broken frames; what came before is good."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a video before it is decoded.
+
+    Attributes:
+        size: (height, width) of the frames as they are read, upright.
+        time_base: seconds per pts unit.
+        frame_rate: frames per second, the mean for variable rates.
+        num_frames: what the container states, which may be wrong; None when it does not.
+        has_audio: whether there is sound.
+    """
+
+    size: tuple[int, int]
+    time_base: Fraction
+    frame_rate: Fraction
+    num_frames: int | None
+    has_audio: bool
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name says that `path` is a video."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def probe(path: Path) -> VideoInfo:
+    """Facts about a video, from its header and its first frame.
+
+    Raises:
+        InputError: missing, damaged, too large or not a video.
+    """
+    with _opened(path) as (container, stream):
+        frame = next(iter(container.decode(stream)), None)
+        if frame is None:
+            raise InputError(f"{paths.shown(path)}: not one frame can be read")
+        height, width = _cropped_size(container, frame)
+        upright = (width, height) if frame.rotation % 180 == 90 else (height, width)
+        return VideoInfo(
+            size=upright,
+            time_base=stream.time_base,
+            frame_rate=_frame_rate(stream),
+            num_frames=stream.frames or _count_from_duration(container, stream),
+            has_audio=bool(container.streams.audio),
+        )
+
+
+def read_times(path: Path) -> np.ndarray:
+    """Presentation times of all frames, int64 [N] in units of the time base, increasing, without decoding.
+
+    Raises:
+        InputError: as for `probe`.
+    """
+    with _opened(path) as (container, stream):
+        packets = container.demux(stream)
+        return np.array(
+            sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard), dtype=np.int64
+        )
+
+
+def decode(path: Path, *, reading: Reading = "pictures", first_pts: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
+    """Frames of a video with their pts, one at a time, upright.
+
+    Pictures are uint8 [H,W,3] RGB; labels are exact ids, uint8 or uint16 [H,W], or colours uint8 [H,W,3]. With `first_pts`,
+    decoding starts at the keyframe before it and frames before it are dropped.
+
+    Raises:
+        DamagedVideoError: the file ends early or a frame is broken; all good frames before it were given.
+        InputError: missing, not a video, frames of several sizes, or labels asked of a lossy codec.
+    """
+    name = paths.shown(path)
+    with _opened(path) as (container, stream):
+        if reading == "labels":
+            _check_lossless(name, stream)
+        convert = _Conversion(name, container, reading)
+        end_of_file = _EndCheck(name, container, stream)
+        if first_pts is not None:
+            container.seek(first_pts, stream=stream, backward=True)
+        index, last_pts = 0, None
+        for frame in _frames(name, container, stream, end_of_file):
+            pts = frame.pts if frame.pts is not None else (0 if last_pts is None else last_pts + 1)
+            pts = pts if last_pts is None or pts > last_pts else last_pts + 1
+            last_pts = pts
+            if first_pts is None or pts >= first_pts:
+                yield convert(frame, index), pts
+            index += 1
+        if first_pts is None:
+            end_of_file.check(index)
+
+
+def _frames(name: str, container: Any, stream: Any, end_of_file: _EndCheck) -> Iterator[Any]:
+    num_read = 0
+    try:
+        for packet in container.demux():
+            end_of_file.see(packet)
+            if packet.stream.index != stream.index:
+                continue
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise _damaged(name, num_read, stream, "the next frame is broken")
+                yield frame
+                num_read += 1
+    except (av.FFmpegError, OSError, ValueError, IndexError, EOFError) as error:
+        raise _damaged(name, num_read, stream, f"decoder: {_reason(error)}") from error
+
+
+def _damaged(name: str, num_read: int, stream: Any, reason: str) -> DamagedVideoError:
+    stated = f" of {stream.frames}" if stream.frames else ""
+    return DamagedVideoError(
+        f"{name}: damaged after {num_read}{stated} frames ({reason})", hint="--allow-truncated uses the frames before the damage"
+    )
+
+
+class _EndCheck:
+    """Compares where a file says it ends with where its packets end, because decoders do not report a missing tail."""
+
+    def __init__(self, name: str, container: Any, stream: Any) -> None:
+        self.name, self.container, self.stream = name, container, stream
+        self.num_packets = 0
+        self.video_end = Fraction(0)
+        self.any_end = Fraction(0)
+
+    def see(self, packet: Any) -> None:
+        if packet.pts is None:
+            return
+        end = (packet.pts + (packet.duration or 0)) * packet.time_base
+        self.any_end = max(self.any_end, end)
+        if packet.stream.index == self.stream.index:
+            self.video_end = max(self.video_end, end)
+            self.num_packets += not packet.is_discard
+
+    def check(self, num_frames: int) -> None:
+        if num_frames < self.num_packets:
+            raise _damaged(self.name, num_frames, self.stream, f"{self.num_packets} are stored")
+        tolerance = 1 / _frame_rate(self.stream) + Fraction(2, 1000)
+        start = (self.stream.start_time or 0) * self.stream.time_base
+        if self.stream.duration and self.video_end + tolerance < start + self.stream.duration * self.stream.time_base:
+            raise self._short(self.video_end - start, self.stream.duration * self.stream.time_base, num_frames)
+        if self.container.duration:
+            begin = Fraction(self.container.start_time or 0, av.time_base)
+            stated = Fraction(self.container.duration, av.time_base)
+            if self.any_end + tolerance < begin + stated:
+                raise self._short(self.any_end - begin, stated, num_frames)
+
+    def _short(self, found: Fraction, stated: Fraction, num_frames: int) -> DamagedVideoError:
+        return _damaged(self.name, num_frames, self.stream, f"truncated: {float(found):.2f} s of {float(stated):.2f} s are there")
+
+
+class _Conversion:
+    """Turns decoded frames of one video into arrays, checking that they keep their size."""
+
+    def __init__(self, name: str, container: Any, reading: str) -> None:
+        self.name, self.container, self.reading = name, container, reading
+        self.reformatter = VideoReformatter()
+        self.size: tuple[int, int] | None = None
+
+    def __call__(self, frame: Any, index: int) -> np.ndarray:
+        size = (frame.height, frame.width)
+        if self.size is None:
+            self.size = size
+            self._mention_oddities(frame)
+        if size != self.size:
+            raise InputError(
+                f"{self.name} frame {index}: {size[1]}x{size[0]}, but the frames before are {self.size[1]}x{self.size[0]}",
+                hint="cut the video where its size changes",
+            )
+        pixels = self._labels(frame) if self.reading == "labels" else self._picture(frame)
+        height, width = _cropped_size(self.container, frame)
+        return np.ascontiguousarray(np.rot90(pixels[:height, :width], frame.rotation // 90))
+
+    def _mention_oddities(self, frame: Any) -> None:
+        if frame.color_trc in _HIGH_DYNAMIC_RANGE:
+            log.warning("%s: high dynamic range is read without tone mapping; colours will look flat", self.name)
+        if frame.rotation % 90:
+            log.warning("%s: a rotation by %s degrees is not applied", self.name, frame.rotation)
+
+    def _picture(self, frame: Any) -> np.ndarray:
+        has_alpha = any(component.is_alpha for component in frame.format.components)
+        # Untagged files follow the convention of players: BT.709 for high definition, BT.601 below.
+        untagged_high_definition = frame.colorspace == 2 and frame.height >= 720
+        converted = self.reformatter.reformat(
+            frame,
+            format="rgba" if has_alpha else "rgb24",
+            src_colorspace=Colorspace.ITU709 if untagged_high_definition else None,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=_SCALING,
+        )
+        pixels = converted.to_ndarray()
+        if not has_alpha:
+            return pixels
+        alpha = pixels[:, :, 3:].astype(np.uint16)
+        return ((pixels[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
+
+    def _labels(self, frame: Any) -> np.ndarray:
+        if frame.format.name in ("gray", "gray16le"):
+            return frame.to_ndarray()
+        if not frame.format.is_rgb or len(frame.format.components) not in (3, 4):
+            raise InputError(f"{self.name}: a label video holds {frame.format.name}; expected gray, gray16le or RGB without loss")
+        return self.reformatter.reformat(frame, format="rgb24", interpolation=_SCALING).to_ndarray()
+
+
+def _check_lossless(name: str, stream: Any) -> None:
+    codec = stream.codec_context.name
+    if codec not in _LOSSLESS_CODECS:
+        raise InputError(
+            f"{name}: {codec} blurs label ids; a label video needs a lossless codec",
+            hint="keep labels as FFV1 in .mkv or as PNG files",
+        )
+
+
+def _cropped_size(container: Any, frame: Any) -> tuple[int, int]:
+    """(height, width) without the row or column that our own writer adds to odd sizes."""
+    recorded = next((value for key, value in container.metadata.items() if key.upper() == _CROP_KEY), "")
+    width, _, height = recorded.partition("x")
+    if width.isdecimal() and height.isdecimal() and frame.width - int(width) in (0, 1) and frame.height - int(height) in (0, 1):
+        return int(height), int(width)
+    return frame.height, frame.width
+
+
+def _frame_rate(stream: Any) -> Fraction:
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    return Fraction(rate) if rate else Fraction(25)
+
+
+def _count_from_duration(container: Any, stream: Any) -> int | None:
+    if stream.duration:
+        return round(stream.duration * stream.time_base * _frame_rate(stream))
+    if container.duration:
+        return round(Fraction(container.duration, av.time_base) * _frame_rate(stream))
+    return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container and its first video stream, checked and about to be decoded; closed on the way out."""
+    with _open_container(path) as container:
+        stream = _video_stream(paths.shown(path), container)
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+@contextmanager
+def _open_container(path: Path) -> Iterator[Any]:
+    paths.check_file(path)
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+    try:
+        with av.open(os.path.abspath(path), options=options, metadata_errors="replace") as container:
+            yield container
+    except VidgenError:
+        raise
+    except (av.FFmpegError, OSError, ValueError, IndexError, EOFError) as error:
+        raise _unopenable(path, error) from error
+
+
+def _unopenable(path: Path, error: Exception) -> InputError:
+    name = paths.shown(path)
+    with open(path, "rb") as file:
+        beginning = file.read(12)
+    if beginning[4:8] == b"ftyp":
+        return InputError(f"{name}: truncated or damaged: it has no readable index ({_reason(error)})")
+    return InputError(f"{name}: not a video that can be read: mp4, mov, mkv, webm, avi or gif ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _video_stream(name: str, container: Any) -> Any:
+    streams = [stream for stream in container.streams.video if not stream.disposition & stream.disposition.attached_pic]
+    if not streams:
+        raise InputError(f"{name}: has no video stream")
+    stream = streams[0]
+    context = stream.codec_context
+    if context is None or not context.name:
+        raise InputError(f"{name}: its codec is not known here")
+    if context.width * context.height > MAX_PIXELS:
+        raise InputError(
+            f"{name}: {context.width}x{context.height} is {context.width * context.height / 1e6:.0f} million pixels;"
+            f" at most {MAX_PIXELS / 1e6:.0f} are read"
+        )
+    return stream
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How frames are stored: the encoder, its pixel format and its options; `even` where sides must be even."""
+
+    codec: str
+    pixel_format: str
+    options: dict[str, str]
+    even: bool = False
+
+
+_X264 = {"draft": {"crf": "28", "preset": "veryfast"}, "good": {"crf": "18", "preset": "medium"}}
+_VP9 = {"draft": {"crf": "40", "cpu-used": "6"}, "good": {"crf": "24", "cpu-used": "3"}}
+_FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
+
+
+def encoding_for(suffix: str, quality: Quality, pixels: np.ndarray, writing: Reading) -> Encoding:
+    """What stores `pixels` best in a file with this suffix.
+
+    Labels are FFV1; lossless pictures are FFV1 in .mkv, RGB H.264 in .mp4 and .mov, RGB VP9 in .webm.
+
+    Raises:
+        InputError: labels anywhere but in .mkv, or a lossless .gif.
+    """
+    if writing == "labels":
+        if suffix != ".mkv":
+            raise InputError(f"{suffix}: blurs label ids", hint="write labels to .mkv or to a folder of PNG files")
+        formats = {(2, "uint8"): "gray", (2, "uint16"): "gray16le", (3, "uint8"): "bgr0"}
+        return Encoding("ffv1", formats[pixels.ndim, str(pixels.dtype)], _FFV1)
+    if suffix == ".gif":
+        if quality == "lossless":
+            raise InputError(".gif: holds 256 colours, never lossless", hint="write .mkv, or choose another quality")
+        return Encoding("gif", "pal8", {})
+    if suffix == ".webm":
+        if quality == "lossless":
+            return Encoding("libvpx-vp9", "gbrp", {"lossless": "1", "row-mt": "1"})
+        return Encoding("libvpx-vp9", "yuv420p", {"b:v": "0", "row-mt": "1", **_VP9[quality]})
+    if quality == "lossless":
+        return Encoding("ffv1", "bgr0", _FFV1) if suffix == ".mkv" else Encoding("libx264rgb", "rgb24", {"qp": "0"})
+    return Encoding("libx264", "yuv420p", _X264[quality], even=True)
+
+
+class VideoWriter:
+    """Encodes frames into a new file; the container opens with the first frame, so that no frames leave no file.
+
+    A context manager: leaving it normally flushes and closes the file, leaving it by an exception only closes it.
+
+    Args:
+        path: the file to create.
+        suffix: decides the container: .mp4 .mov .mkv .webm .gif.
+        time_base: seconds per pts unit of the frames to come.
+        frame_rate: mean frames per second, a hint for the encoder.
+        audio: a file whose sound goes along, copied packet by packet.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        suffix: str,
+        time_base: Fraction,
+        frame_rate: Fraction,
+        writing: Reading = "pictures",
+        quality: Quality = "good",
+        audio: Path | None = None,
+    ) -> None:
+        self.path, self.suffix = path, suffix
+        self.time_base, self.frame_rate = time_base, frame_rate
+        self.writing, self.quality, self.audio = writing, quality, audio
+        self._closing = ExitStack()
+        self._container: Any = None
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._closing:
+            if kind is None and self._container is not None:
+                with _encoder_errors(self.path):
+                    self._finish()
+
+    def write(self, pixels: np.ndarray, pts: int) -> None:
+        """Encode one frame: uint8 [H,W,3], or labels uint8 or uint16 [H,W].
+
+        Raises:
+            OSError: the disk refuses it.
+            OutputError: the encoder refuses it.
+        """
+        with _encoder_errors(self.path):
+            if self._container is None:
+                self._start(pixels)
+            for frame in self._prepared(pixels, pts):
+                self._container.mux(self._stream.encode(frame))
+            if self._sound is not None:
+                self._sound.copy_until(pts * self.time_base + 1 / self.frame_rate)
+
+    def _start(self, pixels: np.ndarray) -> None:
+        self._encoding = encoding = encoding_for(self.suffix, self.quality, pixels, self.writing)
+        height, width = pixels.shape[:2]
+        self._margin = (height % 2, width % 2) if encoding.even else (0, 0)
+        options = {"movflags": "+faststart+use_metadata_tags"} if self.suffix in (".mp4", ".mov") else {}
+        self._container = av.open(os.path.abspath(self.path), "w", format=_MUXERS[self.suffix], options=options)
+        self._closing.callback(self._close_quietly)
+        if any(self._margin):
+            self._container.metadata[_CROP_KEY] = f"{width}x{height}"
+        self._stream = stream = self._container.add_stream(encoding.codec, rate=self.frame_rate, options=dict(encoding.options))
+        stream.height, stream.width = height + self._margin[0], width + self._margin[1]
+        stream.pix_fmt = encoding.pixel_format
+        context = stream.codec_context
+        context.time_base = self.time_base
+        if encoding.pixel_format.startswith("yuv"):
+            context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
+            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        self._reformatter = VideoReformatter()
+        self._palette = _Palette(stream.width, stream.height, self.time_base) if encoding.pixel_format == "pal8" else None
+        self._sound = self._open_sound()
+
+    def _prepared(self, pixels: np.ndarray, pts: int) -> list[Any]:
+        """The frame in the encoder's format."""
+        margins = [(0, margin) for margin in self._margin] + [(0, 0)] * (pixels.ndim - 2)
+        padded = np.ascontiguousarray(np.pad(pixels, margins, mode="edge")) if any(self._margin) else np.ascontiguousarray(pixels)
+        layout = {(2, "uint8"): "gray", (2, "uint16"): "gray16le", (3, "uint8"): "rgb24"}[pixels.ndim, str(pixels.dtype)]
+        frame = av.VideoFrame.from_ndarray(padded, layout)
+        frame.pts, frame.time_base = pts, self.time_base
+        if self._palette is not None:
+            return self._palette.apply(frame)
+        if self._encoding.pixel_format == layout:
+            return [frame]
+        is_yuv = self._encoding.pixel_format.startswith("yuv")
+        converted = self._reformatter.reformat(
+            frame,
+            format=self._encoding.pixel_format,
+            dst_colorspace=Colorspace.ITU709 if is_yuv else None,
+            src_color_range=ColorRange.JPEG if is_yuv else None,
+            dst_color_range=ColorRange.MPEG if is_yuv else None,
+            dst_color_trc=ColorTrc.BT709 if is_yuv else None,
+            dst_color_primaries=ColorPrimaries.BT709 if is_yuv else None,
+            interpolation=_SCALING,
+        )
+        return [converted]
+
+    def _finish(self) -> None:
+        if self._palette is not None:
+            for frame in self._palette.rest():
+                self._container.mux(self._stream.encode(frame))
+        self._container.mux(self._stream.encode(None))
+        if self._sound is not None:
+            self._sound.copy_until(None)
+        self._container.close()
+
+    def _close_quietly(self) -> None:
+        try:
+            self._container.close()
+        except (av.FFmpegError, OSError, ValueError):
+            pass
+
+    def _open_sound(self) -> _Sound | None:
+        if self.audio is None or self.suffix == ".gif":
+            return None
+        source = self._closing.enter_context(_open_container(self.audio))
+        stream = next(iter(source.streams.audio), None)
+        if stream is None:
+            return None
+        codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
+        if codec not in self._container.supported_codecs:
+            log.warning(
+                "%s: its %s sound does not fit into %s and is left out; .mkv takes it", paths.shown(self.audio), codec, self.suffix
+            )
+            return None
+        return _Sound(source, stream, self._container)
+
+
+class _Sound:
+    """Copies sound packets from one container to another, in step with the pictures."""
+
+    def __init__(self, source: Any, stream: Any, container: Any) -> None:
+        self.container = container
+        self.copy = container.add_stream_from_template(stream)
+        self.packets = (packet for packet in source.demux(stream) if packet.dts is not None)
+        self.waiting: Any = None
+
+    def copy_until(self, seconds: Fraction | None) -> None:
+        """Copy the packets that start before `seconds`, or all that are left."""
+        while (packet := self.waiting or next(self.packets, None)) is not None:
+            self.waiting = packet
+            if seconds is not None and packet.dts * packet.time_base >= seconds:
+                return
+            packet.stream = self.copy
+            self.container.mux(packet)
+            self.waiting = None
+
+
+class _Palette:
+    """Reduces every frame to the 256 colours that suit it best, for GIF."""
+
+    def __init__(self, width: int, height: int, time_base: Fraction) -> None:
+        graph = self.graph = Graph()
+        source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24", width, height), time_base=time_base)
+        split, choose, use = (
+            graph.add("split"),
+            graph.add("palettegen", "stats_mode=single"),
+            graph.add("paletteuse", "new=1:dither=bayer"),
+        )
+        source.link_to(split)
+        split.link_to(choose, 0, 0)
+        split.link_to(use, 1, 0)
+        choose.link_to(use, 0, 1)
+        use.link_to(graph.add("buffersink"))
+        graph.configure()
+
+    def apply(self, frame: Any) -> list[Any]:
+        self.graph.push(frame)
+        return self._ready()
+
+    def rest(self) -> list[Any]:
+        self.graph.push(None)
+        return self._ready()
+
+    def _ready(self) -> list[Any]:
+        frames = []
+        while True:
+            try:
+                frames.append(self.graph.pull())
+            except (av.BlockingIOError, av.EOFError):
+                return frames
+
+
+@contextmanager
+def _encoder_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except (av.FFmpegError, ValueError) as error:
+        raise OutputError(f"{paths.shown(path)}: the encoder refused a frame ({_reason(error)})") from error

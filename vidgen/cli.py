@@ -130,9 +130,12 @@ class Command(click.Command):
         self.params += _global_options(hidden=True)
 
     def invoke(self, context: click.Context) -> None:
+        """Run the command and show its result, if it did not do so itself."""
         screen = context.ensure_object(Screen)
         _start_log(screen)
-        screen.show(super().invoke(context), self.summary)
+        result = super().invoke(context)
+        if result is not None:
+            screen.show(result, self.summary)
 
 
 class Group(click.Group):
@@ -258,11 +261,17 @@ def config_check(**options: Any) -> Result:
     return _call("config.check", **options)
 
 
-@config.command("show", example="vidgen config show configs/vid2vid/street.yaml", summary=lambda result: result["text"].rstrip())
+def _yaml(result: Result) -> str:
+    from vidgen.config import to_yaml
+
+    return to_yaml(result).rstrip()
+
+
+@config.command("show", example="vidgen config show configs/vid2vid/street.yaml", summary=_yaml)
 @click.argument("file", type=PATH)
 @sets
 def config_show(**options: Any) -> Result:
-    """Print a file with every default filled in."""
+    """Print a file, or what a run was trained with, in full."""
     return _call("config.show", **options)
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
@@ -151,7 +151,56 @@ def parse_duration(text: str) -> float:
 
 def dump(settings: pydantic.BaseModel) -> str:
     """YAML with every value of `settings`, defaults included, that `load` reads back to an equal object."""
-    return yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=120)
+    return to_yaml(settings.model_dump(mode="json"))
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """YAML of plain data that reads back to the same values."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+def template(schema: type[pydantic.BaseModel], given: Mapping[str, Any]) -> str:
+    """YAML that holds `given` and, commented out, every other setting with its default; what each means stands above it."""
+    return "".join(line + "\n" for line in _template_lines(schema, given, ""))
+
+
+def _template_lines(schema: type[pydantic.BaseModel], given: Mapping[str, Any] | None, indent: str) -> Iterator[str]:
+    """Lines of one section; `given` is None in a section that is commented out as a whole."""
+    for name, item in schema.model_fields.items():
+        is_given = given is not None and name in given
+        start = indent if is_given or given is None else f"{indent}# "
+        value = given[name] if given is not None and name in given else item.get_default(call_default_factory=True)
+        meaning = " ".join((item.description or "").split())
+        choices = _choices(item.annotation)
+        if choices and name != DISCRIMINATOR:
+            meaning = f"{meaning} [{', '.join(choices)}]".strip()
+        if meaning:
+            yield f"{indent}# {meaning}"
+        section = _section(item.annotation, value)
+        if section is None:
+            yield f"{start}{name}: {_inline(value)}"
+            continue
+        yield f"{start}{name}:"
+        yield from _template_lines(section, value if is_given else None, f"{start}  ")
+
+
+def _section(annotation: Any, value: Any) -> type[pydantic.BaseModel] | None:
+    """The class of a section with this value, or None where the value is no section."""
+    if isinstance(value, pydantic.BaseModel):
+        return type(value)
+    if not isinstance(value, Mapping):
+        return None
+    models = _models(annotation)
+    return next((model for model in models if value.get(DISCRIMINATOR) in _tags(model)), models[0] if models else None)
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    return tuple(str(value) for value in get_args(annotation)) if get_origin(annotation) is Literal else ()
+
+
+def _inline(value: Any) -> str:
+    plain = pydantic.TypeAdapter(Any).dump_python(value, mode="json")
+    return yaml.dump(plain, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=10**6).removesuffix("...\n").rstrip()
 
 
 # --- reading -------------------------------------------------------------------------------------------------------------

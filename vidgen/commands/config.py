@@ -1,0 +1,65 @@
+"""Look at configuration files: check one, show it in full, start a new one, describe all of them to an editor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vidgen import config, durable
+from vidgen.errors import ConfigError
+from vidgen.training import run
+from vidgen.translators import available
+
+_HEADER = """\
+# vidgen train {file} -o runs/{name}
+# Lines that are commented out are the defaults; 'vidgen config check {file}' says whether all is right.
+"""
+
+
+def check(file: Path, sets: Sequence[str] = ()) -> dict[str, Any]:
+    """Say that a configuration file is valid.
+
+    Raises:
+        ConfigError: it is not; one line per fault.
+    """
+    settings = run.load_run_config(file, list(sets))
+    return {"file": str(file), "valid": True, "model": settings.model.kind, "data": str(settings.data.root)}
+
+
+def show(file: Path, sets: Sequence[str] = ()) -> dict[str, Any]:
+    """Every setting of a configuration file, defaults included; or of a run folder or weights file, as it was trained.
+
+    Raises:
+        ConfigError: the file is not valid, or `sets` are given for what is trained already.
+        CheckpointError: the run folder or weights file cannot be used.
+    """
+    if not (file.is_dir() or file.suffix == ".safetensors"):
+        return run.load_run_config(file, list(sets)).model_dump(mode="json")
+    if sets:
+        raise ConfigError(f"--set {sets[0]}: {file} is trained already; its settings stay what they are")
+    weights, path = run.find_weights(file)
+    settings, _, _ = run.settings_from_weights(weights, str(path))
+    return settings.model_dump(mode="json")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a complete run."""
+    return run.run_schema().model_json_schema()
+
+
+def new(file: Path, kind: str = "vid2vid", *, overwrite: bool = False) -> dict[str, Any]:
+    """Write a valid configuration in which every setting is explained, and all but the necessary ones are commented out.
+
+    Raises:
+        ConfigError: there is no translator `kind`.
+        OutputError: `file` exists already or cannot be written.
+    """
+    if kind not in available():
+        raise ConfigError(f"--kind {kind}: no such translator; there are {', '.join(available())}")
+    path = file if file.suffix in (".yaml", ".yml") else file.with_name(f"{file.name}.yaml")
+    durable.check_writable_target(path, overwrite=overwrite)
+    given = {"model": {"kind": kind}, "data": {"root": "path/to/data", "condition": {"labels": {"table": "cityscapes"}}}}
+    text = _HEADER.format(file=path, name=path.stem) + config.template(run.run_schema(), given)
+    durable.write_text(path, text)
+    return {"file": str(path), "next": f"set data.root, then: vidgen train {path} -o runs/{path.stem}"}

@@ -5,6 +5,8 @@ Frames are float [N,3,H,W] in 0..1 (RGB); every function gives one float64 value
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,7 +16,26 @@ SSIM_SIGMA = 1.5
 SSIM_WINDOW = 11
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MS_SSIM_MIN_SIDE = (SSIM_WINDOW - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1) + 1
+NATURAL_SCENE_BLOCK = 96
 _LUMA = (0.299, 0.587, 0.114)
+
+
+def shrunk_size(size: tuple[int, int], height: int) -> tuple[int, int]:
+    """(height, width) brought down to an even `height` with its shape kept; as it is where it is no higher."""
+    if size[0] <= height:
+        return size
+    height = max(height // 2 * 2, 2)
+    return height, max(round(size[1] * height / size[0] / 2) * 2, 2)
+
+
+def shrink(frame: Tensor, height: int, width: int | None = None) -> Tensor:
+    """[1,3,H,W] brought down to `height`, by area averages; exactly `height` x `width` where a width is given."""
+    current = (frame.shape[-2], frame.shape[-1])
+    size = shrunk_size(current, height) if width is None else (height, width)
+    if size == current:
+        return frame
+    pixels = np.ascontiguousarray(frame[0].permute(1, 2, 0).numpy())
+    return torch.from_numpy(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)).permute(2, 0, 1)[None].contiguous()
 
 
 def luma(frames: Tensor) -> Tensor:
@@ -106,3 +127,65 @@ def sharpness(frames: Tensor) -> Tensor:
     centre = grey[..., 1:-1, 1:-1]
     around = grey[..., :-2, 1:-1] + grey[..., 2:, 1:-1] + grey[..., 1:-1, :-2] + grey[..., 1:-1, 2:]
     return frame_mean((around - 4 * centre).abs())
+
+
+def natural_scene_features(frames: Tensor, block: int = NATURAL_SCENE_BLOCK) -> Tensor:
+    """The 36 statistics of NIQE for every 96x96 block of luma, float64 [blocks, 36]; none where frames are smaller.
+
+    Source: Mittal, Soundararajan, Bovik, "Making a Completely Blind Image Quality Analyzer", 2013: shapes of asymmetric
+    generalised Gaussians of contrast-normalised luma and of products of neighbours, at full and half size. Flat blocks give NaN.
+    """
+    grey = luma(frames).double() * 255
+    height, width = (side // block * block for side in grey.shape[-2:])
+    if not height or not width:
+        return grey.new_empty(0, 36)
+    grey = grey[..., :height, :width]
+    halves = F.interpolate(grey, scale_factor=0.5, mode="bicubic", antialias=True)
+    scales = [_block_statistics(_contrast_normalised(values), size) for values, size in ((grey, block), (halves, block // 2))]
+    return torch.cat(scales, dim=1)
+
+
+def _contrast_normalised(grey: Tensor) -> Tensor:
+    """(I - mean) / (deviation + 1) over a 7x7 Gaussian window of sigma 7/6."""
+    offsets = torch.arange(-3, 4, dtype=grey.dtype)
+    kernel = torch.exp(-offsets.square() / (2 * (7 / 6) ** 2))
+    kernel = kernel / kernel.sum()
+
+    def smooth(values: Tensor) -> Tensor:
+        padded = F.pad(values, (3, 3, 3, 3), mode="replicate")
+        return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+
+    mean = smooth(grey)
+    return (grey - mean) / ((smooth(grey.square()) - mean.square()).abs().sqrt() + 1)
+
+
+def _block_statistics(values: Tensor, block: int) -> Tensor:
+    """[blocks, 18] of [N,1,H,W]."""
+    blocks = values.unfold(2, block, block).unfold(3, block, block).reshape(-1, block, block)
+    shape, left, right = asymmetric_gaussian(blocks.flatten(1))
+    columns = [shape, (left + right) / 2]
+    for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        shape, left, right = asymmetric_gaussian((blocks * blocks.roll(shift, dims=(1, 2))).flatten(1))
+        mean = (right - left) * torch.exp(torch.lgamma(2 / shape) - torch.lgamma(1 / shape))
+        columns += [shape, mean, left, right]
+    return torch.stack(columns, dim=1)
+
+
+def asymmetric_gaussian(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Shape, left and right scale of an asymmetric generalised Gaussian fitted to each row of [N,K] by its moments.
+
+    Source: Lasmar, Stitou, Berthoumieu, "Multiscale Skewed Heavy Tailed Model for Texture Analysis", 2009.
+    """
+    shapes = torch.arange(0.2, 10, 0.001, dtype=samples.dtype)
+    ratios = torch.exp(2 * torch.lgamma(2 / shapes) - torch.lgamma(1 / shapes) - torch.lgamma(3 / shapes))
+    below, above = (samples < 0).to(samples.dtype), (samples > 0).to(samples.dtype)
+    left = ((samples.square() * below).sum(dim=1) / below.sum(dim=1)).sqrt()
+    right = ((samples.square() * above).sum(dim=1) / above.sum(dim=1)).sqrt()
+    skew = left / right
+    found = samples.abs().mean(dim=1).square() / samples.square().mean(dim=1)
+    found = found * (skew**3 + 1) * (skew + 1) / (skew.square() + 1).square()
+    nearest = torch.searchsorted(ratios, found.nan_to_num(1)).clamp(1, len(shapes) - 1)
+    closer = (found - ratios[nearest - 1]).abs() < (ratios[nearest] - found).abs()
+    shape = shapes[nearest - closer.long()]
+    scale = torch.exp((torch.lgamma(1 / shape) - torch.lgamma(3 / shape)) / 2)
+    return shape + found * 0, left * scale, right * scale

@@ -53,7 +53,7 @@ METRICS: dict[str, Metric] = {
     "tpsnr": Metric("dB", "high", "target", "psnr of frame differences"),
     "tssim": Metric("index", "high", "target", "structural similarity of frame differences, luma"),
     "swd": Metric("x 1000", "low", "reference set", "sliced Wasserstein distance of 7x7 patches, mean over scales"),
-    "swd_t": Metric("x 1000", "low", "reference set of videos", "sliced Wasserstein distance of patches 7x7 pixels by 3 frames"),
+    "swd_t": Metric("x 1000", "low", "reference set", "swd of luma patches 7x7 pixels by 3 frames; needs clips in the set"),
     "niqe_ref": Metric("distance", "low", "reference set", "natural-scene statistics against a model fitted to the reference set"),
     "colour_distance": Metric("grey levels 0..255", "low", "reference set", "sliced earth mover's distance of the colours"),
 }
@@ -87,6 +87,11 @@ class Score:
         return Score(None, 0, skipped, reason)
 
 
+def base_of(key: str) -> str:
+    """The catalogue name in a key of a report: `warp_error` of `warp_error@3`, `swd` of `swd/2`."""
+    return key.partition("@")[0].partition("/")[0]
+
+
 def metric_of(key: str) -> Metric:
-    """The catalogue entry of a key such as `warp_error@3`, `swd/2` or `psnr`."""
-    return METRICS[key.partition("@")[0].partition("/")[0]]
+    """The catalogue entry of a key of a report."""
+    return METRICS[base_of(key)]

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,6 +34,7 @@ TEXTURELESS_VARIANCE = (0.5 / 255) ** 2
 STATIC_PIXELS = 0.05
 TOF_CAP_PIXELS = 10.0
 FLICKER_BLOCK = 16
+CHANGED_GREY_LEVELS = 0.999  # one level of 255, less the rounding of float32
 ROUNDING_ERROR = 2 / 12 / 255**2
 CUT_ERROR_RATIO, CUT_MIN_ERROR, CUT_COVERAGE = 10.0, 1e-3, 0.2
 _SPAN_OF_COLUMN = {"sharpness": 0, "sharpness_reference": 0, "psnr": 0, "ssim": 0, "ssim_luma": 0, "ms_ssim": 0, "luma_bend": 2}
@@ -54,11 +54,15 @@ def reference_motion(first: Tensor, second: Tensor, estimate: FlowEstimator) -> 
     Source: Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018, with an explicit test for pixels that leave the
     frame and the forward-backward constant scaled to the height, as it is meant for 436 lines.
     """
-    forward, backward = estimate(first * 2 - 1, second * 2 - 1), estimate(second * 2 - 1, first * 2 - 1)
+    forward, backward = _flow(estimate, first, second), _flow(estimate, second, first)
     occluded = forward_backward_occlusion(
         forward, backward, reference_height=REFERENCE_HEIGHT, with_motion_boundaries=True, with_out_of_frame=True
     )
     return Motion(forward, ~occluded)
+
+
+def _flow(estimate: FlowEstimator, first: Tensor, second: Tensor) -> Tensor:
+    return estimate(first * 2 - 1, second * 2 - 1)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -84,13 +88,6 @@ def block_flicker(first: Tensor, second: Tensor, motion: Motion) -> Tensor:
 def textured(frames: Tensor) -> Tensor:
     """Pixels whose neighbourhood has contrast enough (4 of 255) for flow to be more than noise; bool [N,1,H,W]."""
     return local_variance(luma(frames)) >= TEXTURED_VARIANCE
-
-
-def farneback(first: Tensor, second: Tensor) -> Tensor:
-    """Farneback's flow with TecoGAN's constants, -1..1 in, [N,2,H,W] out: a weak judge, kept to compare with published tOF."""
-    greys = [(luma(frames) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)[:, 0].numpy() for frames in (first, second)]
-    flows = [cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 3, 5, 1.2, 0) for a, b in zip(*greys, strict=True)]  # type: ignore[call-overload]
-    return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -122,14 +119,14 @@ class TemporalMeter:
         estimate: flow of the output itself, for the metrics of motion.
         motion_of: motion of the reference between two frames; by default from `estimate`, and a place to cache.
         flow_from: which of the frames is the reference; None where there is none.
-        with_farneback: also measure tOF by Farneback's flow.
+        farneback: Farneback's flow, to measure tOF with it too.
     """
 
     strides: Sequence[int]
     estimate: FlowEstimator
     motion_of: Callable[[Tensor, Tensor], Motion] | None = None
     flow_from: str | None = "source"
-    with_farneback: bool = False
+    farneback: FlowEstimator | None = None
     _past: deque[Frames] = field(default_factory=deque)
     _lumas: deque[float] = field(default_factory=lambda: deque(maxlen=3))
     _index: int = 0
@@ -155,6 +152,7 @@ class TemporalMeter:
         if self.flow_from is not None:
             row["sharpness_reference"] = sharpness(getattr(now, self.flow_from)).item()
             for stride in self.strides:
+                row |= {_error_key(name, stride): math.nan for name, _ in now.named()}
                 if stride <= len(self._past):
                     row |= self._measure_pair(self._past[-stride], now, stride)
         self._past.append(now)
@@ -166,25 +164,24 @@ class TemporalMeter:
         motion = self.motion_of(first, second) if self.motion_of else reference_motion(first, second, self.estimate)
         row = {f"coverage@{stride}": frame_mean(motion.mask.double()).item()}
         for (name, frame), (_, later) in zip(before.named(), now.named(), strict=True):
-            suffix = "" if name == "output" else f"_{name}"
-            row[f"warp_error{suffix}@{stride}"] = warping_error(frame, later, motion).item()
+            row[_error_key(name, stride)] = warping_error(frame, later, motion).item()
             if stride == 1:
-                row[f"variance{suffix}"] = masked_mean(local_variance(frame), motion.mask).item()
+                row[f"variance_{name}"] = masked_mean(local_variance(frame), motion.mask).item()
         if stride == 1:
-            row["reference_error"] = row[f"warp_error_{self.flow_from}@1"]
+            row["reference_error"] = row[_error_key(self.flow_from or "", 1)]
             row["block_flicker"] = block_flicker(before.output, now.output, motion).item()
             row["changed"] = _largest_change(before.output, now.output)
             row["reference_changed"] = _largest_change(first, second)
             row |= self._compare_motion(before.output, now.output, first, motion)
-            if self.with_farneback:
-                wrong = farneback(before.output * 2 - 1, now.output * 2 - 1) - farneback(first * 2 - 1, second * 2 - 1)
+            if self.farneback is not None:
+                wrong = _flow(self.farneback, before.output, now.output) - _flow(self.farneback, first, second)
                 row["tof_farneback"] = frame_mean(wrong.norm(dim=1)).item()
         return row
 
     def _compare_motion(self, first: Tensor, second: Tensor, reference: Tensor, motion: Motion) -> dict[str, float]:
         """Sums over textured followed pixels, so that clips are not means of means."""
         where = textured(reference) & motion.mask
-        moved = self.estimate(first * 2 - 1, second * 2 - 1)
+        moved = _flow(self.estimate, first, second)
         wrong = (moved - motion.flow).norm(dim=1, keepdim=True)
 
         def total(values: Tensor) -> float:
@@ -198,6 +195,10 @@ class TemporalMeter:
             "motion_wrong": total(wrong),
             "motion_capped": total(wrong.clamp(max=TOF_CAP_PIXELS)),
         }
+
+
+def _error_key(name: str, stride: int) -> str:
+    return f"warp_error@{stride}" if name == "output" else f"warp_error_{name}@{stride}"
 
 
 def _largest_change(first: Tensor, second: Tensor) -> float:
@@ -257,9 +258,8 @@ def _against_reference(columns: Columns, strides: Sequence[int], length: int) ->
     scores: dict[str, Score] = {}
     for stride in strides:
         lost = _too_short(stride + 1, length) if length <= stride else "no pixel can be followed from frame to frame (empty mask)"
-        for suffix in ("", "_source", "_target"):
-            if suffix == "" or f"warp_error{suffix}@1" in columns or (length == 1 and f"variance{suffix}" in columns):
-                key = f"warp_error{suffix}@{stride}"
+        for key in (_error_key(name, stride) for name in ("output", "source", "target")):
+            if key in columns:
                 scores[key] = mean_score(columns, key, lost, span=stride)
         scores[f"warp_psnr@{stride}"] = _transformed(scores[f"warp_error@{stride}"], _decibels)
         scores[f"coverage@{stride}"] = mean_score(columns, f"coverage@{stride}", _too_short(stride + 1, length), span=stride)
@@ -276,20 +276,15 @@ def _against_reference(columns: Columns, strides: Sequence[int], length: int) ->
 def _normalised(columns: Columns, scores: dict[str, Score]) -> dict[str, Score]:
     """warp_error over local variance, of the output and of what it is compared with."""
     normal: dict[str, Score] = {}
-    for suffix in ("", "_source", "_target"):
-        error = scores.get(f"warp_error{suffix}@1")
+    for name in ("output", "source", "target"):
+        error = scores.get(_error_key(name, 1))
         if error is not None:
-            name = suffix.lstrip("_") or "output"
-            variance = mean_score(columns, f"variance{suffix}", error.reason or "empty mask", span=1)
-            normal[suffix] = _ratio(error, variance, TEXTURELESS_VARIANCE, f"the {name} has no texture: 0 over 0")
-    result = {"warp_error_norm": normal.pop("")}
-    for suffix, of_reference in normal.items():
-        name = suffix.lstrip("_")
-        error = scores[f"warp_error{suffix}@1"]
-        if error.value is not None and error.value < ROUNDING_ERROR:
-            of_reference = Score.missing(f"the {name} is steadier than 8-bit rounding: any ratio to it is arbitrary")
-        result[f"warp_ratio{suffix}"] = _ratio(result["warp_error_norm"], of_reference, 0, f"the {name} is perfectly steady")
-    return result
+            variance = mean_score(columns, f"variance_{name}", error.reason or "empty mask", span=1)
+            normal[name] = _ratio(error, variance, TEXTURELESS_VARIANCE, f"the {name} has no texture: 0 over 0")
+            if name != "output" and error.value is not None and error.value < ROUNDING_ERROR:
+                normal[name] = Score.missing(f"the {name} is steadier than 8-bit rounding: any ratio to it is arbitrary")
+    result = {"warp_error_norm": normal.pop("output")}
+    return result | {f"warp_ratio_{name}": _ratio(result["warp_error_norm"], score, 0, "") for name, score in normal.items()}
 
 
 def _flicker_and_noise(columns: Columns, error: Score, length: int) -> dict[str, Score]:
@@ -303,7 +298,9 @@ def _flicker_and_noise(columns: Columns, error: Score, length: int) -> dict[str,
 
 def _motion(columns: Columns, length: int) -> dict[str, Score]:
     """Motion of the output against that of the reference, from sums over textured followed pixels."""
-    sums = {name: np.nansum(columns.get(f"motion_{name}", 0)) for name in ("pixels", "reference", "output", "wrong", "capped")}
+    sums = {
+        name: float(np.nansum(columns.get(f"motion_{name}", 0))) for name in ("pixels", "reference", "output", "wrong", "capped")
+    }
     count = int(np.isfinite(columns.get("motion_pixels", np.empty(0))).sum())
     lost = _too_short(2, length) if length < 2 else "no textured pixel can be followed"
     scores = {"textured": mean_score(columns, "textured", _too_short(2, length), span=1)}
@@ -321,10 +318,10 @@ def _motion(columns: Columns, length: int) -> dict[str, Score]:
 
 
 def _duplicates(columns: Columns, length: int) -> Score:
-    changes = columns.get("reference_changed", np.empty(0)) >= 1
+    changes = columns.get("reference_changed", np.empty(0)) >= CHANGED_GREY_LEVELS
     if not changes.any():
         return Score.missing(_too_short(2, length) if length < 2 else "source static: the frames of the reference repeat too")
-    return Score(float((columns["changed"][changes] < 1).mean()), int(changes.sum()))
+    return Score(float((columns["changed"][changes] < CHANGED_GREY_LEVELS).mean()), int(changes.sum()))
 
 
 def _ratio(top: Score, bottom: Score, smallest: float, reason: str) -> Score:
@@ -349,10 +346,13 @@ def _too_short(needed: int, length: int) -> str:
 
 def judge(scores: dict[str, Score]) -> list[str]:
     """Why this video should not be ranked by its warping error, in words; empty where nothing speaks against it."""
+    if "warp_error@1" not in scores:
+        return ["its steadiness was not measured: there is no source and no target, or the metrics asked for do without"]
     reasons = []
 
     def value(key: str) -> float:
-        return scores[key].value if key in scores and scores[key].value is not None else math.nan  # type: ignore[return-value]
+        found = scores[key].value
+        return math.nan if found is None else found
 
     ratio = value("motion_ratio")
     if not math.isnan(ratio) and not 0.7 <= ratio <= 1.4:
@@ -363,8 +363,6 @@ def judge(scores: dict[str, Score]) -> list[str]:
         reasons.append(f"only {value('textured'):.1%} of the pixels have texture and can be followed: motion cannot be judged")
     if value("coverage@1") < 0.5:
         reasons.append(f"only {value('coverage@1'):.0%} of the pixels can be followed from frame to frame")
-    if "warp_error@1" in scores and scores["warp_error@1"].value is None:
-        reasons.append(f"no warping error: {scores['warp_error@1'].reason}")
-    elif "warp_error_norm" in scores and scores["warp_error_norm"].value is None:
+    if scores["warp_error_norm"].value is None:
         reasons.append(f"no warping error relative to texture: {scores['warp_error_norm'].reason}")
     return reasons

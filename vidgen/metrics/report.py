@@ -1,0 +1,212 @@
+"""The report on a video: scores, verdict and comparisons, as a table, as JSON values and as CSV; and the limits it must keep."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vidgen.errors import ConfigError, InputError, PartialFailure, QualityGateError
+from vidgen.metrics.score import METRICS, Score, base_of, metric_of
+from vidgen.metrics.temporal import Columns
+
+SCHEMA_VERSION = 1
+NUM_RESAMPLES = 500
+_OF_REFERENCE = ("warp_error_source", "warp_error_target")
+_GATE = re.compile(r"\s*([\w@/]+)\s*(<=|>=|<|>)\s*(\S+)\s*")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition that fails the evaluation where it holds, such as `warp_error@1>0.02`."""
+
+    key: str
+    comparison: str
+    limit: float
+
+    @staticmethod
+    def parse(text: str) -> Gate:
+        """Read a condition.
+
+        Raises:
+            ConfigError: it is not KEY, a comparison and a number, or the key is unknown.
+        """
+        match = _GATE.fullmatch(text)
+        try:
+            key, comparison, limit = match.groups() if match else ("", "", "")
+            gate = Gate(key, comparison, float(limit))
+        except ValueError:
+            gate = None
+        if gate is None or math.isnan(gate.limit):
+            raise ConfigError(
+                f"--fail-if {text!r}: expected KEY, one of < <= > >=, and a number", hint="--fail-if 'warp_error@1>0.02'"
+            )
+        if base_of(gate.key) not in METRICS:
+            raise ConfigError(f"--fail-if {text!r}: no metric is called {gate.key!r}", hint="vidgen eval --list-metrics")
+        return gate
+
+    def fault(self, scores: Mapping[str, Score]) -> str | None:
+        """What is wrong, or None; a missing value is a fault, since nobody knows that it would have passed."""
+        key = self.key if self.key in scores else f"{self.key}@1"
+        if key not in scores:
+            return f"{self.key} was not measured"
+        value = scores[key].value
+        if value is None:
+            return f"{key} has no value: {scores[key].reason}"
+        holds = {"<": value < self.limit, "<=": value <= self.limit, ">": value > self.limit, ">=": value >= self.limit}
+        return f"{key} is {value:.6g}, which is {self.comparison} {self.limit:g}" if holds[self.comparison] else None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The report on one video.
+
+    Attributes:
+        scores: by key; see `vidgen.metrics.score.METRICS` for units and meaning.
+        reasons: why the video should not be ranked; empty where it may.
+        cuts: frames at which the reference changes scene.
+        provenance: everything the numbers depend on.
+        columns: per-frame values behind the scores, without those that span a cut.
+        faults: conditions of `--fail-if` that were missed, in words.
+        comparisons: by name of another video, by key: its value, the difference, and a 95 % interval of the difference.
+    """
+
+    scores: dict[str, Score]
+    reasons: list[str]
+    cuts: list[int]
+    provenance: dict[str, Any]
+    columns: Columns = field(repr=False)
+    faults: list[str] = field(default_factory=list)
+    comparisons: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> float | None:
+        return self.scores[key].value
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values; keys stay what they are within a `schema_version`."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "metrics": {key: _score_to_dict(key, score) for key, score in self.scores.items()},
+            "verdict": {"rankable": not self.reasons, "reasons": self.reasons},
+            "cuts": self.cuts,
+            "faults": self.faults,
+            "comparisons": self.comparisons,
+            "provenance": self.provenance,
+        }
+
+    def table(self) -> str:
+        """The report as text for people."""
+        return table(self.to_dict())
+
+
+def _score_to_dict(key: str, score: Score) -> dict[str, Any]:
+    metric = metric_of(key)
+    result = {"value": score.value, "unit": metric.unit, "better": metric.better, "n": score.count, "skipped": score.skipped}
+    return result if score.reason is None else result | {"reason": score.reason}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """`Scores.to_dict` as text: one metric a line, then comparisons, then the verdict."""
+    metrics = result["metrics"]
+    rows = [(key, _shown(score["value"]), score["better"], score.get("reason") or score["unit"]) for key, score in metrics.items()]
+    lines = _aligned(rows)
+    for name, differences in result["comparisons"].items():
+        lines += ["", f"compared with {name} (difference, 95 % interval)"]
+        shown = [
+            (key, *(_shown(entry[part]) for part in ("value", "difference", "low", "high"))) for key, entry in differences.items()
+        ]
+        lines += _aligned(shown)
+    verdict = [f"not to be ranked: {reason}" for reason in result["verdict"]["reasons"]]
+    cuts = [f"cuts before frames {', '.join(map(str, result['cuts']))}"] if result["cuts"] else []
+    return "\n".join([*lines, *cuts, *verdict])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def enforce(result: Mapping[str, Any], *, strict: bool = False) -> None:
+    """Fail as `--fail-if` and `--strict` ask, after `Scores.to_dict` was shown.
+
+    Raises:
+        QualityGateError: a condition of `--fail-if` holds, or its metric has no value.
+        PartialFailure: `strict`, and some metric has no value.
+    """
+    if result["faults"]:
+        raise QualityGateError("; ".join(result["faults"]))
+    missing = [f"{key} ({score['reason']})" for key, score in result["metrics"].items() if score["value"] is None]
+    if strict and missing:
+        raise PartialFailure("no value for " + ", ".join(missing))
+
+
+def compare_scores(
+    first: Scores, second: Scores, summarise: Callable[[Columns], dict[str, Score]], *, seed: int = 0
+) -> dict[str, dict[str, float | None]]:
+    """By key: the value of `second`, `first` minus `second`, and a 95 % interval of that from resampled stretches of frames.
+
+    Both are resampled at the same frames, so that what is hard for both does not widen the interval. Stretches, since
+    neighbouring frames are alike (moving-block bootstrap, Künsch 1989). Scores that do not come from frames have no interval.
+
+    Raises:
+        InputError: the videos differ in length.
+    """
+    length, other_length = (len(scores.columns["sharpness"]) for scores in (first, second))
+    if length != other_length:
+        raise InputError(f"compared videos must be equally long: {length} and {other_length} frames")
+    generator = np.random.default_rng(seed)
+    block = math.ceil(math.sqrt(length))
+    draws: dict[str, list[float]] = {}
+    for _ in range(NUM_RESAMPLES):
+        starts = generator.integers(0, length - block + 1, size=math.ceil(length / block))
+        chosen = (starts[:, None] + np.arange(block)).ravel()[:length]
+        drawn = [
+            _values(summarise({name: values[chosen] for name, values in scores.columns.items()})) for scores in (first, second)
+        ]
+        for key in drawn[0].keys() & drawn[1].keys():
+            draws.setdefault(key, []).append(drawn[0][key] - drawn[1][key])
+    result: dict[str, dict[str, float | None]] = {}
+    for key in first.scores:
+        if key not in second.scores or metric_of(key).better == "context" or base_of(key) in _OF_REFERENCE:
+            continue
+        value, other = first[key], second[key]
+        difference = None if value is None or other is None else value - other
+        enough = difference is not None and length > block and len(draws.get(key, ())) >= NUM_RESAMPLES // 2
+        low, high = (float(bound) for bound in np.percentile(draws[key], [2.5, 97.5])) if enough else (None, None)
+        result[key] = {"value": other, "difference": difference, "low": low, "high": high}
+    return result
+
+
+def _values(scores: Mapping[str, Score]) -> dict[str, float]:
+    return {key: score.value for key, score in scores.items() if score.value is not None}
+
+
+def frames_csv(columns: Columns) -> str:
+    """One line per frame; empty where a frame has no such value."""
+    names = sorted(columns)
+    lines = [",".join(["frame", *names])]
+    for index, values in enumerate(zip(*(columns[name] for name in names), strict=True)):
+        lines.append(",".join([str(index), *("" if math.isnan(value) else repr(float(value)) for value in values)]))
+    return "\n".join(lines) + "\n"
+
+
+def scores_csv(scores: Mapping[str, Scores]) -> str:
+    """One line per video; empty where it has no such score."""
+    keys = list(dict.fromkeys(key for report in scores.values() for key in report.scores))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["video", *keys])
+    for name, report in scores.items():
+        values = (report.scores.get(key, Score(None)).value for key in keys)
+        writer.writerow([name, *("" if value is None else repr(value) for value in values)])
+    return buffer.getvalue()

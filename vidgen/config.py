@@ -205,7 +205,7 @@ def _inline(value: Any) -> str:
 
 # --- reading -------------------------------------------------------------------------------------------------------------
 
-_DURATION = re.compile(r"(?:([0-9.]{1,9})h)?(?:([0-9.]{1,9})m)?(?:([0-9.]{1,9})s)?")
+_DURATION = re.compile("".join(rf"(?:([0-9]{{1,6}}(?:\.[0-9]{{1,6}})?){unit})?" for unit in "hms"))
 _NULL = re.compile(r"(?:null|Null|NULL|~|)")
 _BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)")
 _DECIMAL = re.compile(r"[-+]?[0-9]+")

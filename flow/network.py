@@ -1,0 +1,189 @@
+"""A compact network for optical flow: feature pyramid, local cost volumes, soft-argmax start, one shared residual decoder.
+
+Source: the pyramid with warping is PWC-Net (Sun et al., CVPR 2018), one decoder for all levels IRR (Hur and Roth, CVPR 2019),
+feature normalisation UFlow (Jonschkowski et al., ECCV 2020), convex up-sampling RAFT (Teed and Deng, ECCV 2020). We differ in
+starting each level from the soft-argmax of the costs, which lets the network learn from few steps: the decoder then only has
+to correct. Large motion is reached by a level at 1/32, whose 9x9 window spans +-128 pixels and is the whole image of a small one.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flow.engines import fill_network, load_weights, pad_images
+from flow.warp import warp
+
+RADIUS = 4
+_NUM_OFFSETS = (2 * RADIUS + 1) ** 2
+_FINEST_STRIDE = 4
+_PAD_MULTIPLE = 32
+
+
+class FlowNetwork(nn.Module):
+    """Flow from the grid of a first image into a second; 0.9 million parameters.
+
+    Args:
+        feature_channels: widths of the pyramid at 1/2, 1/4, 1/8, 1/16 and 1/32.
+        context_channels: features of the first image that the decoder sees.
+        decoder_channels: width of the decoder.
+    """
+
+    def __init__(
+        self,
+        feature_channels: tuple[int, ...] = (24, 40, 64, 80, 96),
+        context_channels: int = 32,
+        decoder_channels: int = 96,
+    ) -> None:
+        super().__init__()
+        widths = (3, *feature_channels)
+        self.encoder = nn.ModuleList(_downsample(before, after) for before, after in pairwise(widths))
+        self.context = nn.ModuleList(nn.Conv2d(channels, context_channels, 1) for channels in feature_channels[1:])
+        # The coarsest level begins undecided: its random features would otherwise throw the flow about by whole cells of 32.
+        self.log_sharpness = nn.Parameter(torch.tensor([*[1.6] * (len(feature_channels) - 2), 0.0]))
+        self.decoder = Decoder(_NUM_OFFSETS + context_channels + 4, decoder_channels)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Flow at full resolution.
+
+        Args:
+            first, second: float [N,3,H,W] in -1..1, any H and W (padded by replication inside).
+
+        Returns:
+            float32 [N,2,H,W], pixels, (dx, dy).
+        """
+        height, width = first.shape[-2:]
+        return self.pyramid(first, second)[-1][..., :height, :width].contiguous()
+
+    def pyramid(self, first: Tensor, second: Tensor) -> list[Tensor]:
+        """Flow of every level, coarse to fine, each in pixels of its own resolution, the last at full resolution.
+
+        Levels are those of the images padded to multiples of 32: 1/32, 1/16, 1/8, 1/4 and 1.
+        """
+        features = self._features(pad_images(torch.cat([first, second]), _PAD_MULTIPLE, 2 * _PAD_MULTIPLE))
+        flow = torch.zeros_like(features[-1][: len(first), :2], dtype=torch.float32)
+        flows: list[Tensor] = []
+        for level in reversed(range(len(features))):
+            here, there = features[level].chunk(2)
+            if flows:
+                flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
+            costs = local_costs(_normalised(here), warp(_normalised(there), flow))
+            start = soft_argmax(costs, self.log_sharpness[level].exp())
+            flow = flow + start
+            context = F.leaky_relu(self.context[level](here), 0.1)
+            correction, hidden = self.decoder(torch.cat([costs, context, start, flow / 8], dim=1))
+            flow = flow + correction.float()
+            flows.append(flow)
+        return [*flows, self.decoder.upsample(flow, hidden)]
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Features at 1/4, 1/8, 1/16 and 1/32."""
+        levels = []
+        for block in self.encoder:
+            images = block(images)
+            levels.append(images)
+        return levels[1:]
+
+
+class Decoder(nn.Module):
+    """Corrects the flow of one level; the same weights serve all levels. Also up-samples the finest one.
+
+    Args:
+        in_channels: costs, context, the soft-argmax step and the flow so far.
+        channels: width.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, padding=1), nn.LeakyReLU(0.1)]
+        for dilation in (1, 2, 4, 1):
+            layers += [nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.1)]
+        self.trunk = nn.Sequential(*layers)
+        self.correction = nn.Conv2d(channels, 2, 3, padding=1)
+        nn.init.zeros_(self.correction.weight)
+        nn.init.zeros_(self.correction.bias)  # type: ignore[arg-type]
+        self.weights = nn.Conv2d(channels, 9 * _FINEST_STRIDE**2, 1)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.trunk(inputs)
+        return self.correction(hidden), hidden
+
+    def upsample(self, flow: Tensor, hidden: Tensor) -> Tensor:
+        """Full-resolution flow, each pixel a convex combination of the 3x3 coarse vectors around it."""
+        count, _, height, width = flow.shape
+        weights = self.weights(hidden).float().view(count, 1, 9, _FINEST_STRIDE, _FINEST_STRIDE, height, width).softmax(dim=2)
+        around = F.unfold(F.pad(_FINEST_STRIDE * flow, (1, 1, 1, 1), mode="replicate"), 3)
+        fine = (weights * around.view(count, 2, 9, 1, 1, height, width)).sum(dim=2)
+        return fine.permute(0, 1, 4, 2, 5, 3).reshape(count, 2, _FINEST_STRIDE * height, _FINEST_STRIDE * width)
+
+
+def local_costs(first: Tensor, second: Tensor) -> Tensor:
+    """Similarity of each position of `first` to the 9x9 positions around it in `second` (0 outside); [N,81,H,W], rows first."""
+    return _LocalCosts.apply(first, second)
+
+
+def soft_argmax(costs: Tensor, sharpness: Tensor) -> Tensor:
+    """Mean offset (dx, dy) under softmax(sharpness * costs); [N,2,H,W] in cells."""
+    probability = (sharpness * costs).softmax(dim=1)
+    steps = torch.arange(-RADIUS, RADIUS + 1, device=costs.device, dtype=costs.dtype)
+    dy, dx = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.einsum("nohw,co->nchw", probability, torch.stack([dx.flatten(), dy.flatten()]))
+
+
+def load_network(path: Path | str, *, sha256: str | None = None) -> FlowNetwork:
+    """The network with the weights of a .safetensors file, frozen, in evaluation mode.
+
+    Raises:
+        FlowError: the file is missing, damaged, of another network, or its SHA-256 is not `sha256`.
+    """
+    network = FlowNetwork()
+    fill_network(network, load_weights(Path(path), [sha256] if sha256 else [], pinned=sha256 is not None), path)
+    return network
+
+
+class _LocalCosts(torch.autograd.Function):
+    """A loop of shifted products; by hand because autograd would make a padded copy of the gradient for every shift."""
+
+    @staticmethod
+    def forward(ctx, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(first, second)
+        height, width = first.shape[-2:]
+        padded = F.pad(second, (RADIUS,) * 4)
+        return torch.stack([(first * padded[window]).sum(dim=1) for window in _windows(height, width)], dim=1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def, override]
+        first, second = ctx.saved_tensors
+        height, width = first.shape[-2:]
+        padded = F.pad(second, (RADIUS,) * 4)
+        first_gradient, padded_gradient = torch.zeros_like(first), torch.zeros_like(padded)
+        for index, window in enumerate(_windows(height, width)):
+            share = gradient[:, index : index + 1]
+            first_gradient.addcmul_(share, padded[window])
+            padded_gradient[window].addcmul_(share, first)
+        return first_gradient, padded_gradient[..., RADIUS:-RADIUS, RADIUS:-RADIUS]
+
+
+def _windows(height: int, width: int) -> list[Any]:
+    side = 2 * RADIUS + 1
+    return [(..., slice(y, y + height), slice(x, x + width)) for y in range(side) for x in range(side)]
+
+
+def _normalised(features: Tensor) -> Tensor:
+    """Zero mean and unit length over the channels of each position, so that the product of two is their correlation."""
+    features = features.float()
+    return F.normalize(features - features.mean(dim=1, keepdim=True), dim=1, eps=1e-3)
+
+
+def _downsample(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
+        nn.LeakyReLU(0.1),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        nn.LeakyReLU(0.1),
+    )

@@ -28,10 +28,9 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     """
     precision = torch.float64 if image.dtype == torch.float64 else torch.float32
     height, width = flow.shape[-2:]
-    with torch.autocast(flow.device.type, enabled=False):
-        x, y = _targets(flow.to(precision))
-        grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
-        warped = F.grid_sample(image.to(precision), grid, mode="bilinear", padding_mode="border", align_corners=True)
+    x, y = _targets(flow.to(precision))
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+    warped = F.grid_sample(image.to(precision), grid, mode="bilinear", padding_mode="border", align_corners=True)
     return warped.to(image.dtype)
 
 

@@ -54,3 +54,9 @@ class PartialFailure(VidgenError):
     """Some of several inputs failed; the others are done."""
 
     exit_code = 3
+
+
+class Terminated(VidgenError):
+    """The process was asked to end (SIGTERM); what it had was saved first."""
+
+    exit_code = 143

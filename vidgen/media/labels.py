@@ -338,3 +338,6 @@ CAMVID = _table(
 """Source: the 12 classes of Badrinarayanan et al., SegNet, 2017, on Brostow et al., CamVid, 2009."""
 
 _NAMED = {"cityscapes": CITYSCAPES, "camvid": CAMVID}
+
+NAMES = tuple(_NAMED)
+"""The built-in tables."""

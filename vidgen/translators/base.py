@@ -41,12 +41,16 @@ class Translator(nn.Module, ABC):
     Attributes:
         generator: the module that `translate` uses; the rest serves training only.
         size_multiple: heights and widths must be multiples of this; callers pad and crop.
-        num_past_frames: how many earlier frames a window starts from; 0 for image translators.
+        num_past_frames: how many earlier frames each new one is made from; 0 for image translators.
+        num_primer_frames: how many real frames start a training clip.
+        needs_flow: whether its losses need reference flow.
     """
 
     generator: nn.Module
     size_multiple: int
     num_past_frames: int = 0
+    num_primer_frames: int = 0
+    needs_flow: bool = False
 
     @abstractmethod
     def translate(self, condition: Condition, carry: Any = None) -> tuple[Output, Any]:
@@ -63,6 +67,10 @@ class Translator(nn.Module, ABC):
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
         """Which parts learn in this stage, in the order in which they step."""
 
+    def applies(self, phase: Phase, batch: Batch) -> bool:
+        """Whether the phase has anything to learn from this window; the same on all processes."""
+        return True
+
     @abstractmethod
     def losses(self, phase: Phase, batch: Batch, output: Output, teachers: Teachers) -> Losses:
-        """Weighted losses of one phase on one window; empty where the phase has nothing to learn from it."""
+        """Weighted losses of one phase on one window."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from flow.warp import warp
 from vidgen.config import Settings
+from vidgen.errors import ConfigError
 from vidgen.networks import composite, discriminators
 from vidgen.networks.composite import Composition, CompositeGenerator, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
@@ -147,13 +148,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.num_labels == 0 and self.condition_channels == 0:
-            raise ValueError("set num_labels (label maps) or condition_channels (pictures): the model needs a condition")
         if self.num_input_frames == 1 and self.generator.flow != "none":
             raise ValueError("num_input_frames: 1 leaves no past frame to warp: set generator.flow: none")
-        outside = [label for label in self.generator.foreground_labels if label >= self.num_labels]
-        if outside:
-            raise ValueError(f"generator.foreground_labels {outside} are outside 0..{self.num_labels - 1}")
         if len(self.growth) > self.generator.num_scales:
             raise ValueError(f"growth has {len(self.growth)} entries for {self.generator.num_scales} scales")
         return self
@@ -202,6 +198,8 @@ class Vid2Vid(Translator):
         self.config = config
         shape, judges = config.generator, config.discriminators
         self.num_past_frames = config.num_input_frames - 1
+        self.num_primer_frames = self.num_past_frames if config.first_frame == "real" else 0
+        self.needs_flow = self.num_past_frames > 0 or judges.num_temporal_scales > 0
         window_channels = config.channels_per_frame * config.num_input_frames
         past_channels = 3 * self.num_past_frames
         common: dict[str, Any] = {
@@ -239,6 +237,8 @@ class Vid2Vid(Translator):
             for _ in range(judges.num_temporal_scales)
         )
         self.register_buffer("active_scales", torch.tensor(shape.num_scales))
+        self.num_active_scales = shape.num_scales
+        self.register_load_state_dict_post_hook(lambda module, _: module._read_active_scales())
         self.size_multiple = 2 ** (shape.num_downsamplings + shape.num_scales - 1)
         self.backpropagate_frames = 1
         initialize(self)
@@ -285,7 +285,7 @@ class Vid2Vid(Translator):
 
     def _make_frame(self, seen: Tensor, past: list[Tensor], num_frames: int) -> list[Composition]:
         """One frame at every active scale, coarsest first. `seen` is the condition window [B,K+1,C,H,W]."""
-        active = len(past) if self.num_past_frames else int(self.active_scales)
+        active = self.num_active_scales
         windows = pyramid(seen.flatten(1, 2), active)
         masks = pyramid(self._foreground_mask(seen[:, -1]), active) if self.config.generator.foreground_labels else [None] * active
         raw_only = self._raw_only(len(seen), num_frames, seen.device)
@@ -328,7 +328,7 @@ class Vid2Vid(Translator):
         return encoded[:, list(self.config.generator.foreground_labels)].sum(1, keepdim=True).clamp(0, 1)
 
     def _frame_pyramid(self, frames: Tensor) -> list[Tensor]:
-        levels = pyramid(frames.flatten(0, 1), int(self.active_scales))
+        levels = pyramid(frames.flatten(0, 1), self.num_active_scales)
         return [level.unflatten(0, frames.shape[:2]) for level in levels]
 
     def _start(self, encoded: Tensor) -> Vid2VidCarry:
@@ -362,8 +362,12 @@ class Vid2Vid(Translator):
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
+    def _read_active_scales(self) -> None:
+        self.num_active_scales = int(self.active_scales)
+
     def begin(self, stage: Stage) -> None:
         self.active_scales.fill_(stage.active_scales)
+        self.num_active_scales = stage.active_scales
         self.backpropagate_frames = stage.backpropagate_frames
 
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
@@ -380,12 +384,17 @@ class Vid2Vid(Translator):
             *temporal,
         )
 
+    def applies(self, phase: Phase, batch: Batch) -> bool:
+        if not phase.name.startswith("temporal_"):
+            return True
+        return bool(self._windows(_temporal_scale(phase), batch))
+
     def losses(self, phase: Phase, batch: Batch, output: Output, teachers: Teachers) -> Losses:
         if phase.name == "generator":
             return self._generator_losses(batch, output, teachers)
         if phase.name == "discriminator":
             return self._discriminator_losses(batch, output)
-        return self._temporal_losses(int(phase.name.rsplit("_", 1)[1]), batch, output, teachers)
+        return self._temporal_losses(_temporal_scale(phase), batch, output, teachers)
 
     def _generator_losses(self, batch: Batch, output: Output, teachers: Teachers) -> Losses:
         weights, losses = self.config.losses, {}
@@ -426,7 +435,7 @@ class Vid2Vid(Translator):
         if output.flow is None or output.mask is None:
             return losses
         flow = output.flow.flatten(0, 1)
-        losses["flow"] = weights.flow_weight / 2 ** (int(self.active_scales) - 1) * masked_l1(flow, reference, confidence)
+        losses["flow"] = weights.flow_weight / 2 ** (self.num_active_scales - 1) * masked_l1(flow, reference, confidence)
         moved = warp(batch.previous_target.flatten(0, 1), flow)
         losses["flow_warp"] = weights.flow_warp_weight * masked_l1(moved, real, confidence)
         if weights.mask_weight:
@@ -449,13 +458,12 @@ class Vid2Vid(Translator):
 
     def _active_judged_scales(self) -> int:
         shape = self.config
-        return max(1, shape.discriminators.num_scales - (shape.generator.num_scales - int(self.active_scales)))
+        return max(1, shape.discriminators.num_scales - (shape.generator.num_scales - self.num_active_scales))
 
     def _temporal_generator_losses(self, scale: int, batch: Batch, output: Output, teachers: Teachers) -> Losses:
-        windows = self._temporal_inputs(scale, batch, output, teachers)
-        if windows is None:
+        if not self._windows(scale, batch):
             return {}
-        made, real = windows
+        made, real = self._temporal_inputs(scale, batch, output, teachers)
         judge, judged_scales = self.temporal_discriminators[scale], self._active_judged_scales()
         with torch.no_grad():
             truth = judge(real, judged_scales)
@@ -468,45 +476,38 @@ class Vid2Vid(Translator):
         }
 
     def _temporal_losses(self, scale: int, batch: Batch, output: Output, teachers: Teachers) -> Losses:
-        windows = self._temporal_inputs(scale, batch, output, teachers)
-        if windows is None:
-            return {}
-        made, real = windows
+        made, real = self._temporal_inputs(scale, batch, output, teachers)
         judge, judged_scales = self.temporal_discriminators[scale], self._active_judged_scales()
-        losses = _judge_losses(
-            judge(real, judged_scales), [judge(made.detach(), judged_scales)], self.config.discriminators.objective
-        )
+        fake = judge(made.detach(), judged_scales)
+        losses = _judge_losses(judge(real, judged_scales), [fake], self.config.discriminators.objective)
         return {f"temporal_discriminator_{scale}_{name}": value for name, value in losses.items()}
 
-    def _temporal_inputs(self, scale: int, batch: Batch, output: Output, teachers: Teachers) -> tuple[Tensor, Tensor] | None:
-        """What the judge of motion at `scale` sees: made and real windows [N, 3*tD + 2*(tD-1), H, W], or None if none is full.
-
-        Both carry the same reference flows, divided by 20.
-        """
+    def _windows(self, scale: int, batch: Batch) -> list[tuple[int, ...]]:
         judges = self.config.discriminators
-        first = batch.start - batch.primer_frames
-        num_history = 0 if output.history is None else output.history.shape[1]
-        windows = temporal_windows(
-            first,
+        return temporal_windows(
+            batch.start - batch.primer_frames,
             batch.stop - batch.start,
             num_frames=judges.num_temporal_frames,
             scale=scale,
             num_scales=judges.num_temporal_scales,
             mode=judges.temporal_windows,
         )
-        windows = [window for window in windows if window[0] >= first - num_history]
-        if not windows:
-            return None
+
+    def _temporal_inputs(self, scale: int, batch: Batch, output: Output, teachers: Teachers) -> tuple[Tensor, Tensor]:
+        """What the judge of motion at `scale` sees: made and real windows [N, 3*tD + 2*(tD-1), H, W].
+
+        Both carry the same reference flows, divided by 20.
+        """
+        windows = self._windows(scale, batch)
         real = batch.target[:, batch.primer_frames :]
         made = output.frames if output.history is None else torch.cat([output.history, output.frames], dim=1)
-        offset = first - num_history
-        flows = [self._window_flows(window, scale, batch, real, teachers) / composite.FLOW_SCALE for window in windows]
-        made_windows = [made[:, [frame - offset for frame in window]].flatten(1, 2) for window in windows]
-        real_windows = [real[:, list(window)].flatten(1, 2) for window in windows]
-        return (
-            torch.cat([torch.cat([frames, flow], dim=1) for frames, flow in zip(made_windows, flows, strict=True)]),
-            torch.cat([torch.cat([frames, flow], dim=1) for frames, flow in zip(real_windows, flows, strict=True)]),
-        )
+        forgotten = batch.stop - batch.primer_frames - made.shape[1]
+        inputs: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for window in windows:
+            flows = self._window_flows(window, scale, batch, real, teachers) / composite.FLOW_SCALE
+            for collected, frames in zip(inputs, (made[:, [frame - forgotten for frame in window]], real[:, list(window)]), strict=True):
+                collected.append(torch.cat([frames.flatten(1, 2), flows], dim=1))
+        return torch.cat(inputs[0]), torch.cat(inputs[1])
 
     def _window_flows(self, window: tuple[int, ...], scale: int, batch: Batch, real: Tensor, teachers: Teachers) -> Tensor:
         """Reference flows between the frames of a window, [B, 2*(tD-1), H, W]: known ones at stride 1, else estimated anew."""
@@ -517,6 +518,10 @@ class Vid2Vid(Translator):
         later, earlier = real[:, list(window[1:])], real[:, list(window[:-1])]
         flow = teachers.flow(later.flatten(0, 1), earlier.flatten(0, 1))
         return flow.unflatten(0, later.shape[:2]).flatten(1, 2)
+
+
+def _temporal_scale(phase: Phase) -> int:
+    return int(phase.name.rsplit("_", 1)[1])
 
 
 def _judge_losses(truth: Judgement, made: list[Judgement], objective: GanObjective) -> Losses:
@@ -558,7 +563,19 @@ def temporal_windows(
 
 
 def build(config: Config) -> Vid2Vid:
-    """An untrained model."""
+    """An untrained model.
+
+    Raises:
+        ConfigError: it has no condition to read, or foreground classes that do not exist.
+    """
+    if config.channels_per_frame == 0:
+        raise ConfigError("model: neither num_labels nor condition_channels is set; the model needs a condition")
+    outside = [label for label in config.generator.foreground_labels if label >= config.num_labels]
+    if outside:
+        raise ConfigError(
+            f"model.generator.foreground_labels: {outside[0]} is not a class; the label maps have {config.num_labels}"
+            f" (0..{config.num_labels - 1})"
+        )
     return Vid2Vid(config)
 
 

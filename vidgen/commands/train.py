@@ -1,0 +1,257 @@
+"""Train a translator from a configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flow.engines import create_engine
+from vidgen.data.clips import Clips, find_sequences, find_table, prefetch
+from vidgen.errors import CheckpointError, ConfigError, Terminated
+from vidgen.training import checkpoint, importers, parallel, run
+from vidgen.training.estimate import estimate
+from vidgen.training.loop import LoopSettings, Trainer, stage_of
+from vidgen.training.precision import Precision, Runtime
+from vidgen.training.recorder import Recorder, StopRequest
+from vidgen.training.run import Folder, RunSettings
+from vidgen.translators.base import Teachers
+from vidgen.types import Batch
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    config: Path | None = None,
+    out: Path | None = None,
+    *,
+    sets: Sequence[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    steps: int | None = None,
+    time_limit_seconds: float | None = None,
+    devices: int = 1,
+    device: str = "auto",
+    precision: Precision | None = None,
+    threads: int | None = None,
+    dry_run: bool = False,
+    init: Path | None = None,
+) -> dict[str, Any]:
+    """Train, or go on training, the run in folder `out`.
+
+    The same call again goes on from the newest checkpoint. A run that ended by its time limit or a signal goes on the same way.
+
+    Args:
+        config: configuration file; may be left out to go on with the one in `out`.
+        out: run folder; `runs/<name of the configuration>` by default.
+        sets: `key=value` changes to the configuration.
+        resume: insist that there is a run to go on with.
+        steps: stop after this many steps in all; overrides `train.max_steps`.
+        devices: processes to train with, on this machine.
+        dry_run: report sizes and memory instead of training.
+        init: weights to start from (a run folder or weights file); not the same as resuming.
+
+    Returns:
+        run folder, steps, seconds and last losses; or the estimate of a dry run.
+
+    Raises:
+        ConfigError, InputError, CheckpointError, OutputError, TrainingError, Terminated: see each.
+        KeyboardInterrupt: interrupted; everything is saved.
+    """
+    if config is None and out is None:
+        raise ConfigError("train needs a configuration file, or -o with a run folder to go on with")
+    folder = Folder(out if out is not None else Path("runs") / Path(str(config)).stem)
+    settings = _settings(config, folder, sets, steps, precision)
+    if devices > 1 and "RANK" not in os.environ and not dry_run:
+        _restart_under_torchrun(devices, threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    runtime = Runtime.choose(device, settings.train.precision)
+    flow = create_engine(settings.train.flow)
+    torch.manual_seed(settings.train.seed)
+    sequences = find_sequences(settings.data)
+    table = find_table(settings.data, sequences)
+    settings = run.follow_data(settings, table)
+    translator = run.build(settings)
+    runtime.prepare(translator)
+    clips = Clips(
+        settings.data,
+        sequences,
+        table,
+        seed=settings.train.seed,
+        size_multiple=translator.size_multiple,
+        flow=flow if translator.needs_flow else None,
+    )
+    stages = run.stages(settings, clips)
+    if dry_run:
+        return estimate(settings, translator, stages, clips, runtime)
+    parallel.start(runtime.device)
+    try:
+        teachers = Teachers(flow=flow, perceptual=_perceptual(settings, runtime))
+        trainer = Trainer(translator, stages, _loop_settings(settings), teachers, runtime)
+        with run.locked(folder.path) if parallel.rank() == 0 else nullcontext():
+            _resume_or_start(folder, settings, trainer, resume=resume, overwrite=overwrite, init=init)
+            return _run(folder, settings, clips, trainer, time_limit_seconds)
+    finally:
+        parallel.finish()
+
+
+def _settings(
+    config: Path | None, folder: Folder, sets: Sequence[str], steps: int | None, precision: Precision | None
+) -> RunSettings:
+    changes = list(sets)
+    if steps is not None:
+        changes.append(f"train.max_steps={steps}")
+    if precision is not None:
+        changes.append(f"train.precision={precision}")
+    if config is None:
+        if not folder.config.is_file():
+            raise ConfigError(f"{folder.path}: no run to go on with", hint="name a configuration file: vidgen train CONFIG -o ...")
+        config = folder.config
+    return run.load_run_config(config, changes)
+
+
+def _perceptual(settings: RunSettings, runtime: Runtime) -> torch.nn.Module | None:
+    weight = getattr(settings.model.losses, "perceptual_weight", 0)
+    if not weight:
+        return None
+    if settings.train.perceptual_weights is None:
+        raise ConfigError(
+            f"model.losses.perceptual_weight is {weight}, but train.perceptual_weights names no file",
+            hint="give the state dict of torchvision's vgg19, or set model.losses.perceptual_weight=0 (and l1_weight=10 instead)",
+        )
+    features = importers.load_vgg19(settings.train.perceptual_weights)
+    features.convention = settings.train.perceptual_convention
+    return runtime.prepare(features)
+
+
+def _loop_settings(settings: RunSettings) -> LoopSettings:
+    train = settings.train
+    return LoopSettings(
+        seed=train.seed,
+        clips_per_step=train.clips_per_step,
+        clips_at_once=train.clips_at_once,
+        average_decay=train.average_decay,
+        gradient_clip=train.gradient_clip,
+        max_bad_steps=train.max_bad_steps,
+        max_steps=train.max_steps,
+    )
+
+
+def _resume_or_start(
+    folder: Folder, settings: RunSettings, trainer: Trainer, *, resume: bool, overwrite: bool, init: Path | None
+) -> None:
+    writes = parallel.rank() == 0
+    if overwrite and writes:
+        folder.clear()
+    parallel.wait_for_all()
+    found = folder.newest_checkpoint(log.warning if writes else None)
+    if found is None:
+        if resume:
+            raise CheckpointError(f"{folder.path}: no checkpoint to resume from")
+        if init is not None:
+            weights, path = run.find_weights(init)
+            checkpoint.load_into(trainer.translator, weights.tensors, str(path))
+        if writes:
+            folder.clear()
+            folder.write_config(settings)
+        parallel.wait_for_all()
+        return
+    if init is not None:
+        raise ConfigError(f"--init: {folder.path} holds a run already", hint="choose another -o, or --overwrite")
+    _check_same_run(folder, settings)
+    model, optimizers = found.read(checkpoint.MODEL), found.read(checkpoint.OPTIMIZERS)
+    assert model is not None
+    assert optimizers is not None
+    checkpoint.load_into(trainer.translator, model.tensors, str(found.path))
+    trainer.progress = found.progress
+    index, _ = stage_of(trainer.stages, max(0, found.progress.step - 1))
+    trainer.begin_stage(index)
+    checkpoint.fill_optimizers(trainer.optimizers, optimizers.tensors)
+    average = found.read(checkpoint.AVERAGE)
+    if average is not None:
+        trainer.fill_average(average.tensors)
+    if writes:
+        folder.keep_metrics_until(found.progress.step)
+        folder.write_config(settings)
+        log.info("going on from step %d of %d", found.progress.step, trainer.total_steps)
+    parallel.wait_for_all()
+
+
+def _check_same_run(folder: Folder, settings: RunSettings) -> None:
+    """A run may only be made longer, moved, or logged differently; anything else would not be the same run."""
+    free = {"train": {"max_steps", "keep_checkpoints", "checkpoint_every_steps", "sample_every_steps", "sample_frames", "tensorboard"}}
+    old = run.load_run_config(folder.config, []).model_dump(mode="json")
+    new = settings.model_dump(mode="json")
+    for section, names in free.items():
+        for name in names:
+            old[section].pop(name, None)
+            new[section].pop(name, None)
+    for name in ("root", "cache_mb", "workers"):
+        old["data"].pop(name)
+        new["data"].pop(name)
+    changed = list(_differences(old, new))
+    if changed:
+        raise CheckpointError(
+            f"{folder.path}: holds a run with other settings ({'; '.join(changed[:3])})",
+            hint="choose another -o to start afresh, or --overwrite to discard that run",
+        )
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+    elif old != new:
+        yield f"{prefix} was {old}, is {new}"
+
+
+def _run(
+    folder: Folder, settings: RunSettings, clips: Clips, trainer: Trainer, time_limit_seconds: float | None
+) -> dict[str, Any]:
+    groups = parallel.share_of(settings.train.clips_per_step, settings.train.clips_at_once)
+    primer_frames = trainer.translator.num_primer_frames
+
+    def make(step: int) -> list[tuple[range, Batch]]:
+        stage = trainer.stages[stage_of(trainer.stages, step)[0]]
+        count = settings.train.clips_per_step
+        return [
+            (indices, clips.batch(stage, step, indices, primer_frames=primer_frames, clips_per_step=count)) for indices in groups
+        ]
+
+    stop = StopRequest()
+    metadata = run.weights_metadata(settings, clips.table, clips.size)
+    recorder = Recorder(folder, settings, clips, metadata, stop=stop, time_limit_seconds=time_limit_seconds)
+    steps = iter(range(trainer.progress.step, trainer.total_steps))
+    batches = prefetch(make, steps, settings.data.workers)
+    with stop.listening(), recorder.recording(trainer):
+        trainer.run(lambda step: next(batches), recorder)
+    batches.close()
+    again = f"vidgen train -o {folder.path} --resume"
+    if stop.signal is not None:
+        message = f"saved after step {trainer.progress.step} of {trainer.total_steps}; go on with: {again}"
+        if stop.signal == signal.SIGTERM:
+            raise Terminated(message)
+        raise KeyboardInterrupt(message)
+    return {
+        "run": str(folder.path),
+        "steps": trainer.progress.step,
+        "of_steps": trainer.total_steps,
+        "minutes": round(trainer.progress.seconds / 60, 2),
+        "ended": "at the time limit; the same command goes on" if recorder.out_of_time else "complete",
+    }
+
+
+def _restart_under_torchrun(devices: int, threads: int | None) -> None:
+    """Replace this process by torchrun, which starts `devices` of it; nothing returns."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads or max(1, (os.cpu_count() or 1) // devices)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", "-m", "vidgen"]
+    os.execv(sys.executable, [*launcher, *sys.argv[1:]])
+

@@ -1,0 +1,448 @@
+"""Windows of paired video for training: the same clip for the same (seed, step, index), whatever ran before.
+
+A data set is a root with one folder per role (`images`, `labels`, ...), each holding one folder of frames or one video file per
+sequence. Sequences are paired by name, their frames by order after natural sorting.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from flow.warp import warp
+from vidgen.config import Settings
+from vidgen.data.conditions import ConditionMaker, ConditionSettings, Size, label_table
+from vidgen.errors import ConfigError, InputError
+from vidgen.media import conditions
+from vidgen.media.frames import Frame, FrameSource, list_sources, open_source
+from vidgen.media.labels import LabelTable
+from vidgen.types import Batch, FlowEstimator, Stage
+
+CONFIDENCE_THRESHOLD = 0.02
+"""Reference flow is trusted where the squared difference of frame and warped predecessor, summed over channels, is below this."""
+
+
+class DataSettings(Settings):
+    """Training data and how it is cut, resized and varied."""
+
+    root: Path
+    target: str = "images"
+    """Folder under the root with the real pictures."""
+    condition: ConditionSettings
+    sequences: tuple[str, ...] | None = None
+    """Names of the sequences to use; all by default."""
+    frames: str | None = None
+    """Part of every sequence to use, `first:stop` in frames, such as 0:70."""
+    width: Annotated[int, Field(ge=8)] | None = None
+    """Working width in pixels; the source's own by default."""
+    height: Annotated[int, Field(ge=8)] | None = None
+    """Working height; by default it follows the width at the source's aspect, rounded to what the model needs."""
+    crop_width: Annotated[int, Field(ge=8)] | None = None
+    crop_height: Annotated[int, Field(ge=8)] | None = None
+    """Size of a random crop, the same for all frames of a clip; no crop by default."""
+    enlarge: Annotated[float, Field(ge=1, le=2)] = 1.0
+    """Clips are enlarged by a random factor of up to this before the crop."""
+    flip: bool = True
+    """Mirror half of the clips."""
+    max_frame_step: Annotated[int, Field(ge=1)] = 1
+    """Clips take every n-th frame, n drawn from 1 to this."""
+    cache_mb: Annotated[int, Field(ge=0)] = 2048
+    """Memory for decoded frames."""
+    workers: Annotated[int, Field(ge=0, le=64)] = 1
+    """Threads that prepare the next clips; 0 prepares each when it is needed."""
+
+    @field_validator("frames")
+    @classmethod
+    def _range(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_range(value)
+        return value
+
+
+def parse_range(text: str) -> slice:
+    """`first:stop` (either may be missing) -> slice.
+
+    Raises:
+        ValueError: anything else.
+    """
+    parts = text.split(":")
+    if len(parts) != 2 or not all(part == "" or part.isdecimal() for part in parts):
+        raise ValueError(f"expected first:stop in frames, such as 0:70, got {text!r}")
+    first, stop = (int(part) if part else None for part in parts)
+    if stop is not None and stop <= (first or 0):
+        raise ValueError(f"the range {text} is empty")
+    return slice(first, stop)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One video with all that belongs to it, frame by frame.
+
+    Attributes:
+        target: real pictures; None where only conditions exist.
+        first, num_frames: the part in use.
+    """
+
+    name: str
+    target: FrameSource | None
+    labels: FrameSource | None
+    instances: FrameSource | None
+    pictures: tuple[FrameSource, ...]
+    first: int
+    num_frames: int
+
+    @property
+    def roles(self) -> list[FrameSource]:
+        return [source for source in (self.target, self.labels, self.instances, *self.pictures) if source is not None]
+
+
+def find_sequences(settings: DataSettings) -> list[Sequence]:
+    """Pair the sequences of all roles by name.
+
+    Raises:
+        InputError: a folder is missing, names or frame counts do not match, or nothing is left.
+    """
+    shown = settings.condition
+    roles: dict[str, tuple[str, bool]] = {settings.target: (settings.target, False)}
+    if shown.labels is not None:
+        roles[shown.labels.folder] = (shown.labels.folder, True)
+    if shown.instances is not None:
+        roles[shown.instances] = (shown.instances, True)
+    for folder in shown.pictures:
+        roles[folder] = (folder, False)
+    found = {folder: _sequence_paths(settings.root, folder) for folder in roles}
+    names = list(found[settings.target])
+    for folder, paths in found.items():
+        _check_names(settings.root, settings.target, names, folder, list(paths))
+    if settings.sequences is not None:
+        unknown = [name for name in settings.sequences if name not in names]
+        if unknown:
+            raise ConfigError(f"data.sequences: {unknown[0]!r} is not among {_few(names)} under {settings.root / settings.target}")
+        names = [name for name in names if name in settings.sequences]
+
+    def source(folder: str | None, name: str) -> FrameSource | None:
+        if folder is None:
+            return None
+        return open_source(found[folder][name], reading="labels" if roles[folder][1] else "pictures")
+
+    part = parse_range(settings.frames) if settings.frames else slice(None)
+    sequences = []
+    for name in names:
+        pictures = tuple(open_source(found[folder][name]) for folder in shown.pictures)
+        parts = (
+            source(settings.target, name),
+            source(shown.labels.folder if shown.labels else None, name),
+            source(shown.instances, name),
+        )
+        sequences.append(_checked(Sequence(name, *parts, pictures, 0, 0), part))
+    return sequences
+
+
+def find_table(settings: DataSettings, sequences: list[Sequence]) -> LabelTable | None:
+    """The meaning of the label values, or None where no labels are shown.
+
+    Raises:
+        ConfigError, InputError: there is no such table, or none can be discovered.
+    """
+    if settings.condition.labels is None:
+        return None
+    sources = [sequence.labels for sequence in sequences if sequence.labels is not None]
+    return label_table(settings.condition.labels, settings.root, sources)
+
+
+def _sequence_paths(root: Path, folder: str) -> dict[str, Path]:
+    where = root / folder
+    if not root.is_dir():
+        raise InputError(f"data.root: {root} is not a folder")
+    if not where.is_dir():
+        present = sorted(child.name for child in root.iterdir() if child.is_dir())
+        raise InputError(f"{where}: no such folder; {root} holds {_few(present)}", hint="set data.target and data.condition to the names")
+    paths = list_sources(where)
+    return {"" if path == where else path.stem if path.is_file() else path.name: path for path in paths}
+
+
+def _check_names(root: Path, first: str, names: list[str], second: str, others: list[str]) -> None:
+    missing = [name for name in names if name not in others] + [name for name in others if name not in names]
+    if missing:
+        raise InputError(
+            f"{root}: sequences of {first} and {second} do not match; without a partner: {_few(missing)}"
+            f" ({len(names)} in {first}, {len(others)} in {second})"
+        )
+
+
+def _checked(sequence: Sequence, part: slice) -> Sequence:
+    counts = [(source.name, source.count()) for source in sequence.roles]
+    for name, count in counts[1:]:
+        if count != counts[0][1]:
+            raise InputError(f"{name}: {count} frames, but {counts[0][0]} has {counts[0][1]}; each frame needs its partner")
+    first, stop, _ = part.indices(counts[0][1])
+    if stop <= first:
+        raise InputError(f"{counts[0][0]}: has {counts[0][1]} frames, none of them in data.frames {part.start or 0}:{part.stop}")
+    return Sequence(
+        sequence.name, sequence.target, sequence.labels, sequence.instances, sequence.pictures, first, stop - first
+    )
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(name or "(the folder itself)" for name in names[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Everything random about one clip."""
+
+    sequence: int
+    frames: tuple[int, ...]
+    mirrored: bool
+    load_size: Size
+    top: int
+    left: int
+    crop_size: Size
+
+
+class Clips:
+    """Random access to training batches by (step, index).
+
+    Args:
+        sequences, table: what `find_sequences` and `find_table` gave for the settings.
+        seed: with step and index it decides everything about a clip.
+        size_multiple: working heights and widths are rounded to it (and to `Stage.size_divisor` times it).
+        flow: estimator of reference flow; None where the translator needs none.
+    """
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        sequences: list[Sequence],
+        table: LabelTable | None,
+        *,
+        seed: int,
+        size_multiple: int,
+        flow: FlowEstimator | None,
+    ) -> None:
+        self.settings = settings
+        self.sequences = sequences
+        self.table = table
+        self._maker = ConditionMaker(settings.condition, self.table)
+        self._seed = seed
+        self._multiple = size_multiple
+        self._flow = flow
+        self._cache = _Cache(settings.cache_mb << 20)
+        self.size = self._working_size()
+
+    def _working_size(self) -> Size:
+        """(height, width) of full-size clips before cropping, the same for all sequences."""
+        settings, multiple = self.settings, self._multiple
+        sizes = {source.size for sequence in self.sequences for source in sequence.roles}
+        if settings.width and settings.height:
+            for name, value in (("width", settings.width), ("height", settings.height)):
+                if value % multiple:
+                    near = max(multiple, round(value / multiple) * multiple)
+                    raise ConfigError(f"data.{name}: {value} is not a multiple of {multiple}, which this model needs; try {near}")
+            return settings.height, settings.width
+        height, width = sorted(sizes)[0]
+        if settings.width:
+            if settings.width % multiple:
+                near = max(multiple, round(settings.width / multiple) * multiple)
+                raise ConfigError(f"data.width: {settings.width} is not a multiple of {multiple}, which this model needs; try {near}")
+            height, width = height * settings.width / width, settings.width
+        if min(height, width) < multiple:
+            raise InputError(
+                f"{self.sequences[0].roles[0].name}: is {int(width)}x{int(height)}; this model needs at least {multiple}x{multiple}"
+            )
+        return max(multiple, round(height / multiple) * multiple), max(multiple, round(width / multiple) * multiple)
+
+    def clip_frames(self, stage: Stage, primer_frames: int, longest: bool = False) -> int:
+        """Frames a clip really generates in a stage: what the sequences hold, rounded down to whole windows.
+
+        The shortest sequence decides, so that all clips of a step have one length, or the longest with `longest`.
+        """
+        lengths = [sequence.num_frames - primer_frames for sequence in self.sequences]
+        available = max(lengths) if longest else min(lengths)
+        if available < 1:
+            shortest = min(self.sequences, key=lambda sequence: sequence.num_frames)
+            raise InputError(
+                f"{shortest.roles[0].name}: has {shortest.num_frames} frames; this model needs at least {primer_frames + 1}"
+            )
+        wanted = min(stage.clip_frames, available)
+        return wanted if wanted < stage.window_frames else wanted - wanted % stage.window_frames
+
+    def batch(self, stage: Stage, step: int, indices: range, *, primer_frames: int, clips_per_step: int) -> Batch:
+        """The clips `indices` of the step's batch.
+
+        Raises:
+            InputError: a frame cannot be read or holds an unknown label.
+        """
+        num_frames = self.clip_frames(stage, primer_frames) + primer_frames
+        cuts = [self._cut(stage, step * clips_per_step + index, num_frames) for index in indices]
+        clips = [self._clip(cut, primer_frames) for cut in cuts]
+        return clips[0] if len(clips) == 1 else _join(clips)
+
+    def excerpt(self, sequence: int, first: int, num_frames: int, primer_frames: int) -> Batch:
+        """Consecutive frames as they are, without random variation: for samples and validation."""
+        owner = self.sequences[sequence]
+        frames = tuple(range(first, min(first + num_frames, owner.num_frames)))
+        return self._clip(_Cut(sequence, frames, False, self.size, 0, 0, self.size), primer_frames)
+
+    def _cut(self, stage: Stage, sample: int, num_frames: int) -> _Cut:
+        epoch, place = divmod(sample, len(self.sequences))
+        order = np.random.default_rng([self._seed, 1, epoch]).permutation(len(self.sequences))
+        chosen = int(order[place])
+        generator = np.random.default_rng([self._seed, 2, sample])
+        length = self.sequences[chosen].num_frames
+        most = min(self.settings.max_frame_step, (length - 1) // max(1, num_frames - 1)) if num_frames > 1 else 1
+        step = int(generator.integers(1, max(1, most) + 1))
+        start = int(generator.integers(0, length - (num_frames - 1) * step))
+        mirrored = bool(generator.random() < 0.5) and self.settings.flip
+        grown = 1 + float(generator.random()) * (self.settings.enlarge - 1)
+        multiple, divisor = self._multiple, stage.size_divisor
+        height, width = (max(multiple, round(side * grown / divisor / multiple) * multiple) for side in self.size)
+        crop_height, crop_width = self.settings.crop_height, self.settings.crop_width
+        if self.settings.enlarge > 1 and crop_height is None:
+            crop_height, crop_width = self.size
+        crop = (
+            min(height, (crop_height or height * divisor) // divisor),
+            min(width, (crop_width or width * divisor) // divisor),
+        )
+        crop = (max(multiple, crop[0] // multiple * multiple), max(multiple, crop[1] // multiple * multiple))
+        top = int(generator.integers(0, height - crop[0] + 1))
+        left = int(generator.integers(0, width - crop[1] + 1))
+        frames = tuple(range(start, start + num_frames * step, step))
+        return _Cut(chosen, frames, mirrored, (height, width), top, left, crop)
+
+    def _clip(self, cut: _Cut, primer_frames: int) -> Batch:
+        moments = [self._moment(cut.sequence, frame, cut.load_size) for frame in cut.frames]
+        rows = slice(cut.top, cut.top + cut.crop_size[0])
+        columns = slice(cut.left, cut.left + cut.crop_size[1])
+
+        def view(array: np.ndarray) -> np.ndarray:
+            array = array[..., rows, columns]
+            return np.ascontiguousarray(array[..., ::-1] if cut.mirrored else array)
+
+        cut_moments = [{name: view(array) for name, array in moment.items()} for moment in moments]
+        condition = self._maker.condition(cut_moments)
+        pictures = np.stack([moment["target"] for moment in cut_moments])
+        target = torch.from_numpy(pictures).float().div_(127.5).sub_(1)[None]
+        if self._flow is None:
+            return Batch(condition, target, primer_frames=primer_frames)
+        pairs = [self._reference_flow(cut, index, target) for index in range(target.shape[1])]
+        flows = torch.stack([pair[0] for pair in pairs])[None]
+        confidence = torch.stack([pair[1] for pair in pairs])[None]
+        return Batch(condition, target, flows, confidence, primer_frames)
+
+    def _moment(self, sequence: int, frame: int, size: Size) -> dict[str, np.ndarray]:
+        """All arrays of one moment at `size`; "target" is uint8 [3,H,W]."""
+
+        def make() -> dict[str, np.ndarray]:
+            owner = self.sequences[sequence]
+
+            def read(source: FrameSource | None) -> Frame | None:
+                return None if source is None else source.read(owner.first + frame, owner.first + frame + 1)[0]
+
+            target = read(owner.target)
+            pictures = [picture for source in owner.pictures if (picture := read(source)) is not None]
+            label, instance = read(owner.labels), read(owner.instances)
+            if target is not None and label is not None and target.pixels.shape[:2] != label.pixels.shape[:2]:
+                raise InputError(
+                    f"{label.name}: is {label.pixels.shape[1]}x{label.pixels.shape[0]}, but {target.name} is "
+                    f"{target.pixels.shape[1]}x{target.pixels.shape[0]}; a label map must have the size of its picture"
+                )
+            moment = self._maker.moment(
+                size, label=label, instance=instance, pictures=pictures, edge_source=target if self.settings.condition.edges else None
+            )
+            assert target is not None
+            moment["target"] = np.ascontiguousarray(conditions.resize_picture(target.pixels, size).transpose(2, 0, 1))
+            return moment
+
+        return self._cache.get((sequence, frame, size), make)
+
+    def _reference_flow(self, cut: _Cut, index: int, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(flow [2,H,W], confidence [1,H,W]) of clip frame `index` into the one before; zeros at the first."""
+        if index == 0:
+            height, width = cut.crop_size
+            return torch.zeros(2, height, width), torch.zeros(1, height, width)
+
+        def make() -> dict[str, np.ndarray]:
+            assert self._flow is not None
+            current, previous = target[:, index], target[:, index - 1]
+            flow = self._flow(current, previous)
+            difference = (current - warp(previous, flow)).square().sum(1)
+            confidence = (difference < CONFIDENCE_THRESHOLD).float()
+            return {"flow": flow[0].numpy(), "confidence": confidence.numpy()}
+
+        stays = cut.crop_size == cut.load_size
+        key = ("flow", cut.sequence, cut.frames[index - 1], cut.frames[index], cut.mirrored, cut.load_size)
+        found = self._cache.get(key, make) if stays else make()
+        return torch.from_numpy(found["flow"]), torch.from_numpy(found["confidence"])
+
+
+class _Cache:
+    """Arrays by key, the least recently used leaving first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._items: OrderedDict[object, dict[str, np.ndarray]] = OrderedDict()
+
+    def get(self, key: object, make) -> dict[str, np.ndarray]:  # type: ignore[no-untyped-def]
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                return self._items[key]
+        value: dict[str, np.ndarray] = make()
+        with self._lock:
+            if key not in self._items:
+                self._items[key] = value
+                self._bytes += sum(array.nbytes for array in value.values())
+            while self._bytes > self._max_bytes and len(self._items) > 1:
+                _, old = self._items.popitem(last=False)
+                self._bytes -= sum(array.nbytes for array in old.values())
+        return value
+
+
+def _join(clips: list[Batch]) -> Batch:
+    """Several clips of equal length as one batch."""
+
+    def gather(values: list[Tensor | None]) -> Tensor | None:
+        return None if values[0] is None else torch.cat([value for value in values if value is not None])
+
+    first = clips[0]
+    condition = type(first.condition)(
+        labels=gather([clip.condition.labels for clip in clips]),
+        frames=gather([clip.condition.frames for clip in clips]),
+        instances=gather([clip.condition.instances for clip in clips]),
+    )
+    target = torch.cat([clip.target for clip in clips])
+    flow, confidence = gather([clip.flow for clip in clips]), gather([clip.confidence for clip in clips])
+    return Batch(condition, target, flow, confidence, first.primer_frames)
+
+
+def prefetch(make, keys: Iterator, workers: int) -> Iterator:  # type: ignore[no-untyped-def]
+    """make(key) for each key in order, prepared by `workers` threads a little ahead; 0 makes each when it is asked for."""
+    if workers == 0:
+        yield from (make(key) for key in keys)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="vidgen-data") as pool:
+        waiting: list[Future] = []
+        try:
+            for key in keys:
+                waiting.append(pool.submit(make, key))
+                if len(waiting) > workers:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()

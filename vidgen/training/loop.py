@@ -1,0 +1,281 @@
+"""The training loop: the only place that owns optimizers. It sees translators and batches, never a file format.
+
+Every random number of a step comes from (seed, step, window, clip), the learning rate is a pure function of (stage, step), and
+the data too, so a run that was killed and resumed from any checkpoint is the same run, bit for bit on one machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from vidgen.errors import TrainingError
+from vidgen.training import parallel
+from vidgen.training.checkpoint import Progress
+from vidgen.training.precision import Runtime
+from vidgen.translators.base import Teachers, Translator
+from vidgen.types import Batch, Losses, Output, Phase, Stage
+
+MakeBatch = Callable[[int, int, range], Batch]
+"""(stage index, step, clip indices) -> the clips."""
+
+
+class Observer(Protocol):
+    """Who watches a run: logs, samples, checkpoints, the wish to stop."""
+
+    def step_done(self, record: StepRecord, trainer: Trainer) -> bool:
+        """Called after each step; True ends the run here."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What the loop itself needs to know."""
+
+    seed: int
+    clips_per_step: int
+    clips_at_once: int
+    average_decay: float | None
+    gradient_clip: float | None
+    max_bad_steps: int
+    max_steps: int | None
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a step did; `losses` are means over its windows and clips, of all processes."""
+
+    step: int
+    total_steps: int
+    stage: int
+    stage_name: str
+    learning_rate: float
+    losses: dict[str, float]
+    skipped_updates: int
+
+
+def learning_rate(stage: Stage, step_in_stage: int) -> float:
+    """Linear from the stage's first to its final learning rate."""
+    share = step_in_stage / stage.num_steps
+    return stage.learning_rate + (stage.final_learning_rate - stage.learning_rate) * share
+
+
+def stage_of(stages: Sequence[Stage], step: int) -> tuple[int, int]:
+    """(stage index, step within it) of global step `step`, counted from 0."""
+    for index, stage in enumerate(stages):
+        if step < stage.num_steps:
+            return index, step
+        step -= stage.num_steps
+    return len(stages), 0
+
+
+def seed_of(*parts: int) -> int:
+    """A well-mixed seed from whole numbers."""
+    digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+class Trainer:
+    """Everything with state that changes from step to step: weights, optimizers, average, progress."""
+
+    def __init__(
+        self,
+        translator: Translator,
+        stages: Sequence[Stage],
+        settings: LoopSettings,
+        teachers: Teachers,
+        runtime: Runtime,
+        progress: Progress | None = None,
+    ) -> None:
+        self.translator = translator
+        self.stages = tuple(stages)
+        self.settings = settings
+        self.teachers = teachers
+        self.runtime = runtime
+        self.progress = progress or Progress()
+        self.average: AveragedModel | None = None
+        if settings.average_decay is not None:
+            average = get_ema_multi_avg_fn(settings.average_decay)
+            self.average = AveragedModel(translator.generator, multi_avg_fn=average)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._learning: dict[str, tuple[str, ...]] = {}
+        self._phases: tuple[Phase, ...] = ()
+        self._synchronised: dict[str, parallel.Synchronised] = {}
+        self._begun = -1
+
+    @property
+    def total_steps(self) -> int:
+        total = sum(stage.num_steps for stage in self.stages)
+        return min(total, self.settings.max_steps or total)
+
+    def begin_stage(self, index: int) -> None:
+        """Make the stage's phases; an optimizer lives on as long as its phase learns the same parameters."""
+        stage = self.stages[index]
+        self.translator.begin(stage)
+        self._phases = self.translator.phases(stage)
+        names = {parameter: name for name, parameter in self.translator.named_parameters()}
+        optimizers = {}
+        for phase in self._phases:
+            learning = tuple(names[parameter] for parameter in phase.parameters())
+            if self._learning.get(phase.name) == learning:
+                optimizers[phase.name] = self.optimizers[phase.name]
+            else:
+                optimizers[phase.name] = torch.optim.Adam(phase.parameters(), lr=stage.learning_rate, betas=phase.betas)
+            self._learning[phase.name] = learning
+        self.optimizers = optimizers
+        learners = {parameter for phase in self._phases for parameter in phase.parameters()}
+        for parameter in self.translator.parameters():
+            parameter.requires_grad_(parameter in learners)
+        self._synchronised = {phase.name: parallel.Synchronised(self.translator, phase) for phase in self._phases}
+        self._begun = index
+
+    def run(self, batches: Callable[[int], Sequence[tuple[range, Batch]]], observer: Observer) -> None:
+        """Train from the present progress to the end of the schedule or until the observer says stop.
+
+        Args:
+            batches: step -> this process's groups of clips of that step.
+
+        Raises:
+            TrainingError: losses stay non-finite, or memory ran out.
+        """
+        while self.progress.step < self.total_steps:
+            started = time.monotonic()
+            index, step_in_stage = stage_of(self.stages, self.progress.step)
+            if index != self._begun:
+                self.begin_stage(index)
+            try:
+                record = self._step(index, step_in_stage, batches(self.progress.step))
+            except RuntimeError as error:
+                raise _explained(error) from error
+            following, _ = stage_of(self.stages, self.progress.step + 1)
+            self.progress = replace(
+                self.progress,
+                step=self.progress.step + 1,
+                stage=following,
+                bad_steps=self.progress.bad_steps + 1 if record.skipped_updates else 0,
+                seconds=self.progress.seconds + time.monotonic() - started,
+            )
+            if self.progress.bad_steps > self.settings.max_bad_steps:
+                worst = [name for name, value in record.losses.items() if not math.isfinite(value)]
+                raise TrainingError(
+                    f"step {record.step}: {'losses ' + ', '.join(worst) if worst else 'gradients'} not finite for "
+                    f"{self.progress.bad_steps} steps in a row (train.max_bad_steps is {self.settings.max_bad_steps})",
+                    hint="the last checkpoint is good; lower the learning rate or set train.gradient_clip",
+                )
+            if observer.step_done(record, self):
+                return
+
+    def _step(self, index: int, step_in_stage: int, groups: Sequence[tuple[range, Batch]]) -> StepRecord:
+        stage = self.stages[index]
+        rate = learning_rate(stage, step_in_stage)
+        for phase in self._phases:
+            for options in self.optimizers[phase.name].param_groups:
+                options["lr"] = rate * phase.learning_rate_scale
+        self.translator.train()
+        moved = [(indices, batch.map(self.runtime.place)) for indices, batch in groups]
+        windows = [batch.windows(stage.window_frames) for _, batch in moved]
+        carries = [self._primed(batch) for _, batch in moved]
+        totals: dict[str, list[Tensor]] = {}
+        skipped = 0
+        for window in range(len(windows[0])):
+            updates = {phase.name: True for phase in self._phases}
+            for group, (indices, _) in enumerate(moved):
+                last = group == len(moved) - 1
+                torch.manual_seed(seed_of(self.settings.seed, self.progress.step, window, indices.start))
+                batch = windows[group][window]
+                with self.runtime.autocast():
+                    output, carry = self.translator.translate(batch.window_condition, carries[group])
+                carries[group] = carry if carry is None else carry.detach()
+                for phase in self._phases:
+                    if not self.translator.applies(phase, batch):
+                        updates[phase.name] = False
+                        continue
+                    losses = self._backward(phase, batch, output, reduce=last, share=1 / len(moved))
+                    for name, value in losses.items():
+                        totals.setdefault(name, []).append(value.detach())
+                    if last and not self._update(phase):
+                        skipped += 1
+            for phase in self._phases:
+                self.optimizers[phase.name].zero_grad(set_to_none=True)
+            if self.average is not None and updates[self._phases[0].name]:
+                self.average.update_parameters(self.translator.generator)
+        names = sorted(totals)
+        means = torch.stack([torch.stack(totals[name]).double().mean() for name in names]).cpu()
+        values = parallel.mean_over_processes(means).tolist()
+        return StepRecord(
+            step=self.progress.step + 1,
+            total_steps=self.total_steps,
+            stage=index,
+            stage_name=stage.name,
+            learning_rate=rate,
+            losses=dict(zip(names, values, strict=True)),
+            skipped_updates=skipped,
+        )
+
+    def _primed(self, batch: Batch) -> Any:
+        if batch.primer_frames == 0:
+            return None
+        primer = slice(0, batch.primer_frames)
+        with torch.no_grad(), self.runtime.autocast():
+            return self.translator.prime(batch.condition.time_slice(0, batch.primer_frames), batch.target[:, primer])
+
+    def _backward(self, phase: Phase, batch: Batch, output: Output, *, reduce: bool, share: float) -> Losses:
+        """Add the gradients of a phase's losses to its parameters, everything else frozen."""
+        learners = set(phase.parameters())
+        frozen = [parameter for parameter in self.translator.parameters() if parameter.requires_grad and parameter not in learners]
+        synchronised = self._synchronised[phase.name]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            with synchronised.without_reduction(skip=not reduce):
+                with self.runtime.autocast():
+                    losses = synchronised.losses(batch, output, self.teachers)
+                total = torch.stack([loss.float() for loss in losses.values()]).sum() * share
+                total.backward()
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+        return losses
+
+    def _update(self, phase: Phase) -> bool:
+        """One optimizer step; False, and no step, where a gradient is not finite."""
+        parameters = [parameter for parameter in phase.parameters() if parameter.grad is not None]
+        limit = self.settings.gradient_clip
+        norm = nn.utils.clip_grad_norm_(parameters, limit if limit is not None else math.inf, error_if_nonfinite=False)
+        if not torch.isfinite(norm):
+            return False
+        self.optimizers[phase.name].step()
+        return True
+
+    # -- state ----------------------------------------------------------------------------------------------------------
+
+    def average_tensors(self) -> Mapping[str, Tensor] | None:
+        """The averaged generator's weights and its count of updates, or None where no average is kept."""
+        if self.average is None:
+            return None
+        return {**self.average.module.state_dict(), "n_averaged": self.average.n_averaged}
+
+    def fill_average(self, tensors: Mapping[str, Tensor]) -> None:
+        """The reverse of `average_tensors`."""
+        if self.average is not None:
+            weights = dict(tensors)
+            self.average.n_averaged.copy_(weights.pop("n_averaged"))
+            self.average.module.load_state_dict(weights)
+
+
+def _explained(error: RuntimeError) -> Exception:
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return TrainingError(
+            "out of memory; the last checkpoint is good and the run can go on from it",
+            hint="lower train.clips_at_once, data.width, or the clip's window_frames, then run the same command again",
+        )
+    return error

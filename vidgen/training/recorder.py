@@ -1,0 +1,213 @@
+"""What a run leaves behind while it trains: log lines, sample pictures, checkpoints, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vidgen.data.clips import Clips
+from vidgen.errors import MissingExtraError, OutputError
+from vidgen.media import images
+from vidgen.media.frames import open_sink
+from vidgen.training import checkpoint, parallel
+from vidgen.training.loop import StepRecord, Trainer
+from vidgen.training.run import Folder, RunSettings
+
+log = logging.getLogger(__name__)
+
+
+class StopRequest:
+    """Remembers SIGINT and SIGTERM, so that a step is finished and saved before the process ends; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the two signals over while the block runs."""
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = number
+        log.warning("stopping after this step; once more stops at once")
+
+
+class Recorder:
+    """Observer of the loop: writes everything a run folder holds. Only the first process writes.
+
+    Args:
+        metadata: text stored in the weights files.
+        time_limit_seconds: end the run, saved, after so long; None for no limit.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        settings: RunSettings,
+        clips: Clips,
+        metadata: Mapping[str, str],
+        *,
+        stop: StopRequest,
+        time_limit_seconds: float | None,
+    ) -> None:
+        self._folder = folder
+        self._settings = settings.train
+        self._clips = clips
+        self._metadata = metadata
+        self._stop = stop
+        self._deadline = None if time_limit_seconds is None else time.monotonic() + time_limit_seconds
+        self._writes = parallel.rank() == 0
+        self._metrics: Any = None
+        self._board: Any = None
+        self._bar: Bar | None = None
+        self._last_line = 0.0
+        self.out_of_time = False
+
+    @contextmanager
+    def recording(self, trainer: Trainer) -> Iterator[None]:
+        """Open the log and the progress bar around a run."""
+        if not self._writes:
+            yield
+            return
+        if self._settings.tensorboard:
+            self._board = _summary_writer(self._folder)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        with open(self._folder.metrics, "a", encoding="ascii") as self._metrics, self._bar:
+            self._task = self._bar.add_task("training", total=trainer.total_steps, completed=trainer.progress.step)
+            yield
+
+    def step_done(self, record: StepRecord, trainer: Trainer) -> bool:
+        """Record a step; True where the run ends here: by a signal or the time limit."""
+        late = self._deadline is not None and time.monotonic() > self._deadline
+        ending = parallel.any_process(self._stop.signal is not None or late)
+        self.out_of_time = ending and self._stop.signal is None
+        last = record.step >= record.total_steps or ending
+        if self._writes:
+            self._write_line(record)
+            self._show(record)
+            every = self._settings.sample_every_steps
+            if every and (record.step % every == 0 or last):
+                self._write_samples(record, trainer)
+            if record.skipped_updates == 0 and (record.step % self._settings.checkpoint_every_steps == 0 or last):
+                self.save(trainer)
+        return ending
+
+    def _write_line(self, record: StepRecord) -> None:
+        line = {
+            "step": record.step,
+            "stage": record.stage_name,
+            "learning_rate": record.learning_rate,
+            "losses": record.losses,
+        }
+        if record.skipped_updates:
+            line["skipped_updates"] = record.skipped_updates
+        try:
+            self._metrics.write(json.dumps(line) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise OutputError(f"{self._folder.metrics}: could not be written ({error.strerror})") from error
+        if self._board is not None:
+            for name, value in record.losses.items():
+                self._board.add_scalar(f"loss/{name}", value, record.step)
+            self._board.add_scalar("learning_rate", record.learning_rate, record.step)
+
+    def _show(self, record: StepRecord) -> None:
+        total = sum(value for name, value in record.losses.items() if "discriminator" not in name)
+        text = f"{record.stage_name}: generator loss {total:.3g}"
+        assert self._bar is not None
+        self._bar.update(self._task, completed=record.step, description=text)
+        if self._bar.disable and (time.monotonic() - self._last_line > 20 or record.step in (1, record.total_steps)):
+            self._last_line = time.monotonic()
+            log.info("step %d of %d: %s", record.step, record.total_steps, text)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write a checkpoint of this moment."""
+        os.fsync(self._metrics.fileno())
+        files = {checkpoint.MODEL: checkpoint.pack(trainer.translator.state_dict(), self._metadata)}
+        average = trainer.average_tensors()
+        if average is not None:
+            files[checkpoint.AVERAGE] = checkpoint.pack(average, self._metadata)
+        files[checkpoint.OPTIMIZERS] = checkpoint.pack(checkpoint.optimizer_tensors(trainer.optimizers), {})
+        checkpoint.write_checkpoint(self._folder.checkpoints, trainer.progress, files, self._settings.keep_checkpoints)
+
+    def _write_samples(self, record: StepRecord, trainer: Trainer) -> None:
+        """A picture strip (condition, result, truth by column) and a short video of the first sequence."""
+        translator = trainer.translator
+        stage = trainer.stages[record.stage]
+        if stage.size_divisor > 1:
+            return
+        batch = self._clips.excerpt(0, 0, self._settings.sample_frames + translator.num_past_frames, translator.num_past_frames)
+        generator_state = torch.random.get_rng_state()
+        translator.eval()
+        with torch.no_grad(), trainer.runtime.autocast():
+            batch = batch.map(trainer.runtime.place)
+            carry = None
+            if batch.primer_frames:
+                primer = slice(0, batch.primer_frames)
+                carry = translator.prime(batch.condition.time_slice(0, batch.primer_frames), batch.target[:, primer])
+            output, _ = translator.translate(batch.window_condition, carry)
+        translator.train()
+        torch.random.set_rng_state(generator_state)
+        shown = self._condition_pictures(batch)
+        rows = [shown, to_pixels(output.frames[0]), to_pixels(batch.window_target[0])]
+        columns = [np.concatenate(moment, axis=0) for moment in zip(*rows, strict=True)]
+        name = f"step-{record.step:07d}"
+        spread = np.linspace(0, len(columns) - 1, min(4, len(columns))).round().astype(int)
+        images.write_png(self._folder.samples / f"{name}.png", np.concatenate([columns[index] for index in spread], axis=1))
+        rate = Fraction(12)
+        with open_sink(self._folder.samples / f"{name}.mp4", time_base=1 / rate, frame_rate=rate, overwrite=True) as sink:
+            for index, moment in enumerate(zip(*rows, strict=True)):
+                sink.write(np.concatenate(moment, axis=1), index)
+
+    def _condition_pictures(self, batch: Any) -> list[np.ndarray]:
+        condition = batch.window_condition
+        if condition.labels is not None and self._clips.table is not None:
+            return [self._clips.table.colorize(ids.cpu().numpy()) for ids in condition.labels[0]]
+        frames = condition.frames[0]
+        if frames.shape[1] < 3:
+            return to_pixels(frames[:, :1].expand(-1, 3, -1, -1))
+        return to_pixels(frames[:, :3])
+
+
+def to_pixels(frames: torch.Tensor) -> list[np.ndarray]:
+    """float [T,3,H,W] in -1..1 -> T uint8 arrays [H,W,3]."""
+    pixels = ((frames.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _summary_writer(folder: Folder) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError("train.tensorboard: tensorboard is not installed", hint="pip install 'vidgen[track]'") from error
+    return SummaryWriter(str(folder.path / "tensorboard"))

@@ -10,8 +10,8 @@ World axes: x right, y up, z along the street.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from vidgen.media import images
 
 Array = NDArray[Any]
 Color = tuple[float, float, float]
@@ -1152,3 +1154,15 @@ class Street:
             flow=flow,
             occluded=occluded,
         )
+
+
+def write_clip(folder: Path, street: Street, num_frames: int, *, start: int = 0, sequence: str | None = None) -> None:
+    """Write <folder>/{images,labels,instances}/<sequence>/%05d.png; the sequence is named after the seed by default.
+
+    Raises:
+        OutputError: the disk is full or read-only.
+    """
+    sequence = f"street{street.seed:04d}" if sequence is None else sequence
+    for number, frame in enumerate(street.frames(num_frames, start), start):
+        for kind, pixels in (("images", frame.image), ("labels", frame.labels), ("instances", frame.instances)):
+            images.write_png(folder / kind / sequence / f"{number:05d}.png", pixels)

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from flow.errors import FlowError
-from vidgen.errors import VidgenError
+from vidgen.errors import Terminated, VidgenError
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -31,6 +31,21 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 PATH = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
+
+
+class Duration(click.ParamType):
+    """Seconds, written like 90s, 5m or 1h30m."""
+
+    name = "duration"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """Give the seconds; wrong text is wrong usage."""
+        from vidgen.config import parse_duration
+
+        return parse_duration(value) if isinstance(value, str) else value
+
+
+DURATION = Duration()
 
 
 @dataclass
@@ -70,7 +85,7 @@ def summarise(result: Result, indent: int = 0) -> str:
     width = max((len(name) for name in result), default=0)
     lines = []
     for name, value in result.items():
-        label = " " * indent + name.replace("_", " ")
+        label = " " * indent + name
         if isinstance(value, Mapping):
             lines += [label, summarise(value, indent + 2)] if value else []
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
@@ -216,7 +231,7 @@ def demo(**options: Any) -> Result:
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run folder.")
 @overwrite
 @click.option("--steps", type=POSITIVE, help="Stop after so many steps in all.")
-@click.option("--time-limit", metavar="DURATION", help="Stop and save after so long, such as 90s, 5m, 2h.")
+@click.option("--time-limit", "time_limit_seconds", type=DURATION, help="Stop and save after so long, such as 90s, 5m, 2h.")
 @click.option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes to train with.")
 @compute
 @click.option("--dry-run", is_flag=True, help="Show what would be trained: parameters, shapes, memory.")
@@ -246,6 +261,43 @@ def train(**options: Any) -> Result:
 def translate(**options: Any) -> Result:
     """Turn label, edge or pose videos into realistic ones."""
     return _call("translate.translate", **options)
+
+
+def _score_table(result: Result) -> str:
+    return str(_call("evaluate.table", result=result))
+
+
+def _list_metrics(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        context.ensure_object(Screen).show(_call("evaluate.list_metrics"), summarise)
+        context.exit()
+
+
+@cli.command("eval", example="vidgen eval street.mp4 --source labels.mkv --target real.mp4 --fail-if 'warp_error@1>0.02'")
+@click.argument("output")
+@click.option("--source", metavar="INPUT", help="What the video was made from.")
+@click.option("--target", metavar="INPUT", help="Paired real frames.")
+@click.option("--reference-set", metavar="FOLDER", help="Real pictures or videos that are not paired.")
+@click.option("--metrics", default="default", show_default=True, metavar="default|all|A,B", help="What to measure.")
+@click.option("--flow", default="dis", show_default=True, metavar="ENGINE", help="Engine that estimates motion.")
+@click.option("--flow-weights", type=PATH, help="Its weights file, where it needs one.")
+@click.option("--flow-from", type=click.Choice(["auto", "source", "target"]), default="auto", show_default=True)
+@click.option("--eval-height", type=POSITIVE, default=288, show_default=True, help="Reduce to this height first.")
+@click.option("--strides", default="1,3,9", show_default=True, metavar="A,B", help="Distances in frames to compare at.")
+@click.option("--fast", is_flag=True, help="Coarser flow, and stride 1 only.")
+@click.option("--allow-trim", is_flag=True, help="Measure the common part of inputs that differ in length.")
+@click.option("--no-cache", is_flag=True, help="Do not keep the motion of the reference for the next time.")
+@click.option("--csv", type=PATH, help="Write one line of scores per video.")
+@click.option("--per-frame", type=PATH, help="Write the values of every frame as CSV.")
+@click.option("--compare", multiple=True, metavar="NAME=INPUT", help="Measure another video too, and compare; repeatable.")
+@click.option("--fail-if", multiple=True, metavar="CONDITION", help="Exit with 4 where it holds; repeatable.")
+@click.option("--strict", is_flag=True, help="Exit with 3 where a metric has no value.")
+@click.option("--list-metrics", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="Show them all.")
+def evaluate(strict: bool, **options: Any) -> None:
+    """Measure how steady a video is, and how close to real ones."""
+    result = _call("evaluate.run", **options)
+    click.get_current_context().ensure_object(Screen).show(result, _score_table)
+    _call("evaluate.enforce", result=result, strict=strict)
 
 
 @cli.group()
@@ -305,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done; 1 expected failure or bug; 2 wrong usage, input or configuration; 3 some of several inputs failed; 4 quality gate
     missed; 130 interrupted; 143 terminated. A command that saved its state before it was stopped says how to go on in the
-    message of its `KeyboardInterrupt` or `SystemExit`.
+    message of its `KeyboardInterrupt` or `Terminated`.
     """
     if "_VIDGEN_COMPLETE" in os.environ:
         cli.main(prog_name="vidgen")
@@ -342,10 +394,10 @@ def _run(arguments: list[str], screen: Screen) -> int:
         screen.show_error(error.format_message(), hint=_usage_hint(error))
         return error.exit_code
     except (VidgenError, FlowError) as error:
-        screen.show_error(str(error), hint=getattr(error, "hint", None))
-        return getattr(error, "exit_code", 1)
+        screen.show_error(str(error), hint=error.hint, word="stopped" if isinstance(error, Terminated) else "error")
+        return error.exit_code
     except KeyboardInterrupt as stop:
-        screen.show_error(str(stop) or "stopped by the user", word="interrupted")
+        screen.show_error(str(stop) or "nothing more was done", word="interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         raise

@@ -1,0 +1,99 @@
+"""What is installed: the lock, the console script, the wheel."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LOCKED_EXTRAS = ("test", "dev", "track", "metrics")
+
+
+def tracked(*folders: str) -> list[str]:
+    done = subprocess.run(["git", "ls-files", "-z", *folders], cwd=REPOSITORY, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [name for name in done.stdout.decode().split("\0") if name and (REPOSITORY / name).exists()]
+
+
+def test_the_lock_names_no_address_and_hashes_every_package() -> None:
+    text = (REPOSITORY / "requirements.lock").read_text(encoding="ascii")
+    assert "://" not in text
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert len(entries) > 50
+    assert [entry for entry in entries if not re.match(r"[\w.-]+==\S+.*\\\n\s+--hash=sha256:[0-9a-f]{64}", entry)] == []
+
+
+def test_the_lock_holds_every_dependency() -> None:
+    locked = set(re.findall(r"(?m)^([\w.-]+)==", (REPOSITORY / "requirements.lock").read_text(encoding="ascii")))
+    extras = [name for extra in LOCKED_EXTRAS for name in PROJECT["optional-dependencies"][extra]]
+    wanted = {re.split(r"[\[<>=!~ ;]", line)[0].lower() for line in [*PROJECT["dependencies"], *extras]} - {"vidgen"}
+    assert wanted <= locked
+
+
+def test_the_console_script_gives_the_version() -> None:
+    script = Path(sys.executable).with_name("vidgen")
+    for line in ([script], [sys.executable, "-m", "vidgen"]):
+        done = subprocess.run([*line, "--version"], capture_output=True, text=True, check=True, timeout=60)
+        assert done.stdout == f"vidgen {PROJECT['version']}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["translate", "--help"], ["config"], ["nonsense"]])
+def test_help_and_usage_load_nothing_slow(arguments: list[str]) -> None:
+    code = (
+        "import sys; from vidgen.cli import main; main(sys.argv[1:]);"
+        "slow = {'torch', 'torchvision', 'kornia', 'numpy', 'av', 'cv2', 'PIL', 'pydantic', 'rich', 'jinja2'} & set(sys.modules);"
+        "sys.exit(f'loaded {slow}' if slow else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_wheel_holds_both_packages_with_their_data_and_nothing_else(tmp_path: Path) -> None:
+    packaged = tracked("vidgen", "flow")
+    for name in [*packaged, "pyproject.toml", "setup.py", "README.md", "LICENSE"]:
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPOSITORY / name, tmp_path / "source" / name)
+    code = f"from setuptools import build_meta; print(build_meta.build_wheel({str(tmp_path)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "source", capture_output=True, text=True, check=True, timeout=120
+    )
+    with zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        scripts = wheel.read(next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))).decode()
+    assert names == set(packaged)
+    assert "vidgen = vidgen.cli:main" in scripts
+
+
+def test_set_up_needs_only_a_posix_shell() -> None:
+    script = REPOSITORY / "tools" / "bootstrap"
+    assert script.read_text(encoding="ascii").startswith("#!/bin/sh\n")
+    subprocess.run(["sh", "-n", str(script)], check=True, timeout=10)
+
+
+def test_set_up_refuses_an_old_python_in_one_line(tmp_path: Path) -> None:
+    for name in ("requirements.lock", "pyproject.toml", "setup.py", "tools/bootstrap"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(REPOSITORY / name, tmp_path / name)
+    (tmp_path / "old").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "old").chmod(0o755)
+    done = subprocess.run(
+        ["sh", str(tmp_path / "tools" / "bootstrap")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(tmp_path / "old")},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Python 3.11 or newer is needed, found ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / ".venv").exists()

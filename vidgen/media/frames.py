@@ -239,6 +239,11 @@ class VideoSource(FrameSource):
         self.path, self.reading, self.allow_truncated = path, reading, allow_truncated
         self.name = paths.shown(path)
         info = video.probe(path)
+        if info.missing_bytes and not allow_truncated:
+            raise video.DamagedVideoError(
+                f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end",
+                hint="--allow-truncated uses the frames that are there",
+            )
         self.size, self.time_base, self.frame_rate = info.size, info.time_base, info.frame_rate
         self.num_frames, self.audio = info.num_frames, path if info.has_audio else None
         self._times: np.ndarray | None = None
@@ -328,7 +333,7 @@ def _cut_range(name: str, times: np.ndarray, time_base: Fraction, cut: paths.Cut
             return default
         if moment.unit == "frames":
             return min(int(moment.value), len(times))
-        return int(np.searchsorted(times - times[0], math.ceil(Fraction(moment.value) / time_base)))
+        return int(np.searchsorted(times - times[0], math.ceil(moment.value / time_base)))
 
     if len(times) == 0:
         raise InputError(f"{name}: holds no frames")

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -53,14 +54,14 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         InputError: missing, damaged, too large or not a picture.
     """
     with _opened(path, max_pixels) as image:
-        image.load()
+        _load(path, image)
         upright = ImageOps.exif_transpose(image)
         if upright.mode in _SIXTEEN_BIT_MODES:
             wide = np.asarray(upright).astype(np.float64)
             grey = np.rint(wide.clip(0, 65535) * (255 / 65535)).astype(np.uint8)
             return np.repeat(grey[:, :, None], 3, axis=2)
         if upright.has_transparency_data:
-            log.info("%s: transparent parts are shown on black", paths.shown(path))
+            _mention_transparency(path.parent)
             upright = upright.convert("RGBA")
             black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
             upright = Image.alpha_composite(black, upright)
@@ -83,7 +84,7 @@ def read_labels(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             )
         if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
             raise InputError(f"{name}: a label map with an EXIF rotation", hint="save it upright, without EXIF data")
-        image.load()
+        _load(path, image)
         pixels = np.array(image)
         if image.mode in ("P", "L"):
             return _undo_grey_scaling(path, image, pixels)
@@ -93,8 +94,8 @@ def read_labels(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             return pixels.astype(np.uint16)
         if image.mode == "1":
             return pixels.astype(np.uint8)
-        if image.mode == "RGBA" and (pixels[:, :, 3] != 255).any():
-            raise InputError(f"{name}: a label map with transparent pixels", hint="save it without an alpha channel")
+        if image.mode == "RGBA" and np.ptp(pixels[:, :, 3]) > 0:
+            raise InputError(f"{name}: a label map with transparent parts", hint="save it without an alpha channel")
         if image.mode in ("RGB", "RGBA"):
             return np.ascontiguousarray(pixels[:, :, :3])
         raise InputError(f"{name}: a label map of mode {image.mode}; expected grey or palette ids (8 or 16 bit) or RGB colours")
@@ -138,6 +139,19 @@ def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     # Decoders of damaged files raise whatever they stumble over: OSError, SyntaxError, ValueError, struct.error, zlib.error ...
     except Exception as error:
         raise InputError(f"{name}: damaged picture ({error})") from error
+
+
+@lru_cache(maxsize=64)
+def _mention_transparency(folder: Path) -> None:
+    log.info("%s: transparent parts of pictures are shown on black", paths.shown(folder))
+
+
+def _load(path: Path, image: Image.Image) -> None:
+    """Decode the pixels; a PNG also passes its checksums, which the decoder may not reach after the last pixel."""
+    if image.format == "PNG":
+        with Image.open(path, formats=("PNG",)) as again:
+            again.verify()
+    image.load()
 
 
 def _too_large(name: str, width: int, height: int, max_pixels: int) -> InputError:

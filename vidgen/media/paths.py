@@ -10,6 +10,7 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -144,7 +145,7 @@ def unique(paths: Iterable[Path]) -> list[Path]:
 class Moment:
     """A place in a clip: a count of frames, or of seconds, from its start."""
 
-    value: float
+    value: Fraction
     unit: Unit
 
 
@@ -171,7 +172,7 @@ def parse_moment(text: str | None, *, plain: Unit) -> Moment | None:
     unit: Unit = plain if match is None or not match[2] else ("frames" if match[2] == "f" else "seconds")
     if match is None or (unit == "frames" and not match[1].isdecimal()):
         raise InputError(f"cut at {text!r}: expected frames such as 45f or seconds such as 1.5s")
-    return Moment(float(match[1]), unit)
+    return Moment(Fraction(match[1]), unit)
 
 
 def split_cut(where: str) -> tuple[str, Cut]:

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import av
 import numpy as np
 from av.filter import Graph
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
 from vidgen.errors import InputError, OutputError, VidgenError
-from vidgen.media import paths
+from vidgen.media import integrity, paths
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ MAX_PIXELS = 64_000_000
 
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 _LOSSLESS_CODECS = frozenset({"ffv1", "png", "apng", "rawvideo", "huffyuv", "ffvhuff", "utvideo"})
+_CODECS_WITH_HIDDEN_FRAMES = frozenset({"vp8", "libvpx"})
+_MATROSKA_TICK = Fraction(1, 1000)
 _MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
 _CROP_KEY = "VIDGEN_SIZE"
 # Bicubic chroma at full resolution keeps 5 dB more of a photo than the default; bit-exact gives every processor the same result.
@@ -55,6 +61,7 @@ class VideoInfo:
         time_base: seconds per pts unit.
         frame_rate: frames per second, the mean for variable rates.
         num_frames: what the container states, which may be wrong; None when it does not.
+        missing_bytes: how much of a cut-off file is not there.
         has_audio: whether there is sound.
     """
 
@@ -62,6 +69,7 @@ class VideoInfo:
     time_base: Fraction
     frame_rate: Fraction
     num_frames: int | None
+    missing_bytes: int
     has_audio: bool
 
 
@@ -77,31 +85,53 @@ def probe(path: Path) -> VideoInfo:
         InputError: missing, damaged, too large or not a video.
     """
     with _opened(path) as (container, stream):
-        frame = next(iter(container.decode(stream)), None)
+        frame = next(_frames(path, container, stream), None)
         if frame is None:
             raise InputError(f"{paths.shown(path)}: not one frame can be read")
         height, width = _cropped_size(container, frame)
-        upright = (width, height) if frame.rotation % 180 == 90 else (height, width)
         return VideoInfo(
-            size=upright,
+            size=(width, height) if _Orientation.of(frame).transposed else (height, width),
             time_base=stream.time_base,
             frame_rate=_frame_rate(stream),
-            num_frames=stream.frames or _count_from_duration(container, stream),
+            num_frames=stream.frames or _num_frames_by_duration(container, stream),
+            missing_bytes=integrity.missing_bytes(path),
             has_audio=bool(container.streams.audio),
         )
 
 
 def read_times(path: Path) -> np.ndarray:
-    """Presentation times of all frames, int64 [N] in units of the time base, increasing, without decoding.
+    """Presentation times of all frames, int64 [N] in units of the time base, increasing.
+
+    They are read from the packets; only where those do not tell are the frames decoded.
 
     Raises:
         InputError: as for `probe`.
     """
     with _opened(path) as (container, stream):
-        packets = container.demux(stream)
-        return np.array(
-            sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard), dtype=np.int64
-        )
+        times = _packet_times(container, stream)
+    if times is None:
+        with _opened(path) as (container, stream):
+            times = [pts for _, pts in _timed_frames(path, container, stream)]
+    return np.array(times, dtype=np.int64)
+
+
+def _packet_times(container: Any, stream: Any) -> list[int] | None:
+    """Times of the packets from the first that can be decoded; None where packets are not frames one to one."""
+    times: list[int] = []
+    first = None
+    for packet in container.demux(stream):
+        if packet.dts is None and packet.pts is None:
+            continue
+        if packet.pts is None:
+            return None
+        if not packet.is_discard and packet.size:
+            times.append(packet.pts)
+        if first is None:
+            first = next((frame.pts for frame in packet.decode()), None)
+    times = sorted(time for time in times if first is None or time >= first)
+    if stream.codec_context.name in _CODECS_WITH_HIDDEN_FRAMES or any(before == after for before, after in pairwise(times)):
+        return None
+    return times
 
 
 def decode(path: Path, *, reading: Reading = "pictures", first_pts: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
@@ -114,40 +144,108 @@ def decode(path: Path, *, reading: Reading = "pictures", first_pts: int | None =
         DamagedVideoError: the file ends early or a frame is broken; all good frames before it were given.
         InputError: missing, not a video, frames of several sizes, or labels asked of a lossy codec.
     """
-    name = paths.shown(path)
     with _opened(path) as (container, stream):
         if reading == "labels":
-            _check_lossless(name, stream)
-        convert = _Conversion(name, container, reading)
-        end_of_file = _EndCheck(name, container, stream)
+            _check_lossless(paths.shown(path), stream)
+        convert = _Conversion(paths.shown(path), container, reading)
         if first_pts is not None:
             container.seek(first_pts, stream=stream, backward=True)
-        index, last_pts = 0, None
-        for frame in _frames(name, container, stream, end_of_file):
-            pts = frame.pts if frame.pts is not None else (0 if last_pts is None else last_pts + 1)
-            pts = pts if last_pts is None or pts > last_pts else last_pts + 1
-            last_pts = pts
+        for index, (frame, pts) in enumerate(_timed_frames(path, container, stream)):
             if first_pts is None or pts >= first_pts:
                 yield convert(frame, index), pts
-            index += 1
-        if first_pts is None:
-            end_of_file.check(index)
 
 
-def _frames(name: str, container: Any, stream: Any, end_of_file: _EndCheck) -> Iterator[Any]:
+def _timed_frames(path: Path, container: Any, stream: Any) -> Iterator[tuple[Any, int]]:
+    """Decoded frames with times that increase, also where the file gives none or the same twice."""
+    last: int | None = None
+    for frame in _frames(path, container, stream):
+        following = (stream.start_time or 0) if last is None else last + 1
+        last = frame.pts if frame.pts is not None and (last is None or frame.pts > last) else following
+        yield frame, last
+
+
+def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
+    """Decoded frames, until the end or the first sign of damage."""
+    name = paths.shown(path)
     num_read = 0
+    packets = _PacketCount()
+    checksums = integrity.SliceChecksums() if stream.codec_context.name == "ffv1" else None
     try:
-        for packet in container.demux():
-            end_of_file.see(packet)
-            if packet.stream.index != stream.index:
-                continue
+        for packet in container.demux(stream):
+            if packet.size and checksums is not None and not checksums.accept(bytes(packet)):
+                raise _damaged(name, num_read, stream, "a checksum does not fit")
+            packets.add(packet)
             for frame in packet.decode():
                 if frame.is_corrupt:
                     raise _damaged(name, num_read, stream, "the next frame is broken")
+                packets.see_first(frame)
                 yield frame
                 num_read += 1
     except (av.FFmpegError, OSError, ValueError, IndexError, EOFError) as error:
         raise _damaged(name, num_read, stream, f"decoder: {_reason(error)}") from error
+    num_stored = max(packets.num_seen, _num_indexed(container, stream)) - packets.num_hidden
+    if num_read < num_stored and stream.codec_context.name not in _CODECS_WITH_HIDDEN_FRAMES:
+        raise _damaged(name, num_read, stream, f"{num_stored} are stored")
+    if missing := integrity.missing_bytes(path):
+        raise _damaged(name, num_read, stream, f"{missing} bytes are missing at the end of the file")
+    stated = _stated_end(container, stream)
+    if stated is not None and packets.end + 1 / _frame_rate(stream) + _MATROSKA_TICK < stated:
+        raise _damaged(name, num_read, stream, f"they end at {float(packets.end):.2f} s, the file states {float(stated):.2f} s")
+
+
+class _PacketCount:
+    """How many packets were seen, how many of them are never shown, and when the last one ends.
+
+    Never shown are those that an edit list cuts away, empty ones, and the leading pictures of a clip that was cut between
+    keyframes, which lack the frames they build on.
+    """
+
+    def __init__(self) -> None:
+        self.num_seen = self.num_hidden = 0
+        self.end = Fraction(0)
+        self._first: int | None = None
+        self._early: list[int] = []
+
+    def add(self, packet: Any) -> None:
+        if packet.dts is None and packet.pts is None:
+            return
+        self.num_seen += 1
+        if packet.is_discard or not packet.size:
+            self.num_hidden += 1
+        elif packet.pts is not None and self._first is None:
+            self._early.append(packet.pts)
+        elif packet.pts is not None and packet.pts < self._first:
+            self.num_hidden += 1
+        if packet.pts is not None:
+            self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+
+    def see_first(self, frame: Any) -> None:
+        if self._first is None and frame.pts is not None:
+            self._first = frame.pts
+            self.num_hidden += sum(pts < frame.pts for pts in self._early)
+            self._early.clear()
+
+
+def _num_indexed(container: Any, stream: Any) -> int:
+    """How many frames the index of the file lists; Matroska lists keyframes only, and reads its index when it seeks."""
+    try:
+        container.seek(0)
+    except (av.FFmpegError, OSError, ValueError):
+        pass
+    return len(stream.index_entries)
+
+
+def _stated_end(container: Any, stream: Any) -> Fraction | None:
+    """When the pictures end according to the file, in seconds; None when it says so only for all streams together."""
+    start = (stream.start_time or 0) * stream.time_base
+    if stream.duration:
+        return start + stream.duration * stream.time_base
+    tag = re.match(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
+    if tag is not None:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
+    if container.duration and len(container.streams) == 1:
+        return Fraction(container.start_time or 0, av.time_base) + Fraction(container.duration, av.time_base)
+    return None
 
 
 def _damaged(name: str, num_read: int, stream: Any, reason: str) -> DamagedVideoError:
@@ -155,41 +253,6 @@ def _damaged(name: str, num_read: int, stream: Any, reason: str) -> DamagedVideo
     return DamagedVideoError(
         f"{name}: damaged after {num_read}{stated} frames ({reason})", hint="--allow-truncated uses the frames before the damage"
     )
-
-
-class _EndCheck:
-    """Compares where a file says it ends with where its packets end, because decoders do not report a missing tail."""
-
-    def __init__(self, name: str, container: Any, stream: Any) -> None:
-        self.name, self.container, self.stream = name, container, stream
-        self.num_packets = 0
-        self.video_end = Fraction(0)
-        self.any_end = Fraction(0)
-
-    def see(self, packet: Any) -> None:
-        if packet.pts is None:
-            return
-        end = (packet.pts + (packet.duration or 0)) * packet.time_base
-        self.any_end = max(self.any_end, end)
-        if packet.stream.index == self.stream.index:
-            self.video_end = max(self.video_end, end)
-            self.num_packets += not packet.is_discard
-
-    def check(self, num_frames: int) -> None:
-        if num_frames < self.num_packets:
-            raise _damaged(self.name, num_frames, self.stream, f"{self.num_packets} are stored")
-        tolerance = 1 / _frame_rate(self.stream) + Fraction(2, 1000)
-        start = (self.stream.start_time or 0) * self.stream.time_base
-        if self.stream.duration and self.video_end + tolerance < start + self.stream.duration * self.stream.time_base:
-            raise self._short(self.video_end - start, self.stream.duration * self.stream.time_base, num_frames)
-        if self.container.duration:
-            begin = Fraction(self.container.start_time or 0, av.time_base)
-            stated = Fraction(self.container.duration, av.time_base)
-            if self.any_end + tolerance < begin + stated:
-                raise self._short(self.any_end - begin, stated, num_frames)
-
-    def _short(self, found: Fraction, stated: Fraction, num_frames: int) -> DamagedVideoError:
-        return _damaged(self.name, num_frames, self.stream, f"truncated: {float(found):.2f} s of {float(stated):.2f} s are there")
 
 
 class _Conversion:
@@ -212,16 +275,19 @@ class _Conversion:
             )
         pixels = self._labels(frame) if self.reading == "labels" else self._picture(frame)
         height, width = _cropped_size(self.container, frame)
-        return np.ascontiguousarray(np.rot90(pixels[:height, :width], frame.rotation // 90))
+        return np.ascontiguousarray(_Orientation.of(frame).apply(pixels[:height, :width]))
 
     def _mention_oddities(self, frame: Any) -> None:
+        aspect = self.container.streams.video[0].sample_aspect_ratio
+        if aspect not in (None, 0, 1):
+            log.warning("%s: its pixels are not square (%s); they are read as if they were", self.name, aspect)
+        if _has_alpha(frame):
+            log.info("%s: transparent parts are shown on black", self.name)
         if frame.color_trc in _HIGH_DYNAMIC_RANGE:
             log.warning("%s: high dynamic range is read without tone mapping; colours will look flat", self.name)
-        if frame.rotation % 90:
-            log.warning("%s: a rotation by %s degrees is not applied", self.name, frame.rotation)
 
     def _picture(self, frame: Any) -> np.ndarray:
-        has_alpha = any(component.is_alpha for component in frame.format.components)
+        has_alpha = _has_alpha(frame)
         # Untagged files follow the convention of players: BT.709 for high definition, BT.601 below.
         untagged_high_definition = frame.colorspace == 2 and frame.height >= 720
         converted = self.reformatter.reformat(
@@ -243,6 +309,34 @@ class _Conversion:
         if not frame.format.is_rgb or len(frame.format.components) not in (3, 4):
             raise InputError(f"{self.name}: a label video holds {frame.format.name}; expected gray, gray16le or RGB without loss")
         return self.reformatter.reformat(frame, format="rgb24", interpolation=_SCALING).to_ndarray()
+
+
+@dataclass(frozen=True)
+class _Orientation:
+    """How stored pictures are turned and mirrored to stand upright: rows and columns exchanged, then axes reversed."""
+
+    transposed: bool = False
+    rows_reversed: bool = False
+    columns_reversed: bool = False
+
+    @staticmethod
+    def of(frame: Any) -> _Orientation:
+        """From the display matrix: (x, y) is shown at (a x + c y, b x + d y); other angles become the nearest right one."""
+        side_data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+        if side_data is None:
+            return _Orientation()
+        a, b, _, c, d, *_ = struct.unpack("<9i", bytes(side_data))
+        if abs(a) + abs(d) >= abs(b) + abs(c):
+            return _Orientation(False, d < 0, a < 0)
+        return _Orientation(True, b < 0, c < 0)
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        upright = pixels.swapaxes(0, 1) if self.transposed else pixels
+        return upright[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
+
+
+def _has_alpha(frame: Any) -> bool:
+    return any(component.is_alpha for component in frame.format.components)
 
 
 def _check_lossless(name: str, stream: Any) -> None:
@@ -268,12 +362,11 @@ def _frame_rate(stream: Any) -> Fraction:
     return Fraction(rate) if rate else Fraction(25)
 
 
-def _count_from_duration(container: Any, stream: Any) -> int | None:
-    if stream.duration:
-        return round(stream.duration * stream.time_base * _frame_rate(stream))
-    if container.duration:
-        return round(Fraction(container.duration, av.time_base) * _frame_rate(stream))
-    return None
+def _num_frames_by_duration(container: Any, stream: Any) -> int | None:
+    end = _stated_end(container, stream)
+    if end is None:
+        return None
+    return max(1, round((end - (stream.start_time or 0) * stream.time_base) * _frame_rate(stream)))
 
 
 @contextmanager
@@ -282,6 +375,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     with _open_container(path) as container:
         stream = _video_stream(paths.shown(path), container)
         stream.thread_type = "AUTO"
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         yield container, stream
 
 
@@ -300,11 +394,9 @@ def _open_container(path: Path) -> Iterator[Any]:
 
 def _unopenable(path: Path, error: Exception) -> InputError:
     name = paths.shown(path)
-    with open(path, "rb") as file:
-        beginning = file.read(12)
-    if beginning[4:8] == b"ftyp":
-        return InputError(f"{name}: truncated or damaged: it has no readable index ({_reason(error)})")
-    return InputError(f"{name}: not a video that can be read: mp4, mov, mkv, webm, avi or gif ({_reason(error)})")
+    if missing := integrity.missing_bytes(path):
+        return DamagedVideoError(f"{name}: truncated: {missing} bytes are missing at the end, its index among them")
+    return InputError(f"{name}: damaged, or not one of mp4, mov, mkv, webm, avi, gif ({_reason(error)})")
 
 
 def _reason(error: Exception) -> str:
@@ -417,10 +509,11 @@ class VideoWriter:
         with _encoder_errors(self.path):
             if self._container is None:
                 self._start(pixels)
+            self._end = pts * self.time_base + 1 / self.frame_rate
             for frame in self._prepared(pixels, pts):
                 self._container.mux(self._stream.encode(frame))
             if self._sound is not None:
-                self._sound.copy_until(pts * self.time_base + 1 / self.frame_rate)
+                self._sound.copy_until(self._end)
 
     def _start(self, pixels: np.ndarray) -> None:
         self._encoding = encoding = encoding_for(self.suffix, self.quality, pixels, self.writing)
@@ -473,7 +566,7 @@ class VideoWriter:
                 self._container.mux(self._stream.encode(frame))
         self._container.mux(self._stream.encode(None))
         if self._sound is not None:
-            self._sound.copy_until(None)
+            self._sound.finish(self._end)
         self._container.close()
 
     def _close_quietly(self) -> None:
@@ -495,27 +588,36 @@ class VideoWriter:
                 "%s: its %s sound does not fit into %s and is left out; .mkv takes it", paths.shown(self.audio), codec, self.suffix
             )
             return None
-        return _Sound(source, stream, self._container)
+        return _Sound(paths.shown(self.audio), source, stream, self._container)
 
 
 class _Sound:
     """Copies sound packets from one container to another, in step with the pictures."""
 
-    def __init__(self, source: Any, stream: Any, container: Any) -> None:
-        self.container = container
+    def __init__(self, name: str, source: Any, stream: Any, container: Any) -> None:
+        self.name, self.source, self.container = name, source, container
         self.copy = container.add_stream_from_template(stream)
         self.packets = (packet for packet in source.demux(stream) if packet.dts is not None)
         self.waiting: Any = None
 
-    def copy_until(self, seconds: Fraction | None) -> None:
-        """Copy the packets that start before `seconds`, or all that are left."""
+    def copy_until(self, end: Fraction | None) -> bool:
+        """Copy the packets that start before `end` seconds, or all that are left; whether any are left."""
         while (packet := self.waiting or next(self.packets, None)) is not None:
             self.waiting = packet
-            if seconds is not None and packet.dts * packet.time_base >= seconds:
-                return
+            if end is not None and packet.dts * packet.time_base >= end:
+                return True
             packet.stream = self.copy
             self.container.mux(packet)
             self.waiting = None
+        return False
+
+    def finish(self, end: Fraction) -> None:
+        """Copy the rest if the pictures end where those of the sound's own file do; otherwise the sound ends with them."""
+        pictures = next(iter(self.source.streams.video), None)
+        stated = None if pictures is None else _stated_end(self.source, pictures)
+        same_length = stated is not None and abs(stated - end) <= 2 / _frame_rate(pictures)
+        if self.copy_until(None if same_length else end):
+            log.info("%s: the sound goes on after the pictures and is cut there", self.name)
 
 
 class _Palette:

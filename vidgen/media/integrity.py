@@ -1,0 +1,102 @@
+"""Signs of damage that decoders read over: files that end too early, and label frames whose checksum does not fit."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_SLICE_FOOTER_BYTES = 8
+_MIRRORED_BITS = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+
+
+def missing_bytes(path: Path) -> int:
+    """How many bytes a cut-off video file lacks, by the lengths that its container states; 0 when it states none.
+
+    Source: ISO 14496-12 section 4.2 (boxes), RFC 8794 section 6 (EBML), the RIFF header of AVI, the trailer of GIF.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(64)
+        if head.startswith(_EBML):
+            end = _matroska_end(head)
+        elif head.startswith(b"RIFF"):
+            end = 8 + int.from_bytes(head[4:8], "little")
+        elif head.startswith(b"GIF8"):
+            end = size + (not _ends_with_gif_trailer(file))
+        else:
+            end = _boxes_end(file, size)
+    return max(0, end - size)
+
+
+def _boxes_end(file: BinaryIO, size: int) -> int:
+    """Where the last top-level box of an MP4 or MOV file ends; 0 when they are none."""
+    position = 0
+    while position < size:
+        file.seek(position)
+        header = file.read(16).ljust(16, b"\0")
+        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if length == 1:
+            length = int.from_bytes(header[8:], "big")
+        if length == 0:
+            return size
+        if length < 8 or not kind.strip().isalnum():
+            return 0
+        position += length
+    return position
+
+
+def _matroska_end(head: bytes) -> int:
+    """Where the segment of a Matroska file ends; 0 when it does not say, as live recordings do."""
+    after, header_size = _element_size(head, 4)
+    segment = after + (header_size or 0)
+    if head[segment : segment + 4] != _SEGMENT or segment + 12 > len(head):
+        return 0
+    after, size = _element_size(head, segment + 4)
+    return 0 if size is None else after + size
+
+
+def _element_size(head: bytes, start: int) -> tuple[int, int | None]:
+    """Where the content of an EBML element starts, and how long it is, or None for unknown."""
+    length = 9 - head[start].bit_length()
+    bits = (1 << 7 * length) - 1
+    value = int.from_bytes(head[start : start + length], "big") & bits
+    return start + length, None if value == bits else value
+
+
+def _ends_with_gif_trailer(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b";"
+
+
+class SliceChecksums:
+    """Verifies the checksum of every slice of an FFV1 video; files without checksums pass.
+
+    Source: RFC 9043 section 4.9: a slice ends with its length (24 bits), a status byte and the CRC-32 that makes its remainder 0.
+    """
+
+    def __init__(self) -> None:
+        self._any_right = self._any_wrong = False
+
+    def accept(self, packet: bytes) -> bool:
+        """Whether this packet and those before are sound; one right checksum shows that the file has them."""
+        if _slices_are_right(packet):
+            self._any_right = True
+        else:
+            self._any_wrong = True
+        return not (self._any_right and self._any_wrong)
+
+
+def _slices_are_right(packet: bytes) -> bool:
+    # zlib computes the CRC of mirrored bits, inverted at both ends; mirrored bytes and inverted ends give that of FFV1.
+    mirrored = packet.translate(_MIRRORED_BITS)
+    end = len(packet)
+    while end > 0:
+        footer = end - _SLICE_FOOTER_BYTES
+        start = footer - int.from_bytes(packet[max(footer, 0) : footer + 3], "big")
+        if start < 0 or zlib.crc32(mirrored[start:end], 0xFFFFFFFF) != 0xFFFFFFFF:
+            return False
+        end = start
+    return True

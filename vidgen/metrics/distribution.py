@@ -28,6 +28,7 @@ MIN_LEVEL_SIDE = 16
 MAX_LEVELS = 4
 COLOUR_BINS = 256
 NUM_COLOUR_DIRECTIONS = 64
+MAX_COLOURS_PER_FRAME = 1 << 14
 MIN_NATURAL_SCENE_BLOCKS = 72
 
 
@@ -138,8 +139,10 @@ class ColourSample:
     num_frames: int = 0
 
     def add(self, frame: Tensor) -> None:
-        """Count the colours of [3,H,W] in 0..1; every frame weighs the same."""
-        projections = random_directions(NUM_COLOUR_DIRECTIONS, 3) @ (frame.flatten(1) - 0.5)
+        """Count the colours of [3,H,W] in 0..1, of a regular grid of pixels where there are many; every frame weighs the same."""
+        stride = math.ceil(math.sqrt(frame.shape[1] * frame.shape[2] / MAX_COLOURS_PER_FRAME))
+        colours = frame[:, ::stride, ::stride].flatten(1)
+        projections = random_directions(NUM_COLOUR_DIRECTIONS, 3) @ (colours - 0.5)
         # The cube's corner is sqrt(3)/2 from its middle, so this range holds every projection.
         bins = ((projections / 3**0.5 + 0.5) * COLOUR_BINS).long().clamp(0, COLOUR_BINS - 1)
         bins += torch.arange(NUM_COLOUR_DIRECTIONS)[:, None] * COLOUR_BINS

@@ -82,7 +82,7 @@ def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
     result = first.new_ones((len(first), first.shape[1]), dtype=torch.float64)
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         if scale:
-            first, second = (F.avg_pool2d(frames, 2) for frames in (first, second))
+            first, second = (F.avg_pool2d(frames, 2, ceil_mode=True) for frames in (first, second))
         luminance, contrast = _ssim_terms(first, second)
         term = luminance * contrast if scale == len(MS_SSIM_WEIGHTS) - 1 else contrast
         result = result * term.flatten(2).mean(dim=2, dtype=torch.float64).clamp(min=0) ** weight

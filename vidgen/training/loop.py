@@ -128,7 +128,7 @@ class Trainer:
             if self._learning.get(phase.name) == learning:
                 optimizers[phase.name] = self.optimizers[phase.name]
             else:
-                optimizers[phase.name] = torch.optim.Adam(phase.parameters(), lr=stage.learning_rate, betas=phase.betas)
+                optimizers[phase.name] = torch.optim.Adam(phase.parameters(), lr=stage.learning_rate, betas=phase.betas, fused=True)
             self._learning[phase.name] = learning
         self.optimizers = optimizers
         learners = {parameter for phase in self._phases for parameter in phase.parameters()}

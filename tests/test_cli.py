@@ -84,11 +84,11 @@ def test_help_is_whole_and_gives_an_example(words: tuple[str, ...], capsys: pyte
     out, err = capsys.readouterr()
     assert out.startswith(f"Usage: {' '.join(('vidgen', *words))}")
     assert "..." not in out.replace("INPUT...", "").replace("ARGS]...", "")
-    assert "Example:\n    vidgen " in out or words == ("config",)
+    assert "Example:\n    " in out or words == ("config",)
     assert err == ""
 
 
-@pytest.mark.parametrize("words", list(verbs()), ids=" ".join)
+@pytest.mark.parametrize("words", [words for words in verbs() if words != ("completion",)], ids=" ".join)
 def test_every_example_fits_the_function_it_calls(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(cli, "_call", lambda verb, /, **options: calls.append((verb, options)) or {})
@@ -368,8 +368,30 @@ def test_the_log_goes_to_stderr_as_much_as_is_asked_for(
     assert err.splitlines() == shown
 
 
-def test_colour_is_only_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    context = cli.cli.make_context("vidgen", ["--no-color", "doctor"], obj=cli.Screen())
-    assert context.color is False
-    assert os.environ["NO_COLOR"] == "1"
+def test_errors_have_colour_on_a_terminal_unless_it_is_not_wanted() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    for flags, colour in (([], True), (["--no-color"], False)):
+        ours, theirs = os.openpty()
+        line = [sys.executable, "-m", "vidgen", *flags, "trian"]
+        assert subprocess.run(line, stderr=theirs, env=environment, timeout=60, check=False).returncode == 2
+        assert (b"\x1b[" in os.read(ours, 1000)) == colour
+        os.close(ours)
+        os.close(theirs)
+
+
+# --- shells -----------------------------------------------------------------------------------------------------------
+
+
+def test_options_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("VIDGEN_TRAIN_STEPS", "0")
+    assert cli.main(["train", "x.yaml"]) == 2
+    assert "'--steps'" in capsys.readouterr().err
+
+
+def test_a_shell_completes_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    assert "_VIDGEN_COMPLETE=bash_complete" in capsys.readouterr().out
+    script = Path(sys.executable).with_name("vidgen")
+    asked = {**os.environ, "_VIDGEN_COMPLETE": "bash_complete", "COMP_WORDS": "vidgen tr", "COMP_CWORD": "1"}
+    done = subprocess.run([script], env=asked, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["plain,train", "plain,translate"]

@@ -62,9 +62,10 @@ class Screen:
 
     def show_error(self, message: str, *, hint: str | None = None, word: str = "error") -> None:
         """Write an error to stderr, and as an object to stdout where a program reads it."""
-        click.echo(f"{click.style(f'{word}:', fg='red', bold=True)} {message}", err=True)
+        color = False if os.environ.get("NO_COLOR") else None
+        click.echo(f"{click.style(f'{word}:', fg='red', bold=True)} {message}", err=True, color=color)
         if hint:
-            click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True)
+            click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True, color=color)
         if self.json:
             click.echo(json.dumps({"error": message, "hint": hint}))
         if self.debug:
@@ -117,9 +118,8 @@ def _set(name: str, value: Any) -> Callable[[click.Context, click.Parameter, Any
 
 
 def _no_color(context: click.Context, parameter: click.Parameter, given: bool) -> None:
-    if given or os.environ.get("NO_COLOR"):
-        context.color = False
-        os.environ["NO_COLOR"] = "1"  # rich and child processes read it
+    if given:
+        os.environ["NO_COLOR"] = "1"  # `show_error`, rich and child processes read it
 
 
 def _global_options(*, hidden: bool) -> list[click.Parameter]:
@@ -347,6 +347,17 @@ def config_schema(**options: Any) -> Result:
 def doctor(**options: Any) -> Result:
     """Show what a bug report needs: versions, devices, codecs."""
     return _call("doctor.doctor", **options)
+
+
+@cli.command(example='eval "$(vidgen completion bash)"', summary=lambda result: result["script"])
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> Result:
+    """Print the script that completes commands in a shell."""
+    from click.shell_completion import get_completion_class
+
+    maker = get_completion_class(shell)
+    assert maker is not None
+    return {"shell": shell, "script": maker(cli, {}, "vidgen", "_VIDGEN_COMPLETE").source()}
 
 
 # --- running --------------------------------------------------------------------------------------------------------------

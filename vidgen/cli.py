@@ -195,7 +195,7 @@ overwrite = click.option("-y", "--overwrite", is_flag=True, help="Replace what e
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
 compute = _options(
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="By default what is fast and safe there."),
+    click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="auto takes bf16 where it is fast."),
     click.option("--threads", type=POSITIVE, help="CPU threads."),
 )
 
@@ -245,9 +245,11 @@ def train(**options: Any) -> Result:
 @click.argument("model", type=PATH)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--out", required=True, help="Video, folder for several, or - for stdout.")
-@click.option("--first-frame", type=PATH, help="Picture that the first frame is to continue.")
+@click.option("--first-frame", type=PATH, help="Picture or video to continue, or a model that makes the first frame.")
 @click.option("--labels", metavar="auto|ids|palette:NAME|FILE", help="How the input encodes classes.")
 @click.option("--instances", metavar="INPUT", help="Video or folder of object ids.")
+@click.option("--other", "others", multiple=True, metavar="INPUT", help="A further kind of picture the model reads; repeatable.")
+@click.option("--work-size", type=click.Choice(["auto", "input"]), default="auto", show_default=True, help="Of the frames made.")
 @click.option("--side-by-side", is_flag=True, help="Input and result in one picture.")
 @click.option("--start", metavar="TIME", help="First moment to translate: seconds, or frames such as 45f.")
 @click.option("--end", metavar="TIME", help="Moment to stop before.")

@@ -18,6 +18,7 @@ import torch
 
 from vidgen.errors import VidgenError
 from vidgen.media.frames import open_sink, open_source
+from vidgen.training.precision import bf16_is_fast
 
 PACKAGES = (
     "vidgen torch torchvision kornia av opencv-python-headless numpy pillow safetensors pydantic pyyaml click rich jinja2 einops"
@@ -53,7 +54,7 @@ def _processor() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads_of_torch": torch.get_num_threads(),
         "features": [name for name in _CPU_FEATURES if known.get(name)],
-        "fast_bf16": bool(known.get("avx512_bf16") or known.get("amx_bf16")),
+        "fast_bf16": bf16_is_fast(torch.device("cpu")),
     }
 
 

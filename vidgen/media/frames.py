@@ -111,6 +111,8 @@ def open_source(
         InputError: nothing readable is there.
     """
     location, cut = paths.split_cut(os.fspath(where))
+    if "://" in location and not os.path.lexists(location):
+        raise InputError(f"{paths.shown(location)}: addresses are not read", hint="save the file first, or pipe it in and give -")
     if start is not None or end is not None:
         cut = paths.Cut(
             paths.parse_moment(start, plain="seconds") or cut.start, paths.parse_moment(end, plain="seconds") or cut.end
@@ -127,36 +129,73 @@ def open_source(
 
 
 def list_sources(where: str | Path) -> list[Path]:
-    """The clips at `where`, each of which `open_source` opens: a folder of videos or of frame folders holds many, a file one.
+    """The clips at `where`, each of which `open_source` opens.
+
+    A folder of videos or of frame folders holds many, as do a glob and `@list.txt`, which names one per line; a folder of
+    pictures, a glob of pictures, a video and a picture are one. A cut such as `[10:90]` stays with every clip.
 
     Raises:
         InputError: nothing readable is there.
     """
+    if os.fspath(where).startswith("@"):
+        return [clip for line in _listed(Path(os.fspath(where)[1:])) for clip in list_sources(line)]
     location, _ = paths.split_cut(os.fspath(where))
-    if location == "-" or paths.is_pattern(location):
-        return [Path(where)]
+    suffix = os.fspath(where)[len(location) :]
+    return [Path(f"{clip}{suffix}") for clip in _clips_at(location)]
+
+
+def _clips_at(location: str) -> list[Path]:
     path = Path(location)
+    if location == "-" or _is_picture_pattern(location):
+        return [path]
     if path.is_dir():
         return [path] if _pictures_in(path) else _clips_in(path)
     if not os.path.lexists(path) and paths.is_glob(location):
-        found = paths.matching_glob(location)
-        if found and all(images.is_image(item) for item in found):
-            return [Path(where)]
-        clips = [clip for item in paths.unique(found) if item.is_dir() or video.is_video(item) for clip in list_sources(item)]
+        matches = paths.matching_glob(location)
+        if matches and all(images.is_image(match) for match in matches):
+            return [path]
+        clips = [clip for match in paths.unique(matches) if _is_clip(match) for clip in _clips_at(os.fspath(match))]
         if not clips:
             raise InputError(f"{paths.shown(location)}: matches no video and no folder of pictures")
         return clips
     paths.check_file(path)
-    return [Path(where)]
+    return [path]
+
+
+def _listed(path: Path) -> list[str]:
+    paths.check_file(path)
+    lines = os.fsdecode(path.read_bytes()).splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _is_picture_pattern(location: str) -> bool:
+    return paths.is_pattern(location) and images.is_image(Path(location)) and not os.path.lexists(location)
+
+
+def _is_clip(path: Path) -> bool:
+    return path.is_dir() or (video.is_video(path) and path.is_file())
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return [entry for entry in paths.list_folder(folder) if images.is_image(entry) and entry.is_file()]
+    """The pictures of a folder in natural order; none where it holds other things.
+
+    Raises:
+        InputError: it holds both pictures and videos, so that it is not clear what is meant.
+    """
+    entries = paths.list_folder(folder)
+    pictures = [entry for entry in entries if images.is_image(entry) and entry.is_file()]
+    num_videos = sum(video.is_video(entry) for entry in entries)
+    if pictures and num_videos:
+        raise InputError(
+            f"{paths.shown(folder)}: holds {len(pictures)} pictures and {num_videos} videos",
+            hint=f"say which, as in '{paths.shown(folder)}/*{pictures[0].suffix}'",
+        )
+    return pictures
 
 
 def _clips_in(folder: Path) -> list[Path]:
-    entries = paths.list_folder(folder)
-    clips = [entry for entry in entries if (video.is_video(entry) and entry.is_file()) or (entry.is_dir() and _pictures_in(entry))]
+    entries = [entry for entry in paths.list_folder(folder) if _is_clip(entry)]
+    clips = [entry for entry in entries if not entry.is_dir() or _pictures_in(entry)]
     if not clips:
         raise InputError(f"{paths.shown(folder)}: holds no pictures, no videos and no folders of pictures")
     return paths.unique(clips)
@@ -166,24 +205,20 @@ def _picture_files(path: Path) -> list[Path] | None:
     """The pictures that make the sequence at `path`; None where it is a video."""
     location = os.fspath(path)
     if path.is_dir():
-        found = _pictures_in(path)
-        if not found:
-            inside = len([entry for entry in paths.list_folder(path) if video.is_video(entry) or entry.is_dir()])
-            hint = f"give one of the {inside} videos or folders in it" if inside else None
+        pictures = _pictures_in(path)
+        if not pictures:
+            clips = [clip.name for clip in paths.list_folder(path) if _is_clip(clip)]
+            hint = f"give one of what it holds, such as {paths.shown(path / clips[0])}" if clips else None
             raise InputError(f"{paths.shown(path)}: the folder holds no pictures", hint=hint)
-        return found
-    if os.path.lexists(path):
-        return [path] if images.is_image(path) else None
-    if paths.is_pattern(location):
-        found = paths.matching_pattern(location)
-        if not found:
+        return pictures
+    if _is_picture_pattern(location):
+        files = paths.matching_pattern(location)
+        if not files:
             raise InputError(f"{paths.shown(path)}: no file has such a name")
-        return found
-    if paths.is_glob(location):
+        return files
+    if paths.is_glob(location) and not os.path.lexists(path):
         matches = paths.matching_glob(location)
-        if matches and all(images.is_image(item) for item in matches):
-            return matches
-        return None
+        return matches if matches and all(images.is_image(match) for match in matches) else None
     return [path] if images.is_image(path) else None
 
 
@@ -238,7 +273,7 @@ class VideoSource(FrameSource):
     def __init__(self, path: Path, reading: Reading, cut: paths.Cut, allow_truncated: bool) -> None:
         self.path, self.reading, self.allow_truncated = path, reading, allow_truncated
         self.name = paths.shown(path)
-        info = video.probe(path)
+        info = video.probe(path, reading=reading)
         if info.missing_bytes and not allow_truncated:
             raise video.DamagedVideoError(
                 f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end",
@@ -352,21 +387,25 @@ def _check_range(name: str, start: int, stop: int, num_frames: int) -> None:
 class FrameSink(ABC):
     """Takes frames one at a time, all of one size and kind, in increasing order of time."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, writing: Reading) -> None:
+        self.name, self.writing = name, writing
         self.num_frames = 0
-        self._kind: tuple[tuple[int, ...], np.dtype] | None = None
+        self._kind: str | None = None
         self._last_pts: int | None = None
 
     def write(self, pixels: np.ndarray, pts: int) -> None:
         """Add a frame: uint8 [H,W,3]; labels also uint8 or uint16 [H,W].
 
         Raises:
+            InputError: it differs from the frames before in size or kind.
             OutputError: the disk or the encoder refuses it.
         """
-        kind = (pixels.shape, pixels.dtype)
+        kind = f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
+        colored = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
+        if not colored and not (self.writing == "labels" and pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16)):
+            raise ValueError(f"{self.name}: cannot write {kind} as {self.writing}")
         if self._kind not in (None, kind):
-            raise ValueError(f"{self.name}: frame {self.num_frames} is {kind}, the frames before are {self._kind}")
+            raise InputError(f"{self.name}: frame {self.num_frames} is {kind}, the frames before are {self._kind}")
         if self._last_pts is not None and pts <= self._last_pts:
             raise ValueError(f"{self.name}: frame {self.num_frames} has pts {pts} after {self._last_pts}")
         self._kind, self._last_pts = kind, pts
@@ -378,8 +417,8 @@ class FrameSink(ABC):
 
 
 class _VideoSink(FrameSink):
-    def __init__(self, name: str, writer: video.VideoWriter) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, writing: Reading, writer: video.VideoWriter) -> None:
+        super().__init__(name, writing)
         self._writer = writer
 
     def _write(self, pixels: np.ndarray, pts: int) -> None:
@@ -389,8 +428,8 @@ class _VideoSink(FrameSink):
 class _PictureSink(FrameSink):
     """Numbered PNG files in a folder."""
 
-    def __init__(self, name: str, folder: Path, pattern: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, writing: Reading, folder: Path, pattern: str) -> None:
+        super().__init__(name, writing)
         self._folder, self._pattern = folder, pattern
 
     def _write(self, pixels: np.ndarray, pts: int) -> None:
@@ -400,8 +439,8 @@ class _PictureSink(FrameSink):
 
 
 class _SinglePictureSink(FrameSink):
-    def __init__(self, name: str, path: Path) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, writing: Reading, path: Path) -> None:
+        super().__init__(name, writing)
         self._path = path
 
     def _write(self, pixels: np.ndarray, pts: int) -> None:
@@ -466,27 +505,38 @@ def open_sink(
     with durable.replacing(target) as temporary:
         if pattern is not None:
             durable.operations.make_folder(temporary)
-            sink: FrameSink = _PictureSink(name, temporary, pattern)
+            sink: FrameSink = _PictureSink(name, writing, temporary, pattern)
             yield sink
         elif target.suffix.lower() == ".png":
-            sink = _SinglePictureSink(name, temporary)
+            sink = _SinglePictureSink(name, writing, temporary)
             yield sink
         else:
             suffix = target.suffix.lower()
             with video.VideoWriter(
                 temporary, suffix=suffix, time_base=time_base, frame_rate=frame_rate, writing=writing, quality=quality, audio=audio
             ) as writer:
-                sink = _VideoSink(name, writer)
+                sink = _VideoSink(name, writing, writer)
                 yield sink
         if sink.num_frames == 0:
             raise InputError(f"{name}: there was no frame to write")
 
 
 def _target(path: str | Path) -> tuple[Path, str | None]:
-    """What to create, and the pattern of the file names if it is a folder."""
+    """What to create, and the pattern of the file names if it is a folder.
+
+    Raises:
+        InputError: it is standard output, which is not written to.
+    """
     name = os.fspath(path)
-    if paths.is_pattern(name):
-        return Path(name).parent, Path(name).name
+    if name == "-":
+        raise InputError("-: videos are not written to standard output", hint="name a file with -o")
+    if paths.is_pattern(name) and Path(name).suffix.lower() == ".png":
+        return _named(Path(name).parent), Path(name).name
     if name.endswith(("/", os.sep)) or not Path(name).suffix:
-        return Path(name), "%05d.png"
+        return _named(Path(name)), "%05d.png"
     return Path(name), None
+
+
+def _named(folder: Path) -> Path:
+    """The folder by a path that ends with its own name, which `.` and `..` do not."""
+    return folder if folder.name not in ("", "..") else Path(os.path.abspath(folder))

@@ -15,14 +15,11 @@ from PIL import Image, ImageOps
 
 from vidgen import durable
 from vidgen.errors import InputError
-from vidgen.media import paths
+from vidgen.media import integrity, paths
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
-MAX_PIXELS = 64_000_000
-"""Largest height x width that is decoded; beyond it a small file could fill the memory."""
-
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")
 _ORIENTATION_TAG = 0x0112
@@ -45,7 +42,7 @@ def read_size(path: Path) -> tuple[int, int]:
         return (width, height) if image.getexif().get(_ORIENTATION_TAG, 1) >= 5 else (height, width)
 
 
-def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_picture(path: Path) -> np.ndarray:
     """A picture as uint8 [H,W,3], RGB, upright.
 
     Grey is replicated, 16 bits are scaled to 8 over their full range, transparency is laid over black.
@@ -53,7 +50,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         InputError: missing, damaged, too large or not a picture.
     """
-    with _opened(path, max_pixels) as image:
+    with _opened(path) as image:
         _load(path, image)
         upright = ImageOps.exif_transpose(image)
         if upright.mode in _SIXTEEN_BIT_MODES:
@@ -68,7 +65,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         return np.array(upright.convert("RGB"))
 
 
-def read_labels(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_labels(path: Path) -> np.ndarray:
     """A label map exactly as stored: ids uint8 or uint16 [H,W], or colours uint8 [H,W,3].
 
     Palette images give their indices, grey images their levels.
@@ -76,7 +73,7 @@ def read_labels(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         InputError: as for `read_picture`; also when the format is lossy or the image does not hold exact ids or colours.
     """
-    with _opened(path, max_pixels) as image:
+    with _opened(path) as image:
         name = paths.shown(path)
         if image.format not in _LABEL_FORMATS or image.info.get("compression") == "jpeg":
             raise InputError(
@@ -118,22 +115,20 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[Image.Image]:
     paths.check_file(path)
     name = paths.shown(path)
     try:
         # The list keeps out decoders that start other programs (EPS) or that nobody fuzzes.
         with Image.open(path, formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise _too_large(name, width, height, max_pixels)
+            integrity.check_size(name, *image.size)
             if image.format != "JPEG" and getattr(image, "n_frames", 1) > 1:
                 raise InputError(f"{name}: holds several pictures", hint="give a video, a .gif or a folder of pictures")
             yield image
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name}: more than {max_pixels / 1e6:.0f} million pixels") from error
+        raise InputError(f"{name}: more than {integrity.MAX_PIXELS / 1e6:.0f} million pixels") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(f"{name}: not a picture that can be read (png, jpg, webp, bmp, tiff, ppm)") from error
     # Decoders of damaged files raise whatever they stumble over: OSError, SyntaxError, ValueError, struct.error, zlib.error ...
@@ -152,12 +147,6 @@ def _load(path: Path, image: Image.Image) -> None:
         with Image.open(path, formats=("PNG",)) as again:
             again.verify()
     image.load()
-
-
-def _too_large(name: str, width: int, height: int, max_pixels: int) -> InputError:
-    return InputError(
-        f"{name}: {width}x{height} is {width * height / 1e6:.0f} million pixels; at most {max_pixels / 1e6:.0f} are read"
-    )
 
 
 def _undo_grey_scaling(path: Path, image: Image.Image, pixels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Signs of damage that decoders read over: files that end too early, and label frames whose checksum does not fit."""
+"""What decoders do not check: sizes that fill the memory, files that end too early, label frames whose checksum does not fit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,27 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from vidgen.errors import InputError
+
+MAX_PIXELS = 64_000_000
+"""Largest height x width that is decoded; beyond it a small file could fill the memory."""
+
+_FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"wide", b"free", b"skip", b"pnot")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _SLICE_FOOTER_BYTES = 8
 _MIRRORED_BITS = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+
+
+def check_size(name: str, width: int, height: int) -> None:
+    """Refuse frames too large to decode, from the size that the header states.
+
+    Raises:
+        InputError: there are more than `MAX_PIXELS`.
+    """
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name}: {width}x{height} is {width * height / 1e6:.0f} million pixels; at most {MAX_PIXELS / 1e6:.0f} are read"
+        )
 
 
 def missing_bytes(path: Path) -> int:
@@ -27,23 +45,23 @@ def missing_bytes(path: Path) -> int:
         elif head.startswith(b"GIF8"):
             end = size + (not _ends_with_gif_trailer(file))
         else:
-            end = _boxes_end(file, size)
+            end = _boxes_end(file, size) if head[4:8] in _FIRST_BOXES else 0
     return max(0, end - size)
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """Where the last top-level box of an MP4 or MOV file ends; 0 when they are none."""
+    """Where the last top-level box of an MP4 or MOV file ends."""
     position = 0
     while position < size:
         file.seek(position)
         header = file.read(16).ljust(16, b"\0")
-        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        length = int.from_bytes(header[:4], "big")
         if length == 1:
             length = int.from_bytes(header[8:], "big")
         if length == 0:
             return size
-        if length < 8 or not kind.strip().isalnum():
-            return 0
+        if length < 8:
+            return size
         position += length
     return position
 

@@ -74,11 +74,18 @@ class LabelTable:
 
     @cached_property
     def _lookup(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sorted codes and the class of each."""
+        """All codes, sorted, and the class of each."""
         codes = np.array([*self._codes, *self.ignore], dtype=np.int64)
         classes = np.array([*range(self.num_classes), *[IGNORED] * len(self.ignore)], dtype=np.int64)
         order = np.argsort(codes)
         return codes[order], classes[order]
+
+    @cached_property
+    def _class_of_id(self) -> np.ndarray:
+        """Class of every id a file can hold."""
+        classes = np.full(65536, _UNKNOWN, dtype=np.int64)
+        classes[self._lookup[0]] = self._lookup[1]
+        return classes
 
     def decode(self, pixels: np.ndarray, where: str) -> np.ndarray:
         """Class of each pixel, int64 [H,W], -1 where it is ignored.
@@ -93,13 +100,15 @@ class LabelTable:
         if (pixels.ndim == 3) != (self.values is None):
             found, wanted = ("colours", "ids") if pixels.ndim == 3 else ("ids", "colours")
             raise InputError(f"{where}: holds {found}, but the label table knows {wanted}", hint=f"give a label table of {found}")
-        stored = _packed(pixels)
+        classes = self._class_of_id[pixels] if self.values is not None else self._classes_of_colors(_packed(pixels))
+        if (classes == _UNKNOWN).any():
+            raise self._unknown(_packed(pixels), classes, where)
+        return classes
+
+    def _classes_of_colors(self, stored: np.ndarray) -> np.ndarray:
         codes, classes = self._lookup
         positions = np.searchsorted(codes, stored).clip(max=len(codes) - 1)
-        known = codes[positions] == stored
-        if not known.all():
-            raise self._unknown(stored, known, where)
-        return classes[positions]
+        return np.where(codes[positions] == stored, classes[positions], _UNKNOWN)
 
     def colorize(self, classes: np.ndarray) -> np.ndarray:
         """A picture of classes: int [H,W] to uint8 [H,W,3]; ignored pixels are black."""
@@ -173,11 +182,12 @@ class LabelTable:
     def _describe(self, code: int) -> str:
         return f"id {code}" if self.values is not None else f"colour ({code >> 16}, {code >> 8 & 255}, {code & 255})"
 
-    def _unknown(self, stored: np.ndarray, known: np.ndarray, where: str) -> InputError:
-        row, column = np.argwhere(~known)[0]
+    def _unknown(self, stored: np.ndarray, classes: np.ndarray, where: str) -> InputError:
+        unknown = classes == _UNKNOWN
+        row, column = np.argwhere(unknown)[0]
         code = int(stored[row, column])
         count = int((stored == code).sum())
-        others = len(np.unique(stored[~known])) - 1
+        others = len(np.unique(stored[unknown])) - 1
         kind = "colours" if self.values is None else "ids"
         more = f" and {others} more unknown {kind}" if others else ""
         return InputError(

@@ -34,9 +34,6 @@ Quality = Literal["draft", "good", "lossless"]
 Reading = Literal["pictures", "labels"]
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif"})
-MAX_PIXELS = 64_000_000
-"""Largest height x width of a frame that is decoded; beyond it a small file could fill the memory."""
-
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 _LOSSLESS_CODECS = frozenset({"ffv1", "png", "apng", "rawvideo", "huffyuv", "ffvhuff", "utvideo"})
 _CODECS_WITH_HIDDEN_FRAMES = frozenset({"vp8", "libvpx"})
@@ -78,13 +75,15 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def probe(path: Path) -> VideoInfo:
+def probe(path: Path, *, reading: Reading = "pictures") -> VideoInfo:
     """Facts about a video, from its header and its first frame.
 
     Raises:
-        InputError: missing, damaged, too large or not a video.
+        InputError: missing, damaged, too large or not a video, or labels asked of a lossy codec.
     """
     with _opened(path) as (container, stream):
+        if reading == "labels":
+            _check_lossless(paths.shown(path), stream)
         frame = next(_frames(path, container, stream), None)
         if frame is None:
             raise InputError(f"{paths.shown(path)}: not one frame can be read")
@@ -375,14 +374,14 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     with _open_container(path) as container:
         stream = _video_stream(paths.shown(path), container)
         stream.thread_type = "AUTO"
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        stream.codec_context.options = {"max_pixels": str(integrity.MAX_PIXELS)}
         yield container, stream
 
 
 @contextmanager
 def _open_container(path: Path) -> Iterator[Any]:
     paths.check_file(path)
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "max_pixels": str(integrity.MAX_PIXELS)}
     try:
         with av.open(os.path.abspath(path), options=options, metadata_errors="replace") as container:
             yield container
@@ -411,11 +410,9 @@ def _video_stream(name: str, container: Any) -> Any:
     context = stream.codec_context
     if context is None or not context.name:
         raise InputError(f"{name}: its codec is not known here")
-    if context.width * context.height > MAX_PIXELS:
-        raise InputError(
-            f"{name}: {context.width}x{context.height} is {context.width * context.height / 1e6:.0f} million pixels;"
-            f" at most {MAX_PIXELS / 1e6:.0f} are read"
-        )
+    if not context.width:
+        raise InputError(f"{name}: its size is not stated, or above {integrity.MAX_PIXELS / 1e6:.0f} million pixels")
+    integrity.check_size(name, context.width, context.height)
     return stream
 
 

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_CACHE = Path("~/.cache/vidgen/flow")
 CACHE_BYTES = 2 << 30
+MIN_EVAL_HEIGHT = 16
 MAX_ASPECT_DIFFERENCE = 0.02
 MAX_FRAME_RATE_DIFFERENCE = 0.01
 LOG_EVERY_FRAMES = 50
@@ -139,6 +140,8 @@ def evaluate(
         ConfigError: an option is wrong.
         flow.errors.FlowError: the engine cannot be used.
     """
+    if eval_height is not None and eval_height < MIN_EVAL_HEIGHT:
+        raise ConfigError(f"--eval-height {eval_height}: expected at least {MIN_EVAL_HEIGHT}")
     gates = [Gate.parse(text) for text in fail_if]
     inputs = {"source": source, "target": target, "reference set": reference_set}
     given = {name for name, where in inputs.items() if where is not None}
@@ -222,6 +225,8 @@ def _choose_metrics(text: str, given: set[str]) -> set[str]:
     if text in ("default", "all"):
         return possible if text == "all" else possible - SLOW_METRICS
     chosen = {base_of(name.strip()) for name in text.split(",") if name.strip()}
+    if not chosen:
+        raise ConfigError(f"--metrics {text!r}: names no metric", hint="vidgen eval --list-metrics")
     for name in sorted(chosen):
         if name not in METRICS:
             raise ConfigError(f"--metrics: no metric is called {name!r}", hint="vidgen eval --list-metrics")

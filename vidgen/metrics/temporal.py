@@ -77,7 +77,9 @@ def warping_error(first: Tensor, second: Tensor, motion: Motion) -> Tensor:
 
 
 def block_flicker(first: Tensor, second: Tensor, motion: Motion) -> Tensor:
-    """Mean square over 16x16 blocks of the mean luma change along the flow, [N]; blocks less than half followed do not count."""
+    """Mean square over 16x16 blocks of the mean luma change along the flow, [N]; NaN where no block is at least half followed."""
+    if min(first.shape[-2:]) < FLICKER_BLOCK:
+        return first.new_full((len(first),), math.nan, dtype=torch.float64)
     change = (luma(warp(second, motion.flow)) - luma(first)) * motion.mask
     followed = F.avg_pool2d(motion.mask.double(), FLICKER_BLOCK)
     block_means = F.avg_pool2d(change.double(), FLICKER_BLOCK) / followed

@@ -1,0 +1,200 @@
+"""What every translator must do, run over all of them at tiny width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vidgen.training.loop import LoopSettings, Trainer
+from vidgen.training.precision import Runtime
+from vidgen.translators import available, vid2vid
+from vidgen.translators.base import Teachers, Translator
+from vidgen.types import Batch, Condition, Stage
+
+HEIGHT, WIDTH, CLASSES = 32, 48, 5
+
+_TINY_JUDGES = vid2vid.Discriminators(base_channels=4, num_layers=2, num_scales=2, num_temporal_scales=2)
+_NO_WEIGHTS_FILE = vid2vid.LossWeights(perceptual_weight=0, l1_weight=1)
+
+
+def _vid2vid(**changes: Any) -> vid2vid.Config:
+    shape = changes.pop("generator", {})
+    growth = changes.pop("growth", (vid2vid.Growth(epochs=1, decay_epochs=1, clip_frames=4, window_frames=2, max_window_frames=2),))
+    return vid2vid.Config(
+        num_labels=CLASSES,
+        generator=vid2vid.Generator(base_channels=8, num_downsamplings=2, num_blocks=2, num_local_blocks=1, **shape),
+        discriminators=_TINY_JUDGES,
+        losses=_NO_WEIGHTS_FILE,
+        growth=growth,
+        **changes,
+    )
+
+
+_COARSE_TO_FINE = (
+    vid2vid.Growth(epochs=1, decay_epochs=0, clip_frames=2, window_frames=2, max_window_frames=2),
+    vid2vid.Growth(
+        epochs=2, decay_epochs=1, clip_frames=2, window_frames=1, max_window_frames=2, grow_every_epochs=1, finest_only_epochs=1
+    ),
+)
+CONFIGS: dict[str, Any] = {
+    "vid2vid": _vid2vid(),
+    "vid2vid from zeros": _vid2vid(first_frame="zeros"),
+    "vid2vid foreground": _vid2vid(generator={"foreground_labels": (2, 3)}, use_instances=True),
+    "vid2vid two scales": _vid2vid(generator={"num_scales": 2}, growth=_COARSE_TO_FINE),
+    "vid2vid per frame": _vid2vid(num_input_frames=1, generator={"flow": "none"}),
+    "vid2vid no flow": _vid2vid(generator={"flow": "none"}),
+    "vid2vid modern": _vid2vid(
+        generator={"upsampling": "resize", "norm": "instance"},
+        past=vid2vid.PastCorruption(noise=0.1, dropout=0.3),
+        two_time_scales=True,
+    ),
+}
+
+
+def test_every_translator_is_covered_here() -> None:
+    assert set(available()) == {config.kind for config in CONFIGS.values()}
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request: pytest.FixtureRequest) -> Any:
+    return CONFIGS[request.param]
+
+
+def _build(config: Any) -> Translator:
+    torch.manual_seed(0)
+    return available()[config.kind].build(config)
+
+
+def _stages(config: Any) -> tuple[Stage, ...]:
+    return available()[config.kind].stages(config, 1)
+
+
+def _condition(num_frames: int, config: Any, seed: int = 0) -> Condition:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (1, num_frames, HEIGHT, WIDTH)
+    instances = torch.randint(0, 3, shape, generator=generator) if config.use_instances else None
+    return Condition(labels=torch.randint(0, CLASSES, shape, generator=generator), instances=instances)
+
+
+def _batch(num_frames: int, translator: Translator, config: Any) -> Batch:
+    generator = torch.Generator().manual_seed(7)
+    total = num_frames + translator.num_primer_frames
+    target = torch.rand(1, total, 3, HEIGHT, WIDTH, generator=generator) * 2 - 1
+    flow = torch.randn(1, total, 2, HEIGHT, WIDTH, generator=generator)
+    confidence = (torch.rand(1, total, 1, HEIGHT, WIDTH, generator=generator) > 0.3).float()
+    return Batch(_condition(total, config), target, flow, confidence, translator.num_primer_frames)
+
+
+def _no_flow(current: Tensor, previous: Tensor) -> Tensor:
+    return torch.zeros(len(current), 2, *current.shape[-2:])
+
+
+TEACHERS = Teachers(flow=_no_flow)
+
+
+@torch.no_grad()
+def test_windows_with_a_carry_give_the_same_video_as_one_piece(config: Any) -> None:
+    translator = _build(config).eval()
+    condition = _condition(5, config)
+    whole, _ = translator.translate(condition)
+    first, carry = translator.translate(condition.time_slice(0, 2))
+    second, carry = translator.translate(condition.time_slice(2, 3), carry)
+    third, _ = translator.translate(condition.time_slice(3, 5), carry)
+    pieces = torch.cat([first.frames, second.frames, third.frames], dim=1)
+    torch.testing.assert_close(pieces, whole.frames, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_frames_are_finite_pictures_of_the_condition_size(config: Any) -> None:
+    output, _ = _build(config).eval().translate(_condition(3, config))
+    assert output.frames.shape == (1, 3, 3, HEIGHT, WIDTH)
+    assert output.frames.abs().max() <= 1
+    if output.mask is not None:
+        assert output.flow is not None
+        assert 0 <= output.mask.min() <= output.mask.max() <= 1
+
+
+@torch.no_grad()
+def test_known_first_frames_change_what_follows_only_where_there_is_a_past(config: Any) -> None:
+    translator = _build(config).eval()
+    condition = _condition(3, config)
+    known = [torch.full((1, 1, 3, HEIGHT, WIDTH), value) for value in (-0.5, 0.5)]
+    results = []
+    for frames in known:
+        carry = translator.prime(condition.time_slice(0, 1), frames)
+        results.append(translator.translate(condition.time_slice(1, 3), carry)[0].frames)
+    differs = not torch.equal(results[0], results[1])
+    assert differs == (translator.num_past_frames > 0)
+
+
+def test_each_phase_gives_gradients_to_its_modules_and_to_nothing_else(config: Any) -> None:
+    translator = _build(config)
+    batch = _batch(4, translator, config)
+    stage = _stages(config)[-1]
+    translator.begin(stage)
+    carry = None
+    if batch.primer_frames:
+        carry = translator.prime(batch.condition.time_slice(0, 2), batch.target[:, :2])
+    for phase in translator.phases(stage):
+        output, _ = translator.translate(batch.window_condition, carry)
+        learners = set(phase.parameters())
+        for parameter in translator.parameters():
+            parameter.grad = None
+        others = [parameter for parameter in translator.parameters() if parameter not in learners]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        if translator.applies(phase, batch):
+            losses = translator.losses(phase, batch, output, TEACHERS)
+            assert losses
+            assert all(torch.isfinite(loss) and loss.ndim == 0 for loss in losses.values())
+            torch.stack(list(losses.values())).sum().backward()
+            reached = [parameter for parameter in learners if parameter.grad is not None]
+            assert len(reached) > 0.9 * len(learners)
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
+def test_every_parameter_learns_in_some_stage(config: Any) -> None:
+    translator = _build(config)
+    learning = {
+        parameter for stage in _stages(config) for phase in translator.phases(stage) for parameter in phase.parameters()
+    }
+    assert learning == set(translator.parameters())
+
+
+class _StopAfter:
+    def __init__(self, steps: int) -> None:
+        self.records: list[Any] = []
+        self._steps = steps
+
+    def step_done(self, record: Any, trainer: Trainer) -> bool:
+        self.records.append(record)
+        return len(self.records) >= self._steps
+
+
+def test_training_runs_through_all_stages_and_changes_weights(config: Any) -> None:
+    translator = _build(config)
+    before = {name: value.clone() for name, value in translator.state_dict().items()}
+    settings = LoopSettings(
+        seed=0, clips_per_step=1, clips_at_once=1, average_decay=0.9, gradient_clip=None, max_bad_steps=0, max_steps=None
+    )
+    stages = _stages(config)
+    trainer = Trainer(translator, stages, settings, TEACHERS, Runtime.choose("cpu", "fp32"))
+    watcher = _StopAfter(100)
+
+    def batches(step: int) -> list[tuple[range, Batch]]:
+        return [(range(1), _resized(_batch(4, translator, config), stages[min(step, len(stages) - 1)].size_divisor))]
+
+    trainer.run(batches, watcher)
+    assert len(watcher.records) == sum(stage.num_steps for stage in stages)
+    after = translator.state_dict()
+    changed = [name for name, value in before.items() if not torch.equal(value, after[name]) and value.is_floating_point()]
+    assert any(name.startswith("generator") for name in changed)
+    assert any(name.startswith("discriminator") for name in changed)
+
+
+def _resized(batch: Batch, divisor: int) -> Batch:
+    return batch if divisor == 1 else batch.map(lambda tensor: tensor[..., ::divisor, ::divisor].contiguous())

@@ -1,0 +1,135 @@
+"""The whole of vidgen in a few minutes: a street is made up, a model learns it, translates a street it has not seen, and is measured."""
+
+from __future__ import annotations
+
+import logging
+import time
+from fractions import Fraction
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from vidgen import durable
+from vidgen.commands.evaluate import Scores, evaluate
+from vidgen.commands.train import train
+from vidgen.commands.translate import Model
+from vidgen.data.conditions import STREET
+from vidgen.data.street import Street, StreetFrame, write_clip
+from vidgen.errors import OutputError
+from vidgen.media.frames import open_sink, open_source
+from vidgen.media.images import write_png
+
+log = logging.getLogger(__name__)
+
+HEIGHT, WIDTH, FPS = 128, 256, 12
+TRAINING_SEEDS, TRAINING_FRAMES = range(1, 7), 32
+UNSEEN_FRAMES = 48
+
+_MEASURES = (
+    ("warp_error@1", "{:.5f}", "difference between a frame and the next one moved back along the true motion; low is steady"),
+    ("flicker_global", "{:.2f}", "how much the brightness pumps, in grey levels"),
+    ("psnr", "{:.1f} dB", "closeness to the true frames"),
+    ("ssim", "{:.3f}", "likeness of structure to the true frames; 1 is equal"),
+)
+
+
+def demo(out: Path = Path("demo"), *, minutes: float = 3.0, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
+    """Make everything in the folder `out`; its `index.html` shows it.
+
+    Args:
+        minutes: upper limit of the training time.
+        seed: of the unseen street and of training.
+
+    Returns:
+        the page, scores, and seconds taken.
+
+    Raises:
+        OutputError: `out` holds something already.
+    """
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise OutputError(f"{out}: is not empty", hint="add --overwrite, or choose another folder with -o")
+    started = time.monotonic()
+    data, unseen = out / "data", out / "unseen"
+    for number in track(TRAINING_SEEDS, "making streets to learn from", console=Console(stderr=True), transient=True):
+        write_clip(data, Street(number, HEIGHT, WIDTH, FPS), TRAINING_FRAMES)
+    frames = list(Street(1000 + seed, HEIGHT, WIDTH, FPS).frames(UNSEEN_FRAMES))
+    _write_unseen(unseen, frames)
+    config = out / "config.yaml"
+    durable.write_text(config, files("vidgen.commands").joinpath("demo.yaml").read_text("utf-8"))
+    log.info("training for up to %g minutes", minutes)
+    sets = [f"data.root={data}", f"train.seed={seed}"]
+    trained = train(config, out / "run", sets=sets, overwrite=overwrite, time_limit_seconds=60 * minutes)
+    log.info("translating a street it has not seen")
+    model = Model.load(out / "run")
+    inputs = model.open(unseen / "labels", instances=str(unseen / "instances"))
+    translation = model.translate(inputs)
+    translation.save(out / "result.mp4", overwrite=True)
+    result = [frame.pixels for frame in open_source(out / "result.mp4")]
+    _write_pictures(out, frames, result)
+    log.info("measuring")
+    scores = evaluate(str(out / "result.mp4"), source=str(unseen / "images"), target=str(unseen / "images"), strides=(1,))
+    truth = evaluate(str(unseen / "images"), source=str(unseen / "images"), strides=(1,))
+    durable.write_json(out / "scores.json", {"result": scores.to_dict(), "truth": truth.to_dict()})
+    seconds = time.monotonic() - started
+    _write_page(out, model, scores, truth, trained)
+    return {
+        "page": str(out / "index.html"),
+        "training_minutes": trained["minutes"],
+        "seconds": round(seconds, 1),
+        "scores": {name: _value(scores, name) for name, _, _ in _MEASURES},
+        "truth": {name: _value(truth, name) for name, _, _ in _MEASURES[:2]},
+    }
+
+
+def _write_unseen(folder: Path, frames: list[StreetFrame]) -> None:
+    for index, frame in enumerate(frames):
+        for role in ("images", "labels", "instances"):
+            pixels = {"images": frame.image, "labels": frame.labels, "instances": frame.instances}[role]
+            write_png(folder / role / f"{index:05d}.png", pixels)
+
+
+def _write_pictures(out: Path, frames: list[StreetFrame], result: list[np.ndarray]) -> None:
+    """The label video, the truth and a picture of both with the result."""
+    shown = {"labels.mp4": [STREET.colorize(frame.labels) for frame in frames], "truth.mp4": [frame.image for frame in frames]}
+    for name, pictures in shown.items():
+        with open_sink(out / name, time_base=Fraction(1, FPS), frame_rate=Fraction(FPS), overwrite=True) as sink:
+            for index, pixels in enumerate(pictures):
+                sink.write(pixels, index)
+    columns = []
+    for index in (len(frames) // 4, len(frames) // 2, len(frames) - 1):
+        columns.append(np.concatenate([STREET.colorize(frames[index].labels), result[index], frames[index].image]))
+    write_png(out / "preview.png", np.concatenate(columns, axis=1))
+
+
+def _value(scores: Scores, name: str) -> float | None:
+    score = scores.scores.get(name)
+    return None if score is None else score.value
+
+
+def _write_page(out: Path, model: Model, scores: Scores, truth: Scores, trained: dict[str, Any]) -> None:
+    def text(values: Scores, name: str, form: str) -> str:
+        value = _value(values, name)
+        return "" if value is None else form.format(value)
+
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("vidgen.commands", "pages"), autoescape=True)
+    page = environment.get_template("demo.html.j2").render(
+        training_frames=len(TRAINING_SEEDS) * TRAINING_FRAMES,
+        training_clips=len(TRAINING_SEEDS),
+        minutes=f"{trained['minutes']:.1f}",
+        runtime=model.runtime.describe(),
+        videos=(("label map: what the model sees", "labels.mp4"), ("result", "result.mp4"), ("truth", "truth.mp4")),
+        scores=[
+            {"name": name, "result": text(scores, name, form), "truth": text(truth, name, form), "meaning": meaning}
+            for name, form, meaning in _MEASURES
+        ],
+        commands=(
+            f"vidgen translate {out / 'run'} {out / 'unseen' / 'labels'} --instances {out / 'unseen' / 'instances'} -o again.mp4\n"
+            f"vidgen train -o {out / 'run'} --resume --set train.max_steps=1000"
+        ),
+    )
+    durable.write_text(out / "index.html", page)

@@ -20,7 +20,7 @@ Unit = Literal["frames", "seconds"]
 
 _CUT = re.compile(r"^(?P<path>.+)\[(?P<start>[^\[\]:]*):(?P<end>[^\[\]:]*)\]$", re.DOTALL)
 _NUMBER_PATTERN = re.compile(r"%(?:0?(?P<width>\d+))?d")
-_DIGITS = re.compile(r"(\d+)")
+_DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 
 def shown(path: str | Path) -> str:
@@ -31,7 +31,7 @@ def shown(path: str | Path) -> str:
 def natural_key(path: str | Path) -> tuple[tuple[int, str], ...]:
     """Sorts frame2 before frame10; equal numbers with more zeros come later."""
     parts = _DIGITS.split(os.fsdecode(path))
-    return tuple((int(part), part) if part.isdecimal() and part.isascii() else (-1, part) for part in parts)
+    return tuple((int(part), part) if part.isascii() and part.isdecimal() else (-1, part) for part in parts)
 
 
 def missing(path: Path) -> InputError:

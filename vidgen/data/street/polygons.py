@@ -127,9 +127,9 @@ class Builder:
         """
         points = np.asarray(points, dtype=np.float64)
         right = _unit(points[1] - points[0])
-        front = _unit(np.cross(points[-1] - points[0], right))
+        front = _unit(cross(points[-1] - points[0], right))
         origin = points[0] if pivot is None else np.asarray(pivot, dtype=np.float64)
-        frame = np.stack([right, np.cross(right, front), origin], axis=1)
+        frame = np.stack([right, cross(right, front), origin], axis=1)
         light = self._sun.on(front) if light is None else np.asarray(light)
         tint = np.clip(np.asarray(color) * light, 0, 255)
         texture = (1 / repeat[0], 1 / repeat[1], *offset)
@@ -140,6 +140,13 @@ class Builder:
         """What was added."""
         counts = np.array([len(corners) for corners in self._corners], dtype=np.int64)
         return Mesh(np.array(self._surfaces, dtype=SURFACE), np.concatenate(self._corners), counts)
+
+
+def cross(a: Array, b: Array) -> Array:
+    """Cross product over the last axis; numpy's own takes ten times as long for a few vectors."""
+    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
+    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
 
 
 def _unit(vector: Array) -> Array:

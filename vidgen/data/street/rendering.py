@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from vidgen.data.street import textures, things
-from vidgen.data.street.polygons import MARKING_LAYER, Mesh
+from vidgen.data.street.polygons import MARKING_LAYER, Mesh, cross
 from vidgen.data.street.textures import Array
 from vidgen.data.street.world import Scene
 
@@ -24,21 +24,17 @@ _SMALLEST = 0.15
 _SUBPIXEL_BITS = 4
 _SAME_DEPTH = 0.01
 """Relative difference of depth within which a point is found again."""
+_ROUNDING = 1e-6
+"""Pixels; what stands still at the border must not be taken to have left the frame."""
 
 
 def _inverse(matrices: Array) -> tuple[Array, Array]:
     """Inverses [n,3,3] by cofactors and determinants [n]; planes seen edge-on get a meaningless but finite inverse."""
     a, b, c = matrices[:, 0], matrices[:, 1], matrices[:, 2]
-    adjugate = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], axis=2)
+    adjugate = np.stack([cross(b, c), cross(c, a), cross(a, b)], axis=2)
     determinants = np.einsum("ni,ni->n", a, adjugate[:, :, 0])
     safe = np.where(np.abs(determinants) < 1e-12, 1.0, determinants)
     return adjugate / safe[:, None, None], determinants
-
-
-def _cross(a: Array, b: Array) -> Array:
-    ax, ay, az = a.T
-    bx, by, bz = b.T
-    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=1)
 
 
 def _clip_near(corners: Array) -> Array:
@@ -234,7 +230,8 @@ def flow(now: Raster, before: Raster) -> tuple[Array, Array]:
     x_before /= stretch
     y_before /= stretch
 
-    outside = (x_before < 0) | (x_before > width - 1) | (y_before < 0) | (y_before > height - 1) | (stretch <= 0)
+    left, top, right, bottom = -_ROUNDING, -_ROUNDING, width - 1 + _ROUNDING, height - 1 + _ROUNDING
+    outside = (x_before < left) | (x_before > right) | (y_before < top) | (y_before > bottom) | (stretch <= 0)
     row = np.clip(np.rint(y_before), 0, height - 1).astype(np.intp)
     column = np.clip(np.rint(x_before), 0, width - 1).astype(np.intp)
     found = before.pixels[row, column]

@@ -60,7 +60,8 @@ def add_shadow(builder: Builder, outline: Array, softness: float, darkness: floa
     for layer, (grow, part) in enumerate(((1.0, 0.2), (0.5, 0.45), (0.0, 0.75), (-0.5, 1.0))):
         ring = center + rays * np.maximum(1 + grow * softness / lengths, 0.05)
         light = np.full(3, 255 * (1 - darkness * part))
-        builder.add(np.insert(ring, 1, y, axis=1), light, ROAD, layer=layer, light=FULL_LIGHT)
+        points = np.stack([ring[:, 0], np.full(len(ring), y), ring[:, 1]], axis=1)
+        builder.add(points, light, ROAD, layer=layer, light=FULL_LIGHT)
 
 
 def _cast(outline: Array, height: float, sun: Sun) -> Array:

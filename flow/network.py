@@ -3,7 +3,8 @@
 Source: the pyramid with warping is PWC-Net (Sun et al., CVPR 2018), one decoder for all levels IRR (Hur and Roth, CVPR 2019),
 feature normalisation UFlow (Jonschkowski et al., ECCV 2020), convex up-sampling RAFT (Teed and Deng, ECCV 2020). We differ in
 starting each level from the soft-argmax of the costs, which lets the network learn from few steps: the decoder then only has
-to correct. Large motion is reached by a level at 1/32, whose 9x9 window spans +-128 pixels and is the whole image of a small one.
+to correct. Large motion is reached by running on images of half the size first, where that leaves enough to see: the same weights
+again, so nothing has to be learned from the few cells that a level at 1/32 has in small training images.
 """
 
 from __future__ import annotations
@@ -17,35 +18,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flow.engines import fill_network, load_weights, pad_images
-from flow.warp import warp
+from flow.warp import resize_flow, warp
 
 RADIUS = 4
 _NUM_OFFSETS = (2 * RADIUS + 1) ** 2
 _FINEST_STRIDE = 4
-_PAD_MULTIPLE = 32
+_PAD_MULTIPLE = 16
+_MIN_SIDE = 64
+_HALF_SIZE_FROM = 320
 
 
 class FlowNetwork(nn.Module):
-    """Flow from the grid of a first image into a second; 0.9 million parameters.
+    """Flow from the grid of a first image into a second; 0.4 million parameters.
 
     Args:
-        feature_channels: widths of the pyramid at 1/2, 1/4, 1/8, 1/16 and 1/32.
+        feature_channels: widths of the pyramid at 1/2, 1/4, 1/8 and 1/16.
         context_channels: features of the first image that the decoder sees.
         decoder_channels: width of the decoder.
     """
 
     def __init__(
         self,
-        feature_channels: tuple[int, ...] = (24, 40, 64, 80, 96),
+        feature_channels: tuple[int, ...] = (24, 40, 64, 96),
         context_channels: int = 32,
-        decoder_channels: int = 96,
+        decoder_channels: int = 64,
     ) -> None:
         super().__init__()
-        widths = (3, *feature_channels)
-        self.encoder = nn.ModuleList(_downsample(before, after) for before, after in pairwise(widths))
+        self.encoder = nn.ModuleList(_downsample(before, after) for before, after in pairwise((3, *feature_channels)))
         self.context = nn.ModuleList(nn.Conv2d(channels, context_channels, 1) for channels in feature_channels[1:])
-        # The coarsest level begins undecided: its random features would otherwise throw the flow about by whole cells of 32.
-        self.log_sharpness = nn.Parameter(torch.tensor([*[1.6] * (len(feature_channels) - 2), 0.0]))
+        self.matching = nn.ModuleList(SoftArgmax() for _ in feature_channels[1:])
         self.decoder = Decoder(_NUM_OFFSETS + context_channels + 4, decoder_channels)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -63,31 +64,62 @@ class FlowNetwork(nn.Module):
     def pyramid(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Flow of every level, coarse to fine, each in pixels of its own resolution, the last at full resolution.
 
-        Levels are those of the images padded to multiples of 32: 1/32, 1/16, 1/8, 1/4 and 1.
+        Levels are 1/16, 1/8, 1/4 and 1 of the padded images; before them, where the shorter side is 320 or more, those of the
+        half-size images, and so on. Padding is to multiples of 16, or of 32 with one halving, 64 with two.
         """
-        features = self._features(pad_images(torch.cat([first, second]), _PAD_MULTIPLE, 2 * _PAD_MULTIPLE))
-        flow = torch.zeros_like(features[-1][: len(first), :2], dtype=torch.float32)
+        num_halvings = (min(first.shape[-2:]) // _HALF_SIZE_FROM).bit_length()
+        padded = (pad_images(images, _PAD_MULTIPLE << num_halvings, _MIN_SIDE) for images in (first, second))
+        return self._pyramid(num_halvings, *padded)
+
+    def _pyramid(self, num_halvings: int, first: Tensor, second: Tensor) -> list[Tensor]:
         flows: list[Tensor] = []
+        if num_halvings:
+            smaller = (F.interpolate(images, scale_factor=0.5, mode="area") for images in (first, second))
+            flows = self._pyramid(num_halvings - 1, *smaller)
+        features = self._features(torch.cat([first, second]))
+        size = (features[-1].shape[-2], features[-1].shape[-1])
+        flow = resize_flow(flows[-1], size) if flows else torch.zeros_like(first[:, :2, : size[0], : size[1]]).float()
         for level in reversed(range(len(features))):
             here, there = features[level].chunk(2)
-            if flows:
-                flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
+            flow = resize_flow(flow, (here.shape[-2], here.shape[-1]))
             costs = local_costs(_normalised(here), warp(_normalised(there), flow))
-            start = soft_argmax(costs, self.log_sharpness[level].exp())
-            flow = flow + start
+            start = self.matching[level](costs)
             context = F.leaky_relu(self.context[level](here), 0.1)
             correction, hidden = self.decoder(torch.cat([costs, context, start, flow / 8], dim=1))
-            flow = flow + correction.float()
+            flow = flow + start + correction.float()
             flows.append(flow)
         return [*flows, self.decoder.upsample(flow, hidden)]
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        """Features at 1/4, 1/8, 1/16 and 1/32."""
+        """Features at 1/4, 1/8 and 1/16."""
         levels = []
         for block in self.encoder:
             images = block(images)
             levels.append(images)
         return levels[1:]
+
+
+class SoftArgmax(nn.Module):
+    """Mean offset of a 9x9 neighbourhood under softmax(sharpness * cost - nearness * |offset|^2), both factors learned.
+
+    They begin where a network with random weights beats the assumption of no motion on real pairs; with no preference for near
+    offsets it begins an order of magnitude worse, and training spends its time on that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_sharpness = nn.Parameter(torch.tensor(3.0))
+        self.log_nearness = nn.Parameter(torch.tensor(0.5))
+        steps = torch.arange(-RADIUS, RADIUS + 1.0)
+        dy, dx = torch.meshgrid(steps, steps, indexing="ij")
+        self.register_buffer("offsets", torch.stack([dx.flatten(), dy.flatten()]), persistent=False)
+
+    def forward(self, costs: Tensor) -> Tensor:
+        """Offset (dx, dy) in cells, [N,2,H,W], of costs [N,81,H,W]."""
+        offsets: Tensor = self.offsets  # type: ignore[assignment]
+        distance = offsets.square().sum(dim=0)[:, None, None]
+        probability = (self.log_sharpness.exp() * costs - self.log_nearness.exp() * distance).softmax(dim=1)
+        return torch.einsum("nohw,co->nchw", probability, offsets)
 
 
 class Decoder(nn.Module):
@@ -125,14 +157,6 @@ class Decoder(nn.Module):
 def local_costs(first: Tensor, second: Tensor) -> Tensor:
     """Similarity of each position of `first` to the 9x9 positions around it in `second` (0 outside); [N,81,H,W], rows first."""
     return _LocalCosts.apply(first, second)
-
-
-def soft_argmax(costs: Tensor, sharpness: Tensor) -> Tensor:
-    """Mean offset (dx, dy) under softmax(sharpness * costs); [N,2,H,W] in cells."""
-    probability = (sharpness * costs).softmax(dim=1)
-    steps = torch.arange(-RADIUS, RADIUS + 1, device=costs.device, dtype=costs.dtype)
-    dy, dx = torch.meshgrid(steps, steps, indexing="ij")
-    return torch.einsum("nohw,co->nchw", probability, torch.stack([dx.flatten(), dy.flatten()]))
 
 
 def load_network(path: Path | str, *, sha256: str | None = None) -> FlowNetwork:
@@ -175,9 +199,14 @@ def _windows(height: int, width: int) -> list[Any]:
 
 
 def _normalised(features: Tensor) -> Tensor:
-    """Zero mean and unit length over the channels of each position, so that the product of two is their correlation."""
+    """Zero mean and unit variance of each channel over the image, then unit length of each position.
+
+    Without the first, what all positions have in common dominates, and every cost is nearly 1.
+    """
     features = features.float()
-    return F.normalize(features - features.mean(dim=1, keepdim=True), dim=1, eps=1e-3)
+    centred = features - features.mean(dim=(2, 3), keepdim=True)
+    scaled = centred / (centred.square().mean(dim=(2, 3), keepdim=True) + 1e-6).sqrt()
+    return F.normalize(scaled, dim=1, eps=1e-2)
 
 
 def _downsample(in_channels: int, out_channels: int) -> nn.Sequential:

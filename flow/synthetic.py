@@ -55,6 +55,7 @@ class Scenes:
         photograph_share: how many layers wear one of `textures`, 0..1 (none without textures).
         flat_share: how many scenes consist of flat coloured areas only, as label maps and line art do, 0..1.
         motion_scale: typical length of a motion in pixels at height 160; the tail reaches 0.45 of the shorter side.
+        photometric_scale: strength of the changes of exposure, the blur and the noise; 0 leaves the layers as they are.
     """
 
     height: int = 160
@@ -64,6 +65,7 @@ class Scenes:
     photograph_share: float = 0.7
     flat_share: float = 0.15
     motion_scale: float = 3.0
+    photometric_scale: float = 1.0
 
     def batch(self, step: int, batch_size: int) -> Pairs:
         """The `batch_size` pairs of training step `step`."""
@@ -75,7 +77,7 @@ class Scenes:
         random = np.random.default_rng([self.seed, step, index])
         layers = self._layers(random)
         first, second, flow, visible = _compose(layers, self.height, self.width)
-        first, second = _photograph(first, second, random)
+        first, second = _photograph(first, second, random, self.photometric_scale)
         return _to_tensor(first * 2 - 1), _to_tensor(second * 2 - 1), _to_tensor(flow), torch.from_numpy(visible)[None]
 
     def _layers(self, random: np.random.Generator) -> list[_Layer]:
@@ -265,12 +267,15 @@ def _compose(layers: list[_Layer], height: int, width: int) -> tuple[np.ndarray,
     return first, second, flow, visible
 
 
-def _photograph(first: np.ndarray, second: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _photograph(first: np.ndarray, second: np.ndarray, random: np.random.Generator, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """What cameras and codecs do: tone and colour for both, a little more for the second, blur and noise."""
-    gamma, gain, offset = np.exp(random.normal(0, 0.3)), np.exp(random.normal(0, 0.15, 3)), random.normal(0, 0.05)
-    change, drift = (np.exp(random.normal(0, 0.05, 3)), random.normal(0, 0.03)) if random.random() < 0.5 else (1.0, 0.0)
-    blur = random.uniform(0.4, 1.2) if random.random() < 0.15 else 0.0
-    noise = random.uniform(0, 0.03) if random.random() < 0.6 else 0.0
+    gamma, gain = np.exp(scale * random.normal(0, 0.3)), np.exp(scale * random.normal(0, 0.15, 3))
+    offset = scale * random.normal(0, 0.05)
+    change, drift = np.ones(3), 0.0
+    if random.random() < 0.5:
+        change, drift = np.exp(scale * random.normal(0, 0.05, 3)), scale * random.normal(0, 0.03)
+    blur = scale * random.uniform(0.4, 1.2) if random.random() < 0.15 else 0.0
+    noise = scale * random.uniform(0, 0.03) if random.random() < 0.6 else 0.0
 
     def expose(image: np.ndarray, gain: np.ndarray, offset: float) -> np.ndarray:
         image = np.clip(image, 0, 1) ** np.float32(gamma) * gain.astype(np.float32) + np.float32(offset)

@@ -31,7 +31,7 @@ from flow.synthetic import Scenes, Texture
 CHECKPOINT = "last.safetensors"
 WEIGHTS = "weights.safetensors"
 LOG = "log.jsonl"
-_SIZE_MULTIPLE = 32
+_SIZE_MULTIPLE = 16
 _FINAL_LEARNING_RATE_SHARE = 0.01
 _MAX_GRADIENT_NORM = 1.0
 _NUM_HELD_OUT = 16
@@ -50,7 +50,7 @@ class TrainConfig:
     Attributes:
         num_steps: steps of the whole run; the learning rate falls to 1 % over them, along a cosine.
         batch_size: pairs per step.
-        height, width: of the training images or crops, multiples of 32.
+        height, width: of the training images or crops, multiples of 16.
         learning_rate: the highest, reached after `warmup_steps`.
         weight_decay: AdamW's.
         motion_scale: see `Scenes`; synthetic training only.

@@ -24,14 +24,16 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
             precision around: in bfloat16 they would be off by half a pixel at x = 200.
 
     Returns:
-        [N,C,H,W] in the dtype of `image`.
+        [N,C,H,W] in the dtype of `image`; NaN where the flow is NaN or infinite.
     """
     precision = torch.float64 if image.dtype == torch.float64 else torch.float32
     height, width = flow.shape[-2:]
     x, y = _targets(flow.to(precision))
     grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
-    warped = F.grid_sample(image.to(precision), grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return warped.to(image.dtype)
+    # grid_sample hides NaN in its forward pass and reads outside its memory in the backward one, so NaN goes around it.
+    safe = grid.nan_to_num().clamp(-2, 2)
+    warped = F.grid_sample(image.to(precision), safe, mode="bilinear", padding_mode="border", align_corners=True)
+    return (warped + ((x - x) + (y - y)).detach()[:, None]).to(image.dtype)
 
 
 def in_frame(flow: Tensor) -> Tensor:

@@ -68,6 +68,17 @@ def test_warp_keeps_its_precision_under_bfloat16_autocast():
     assert warp(image.bfloat16(), torch.zeros(1, 2, 4, 300)).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_flow_that_is_not_finite_shows_in_the_result_and_its_backward_pass_survives(value):
+    flow = uniform(0, 0).requires_grad_()
+    broken = flow.clone()
+    broken[0, 0, 3, 4] = value
+    warped = warp(ramp(24, 31).requires_grad_(), broken)
+    warped.sum().backward()
+    assert warped[0, :, 3, 4].isnan().all()
+    assert warped.isfinite().sum() == warped.numel() - 3
+
+
 def test_gradients_of_warp_resize_and_compose_are_right():
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 2, 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)

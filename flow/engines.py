@@ -27,6 +27,7 @@ from flow.files import SUFFIXES, read_flow
 Engine = Callable[[Tensor, Tensor], Tensor]
 """(first, second), both float [N,3,H,W] in -1..1 -> float32 [N,2,H,W], pixels, from the grid of `first` into `second`."""
 
+SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "network.safetensors"
 _OPENCV_MIN_SIZE = 16
 
 
@@ -90,6 +91,8 @@ def create_engine(name: str, *, path: Path | str | None = None, sha256: str | No
         raise FlowError(f"flow engine {name!r} is not known; there are {', '.join(ENGINES)}")
     if name in ("raft-small", "raft-large"):
         return Raft(name, path, sha256)
+    if name == "learned":
+        return Learned(path, sha256)
     if name == "folder":
         return Folder(path)
     if path is not None:
@@ -105,6 +108,7 @@ ENGINES = {
     "farneback": "polynomial expansion (OpenCV)",
     "raft-small": "RAFT small (torchvision), weights by path",
     "raft-large": "RAFT large (torchvision), weights by path",
+    "learned": "the network of flow.network, weights shipped or by path",
     "folder": "precomputed files, in the order of their names",
 }
 """Name -> what it is."""
@@ -186,6 +190,26 @@ class Raft:
         height, width = first.shape[-2:]
         inputs = (pad_images(images.float(), self._MULTIPLE, self._MIN_SIZE) for images in (first, second))
         return self._network.to(first.device)(*inputs)[-1][..., :height, :width].contiguous()
+
+
+class Learned:
+    """The compact network of `flow.network`, with the weights shipped or with those of a training of one's own."""
+
+    def __init__(self, path: Path | str | None, sha256: str | None = None) -> None:
+        from flow.network import load_network
+
+        if path is None and not SHIPPED_WEIGHTS.is_file():
+            raise FlowError(
+                "flow engine learned: no weights are shipped with this version",
+                hint="train some with 'vidgen flow train' and give their path, or use the engine dis",
+            )
+        self._network = load_network(path or SHIPPED_WEIGHTS, sha256=sha256)
+
+    @torch.no_grad()
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        """See `Engine`."""
+        check_images(first, second)
+        return self._network.to(first.device)(first.float(), second.float())
 
 
 class Folder:

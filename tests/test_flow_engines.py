@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from flow.engines import ENGINES, Dis, create_engine, estimate, estimate_video
 from flow.errors import FlowError
 from flow.files import read_flow, write_flow
+from flow.network import FlowNetwork
 from flow.warp import forward_backward_occlusion, warp
 
 OPENCV = ["dis", "dis-fast", "farneback"]
@@ -160,7 +161,7 @@ def test_an_unknown_engine_is_answered_with_the_known_ones():
         create_engine("flownet")
     with pytest.raises(FlowError, match="reads no file"):
         create_engine("dis", path="weights.pth")
-    assert {"dis", "dis-fast", "farneback", "raft-small", "raft-large", "folder"} <= set(ENGINES)
+    assert {"dis", "dis-fast", "farneback", "raft-small", "raft-large", "learned", "folder"} <= set(ENGINES)
 
 
 def raft_small() -> torch.nn.Module:
@@ -220,6 +221,25 @@ def test_weights_of_another_network_are_refused(tmp_path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(FlowError, match="belong to another network"):
         create_engine("raft-small", path=tmp_path / "other.safetensors")
+
+
+def test_the_learned_engine_is_the_network_with_the_weights_of_a_file(tmp_path):
+    torch.manual_seed(0)
+    network = FlowNetwork()
+    save_file(network.state_dict(), tmp_path / "network.safetensors")
+    first, second = pan(3, 2, 50, 70)
+    with torch.no_grad():
+        expected = network(first, second)
+    engine = create_engine("learned", path=tmp_path / "network.safetensors")
+    assert torch.equal(engine(first, second), expected)
+    with pytest.raises(FlowError, match="SHA-256"):
+        create_engine("learned", path=tmp_path / "network.safetensors", sha256="0" * 64)
+
+
+def test_without_shipped_weights_the_learned_engine_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr("flow.engines.SHIPPED_WEIGHTS", tmp_path / "absent.safetensors")
+    with pytest.raises(FlowError, match="no weights are shipped"):
+        create_engine("learned")
 
 
 def flow_folder(folder: Path, count: int) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flow.engines import Dis, Farneback
-from flow.warp import forward_backward_occlusion
+from flow.warp import forward_backward_occlusion, motion_boundaries
 from vidgen.errors import InputError
 from vidgen.metrics import temporal
 from vidgen.metrics.score import METRICS, Score, base_of
@@ -175,7 +175,7 @@ def test_with_true_flow_the_covered_pixels_are_exactly_those_left_out():
     assert covered.sum() == 579
     assert temporal.warping_error(first, second, Motion(forward, ~occluded)).item() < 1e-12
     motion = temporal.reference_motion(first, second, lambda a, b: forward if torch.equal(a, first * 2 - 1) else backward)
-    assert not (motion.mask & covered).any()
+    assert torch.equal(motion.mask, ~(covered | motion_boundaries(forward)))
     assert temporal.warping_error(first, second, motion).item() < 1e-12
 
 
@@ -311,6 +311,45 @@ def test_a_video_played_twice_scores_as_once_and_the_seam_is_listed_as_a_cut(pan
     assert value(twice, "warp_error@3") == pytest.approx(value(once, "warp_error@3"), rel=1e-6)
     assert twice["warp_error@1"].count == 2 * once["warp_error@1"].count == 8
     assert twice["warp_error@1"].skipped == 3
+
+
+def test_motion_is_compared_only_where_there_is_texture(pan: Video, noise: Video):
+    half_flat = [frame.clone() for frame in pan[:3]]
+    for frame in half_flat:
+        frame[..., WIDTH // 2 :] = 0.5
+    grainy = [frame + 2 * LEVEL * grain for frame, grain in zip(half_flat, noise, strict=False)]
+    assert temporal.textured(grainy[0])[..., WIDTH // 2 + 8 :].float().mean() < 0.01
+    assert temporal.textured(pan[0]).float().mean() > 0.9
+    scores = measure(grainy, half_flat, (1,))
+    assert value(scores, "motion_fidelity") < 0.1
+    assert 0.3 < value(scores, "textured") < 0.55
+
+
+def test_motion_sums_follow_their_definitions_for_known_flows(pan: Video):
+    step = still_motion(flow=(3.0, 4.0))
+    meter = TemporalMeter((1,), lambda first, second: 7 * step.flow, motion_of=lambda first, second: step)
+    scores = temporal.summarise(temporal.columns_of(meter.add(Frames(frame, frame)) for frame in pan[:3]), (1,))
+    assert value(scores, "motion_fidelity") == pytest.approx(6)
+    assert value(scores, "motion_ratio") == pytest.approx(7)
+    assert value(scores, "tof") == pytest.approx(10)  # 30 pixels, capped
+    assert any("moves 7.00x" in reason for reason in temporal.judge(scores))
+
+
+@pytest.mark.parametrize(
+    ("error", "coverage", "cuts"),
+    [
+        ([1e-4, 1e-4, 2e-3, 1e-4], [0.9, 0.9, 0.9, 0.9], [3]),
+        ([1e-4, 1e-4, 1e-4, 1e-4], [0.9, 0.9, 0.1, 0.9], [3]),
+        ([1e-4, math.nan, 1e-4, 1e-4], [0.9, 0.0, 0.9, 0.9], [2]),
+        ([1e-6, 1e-6, 9e-4, 1e-6], [0.9, 0.9, 0.9, 0.9], []),
+        ([5e-3, 5e-3, 9e-3, 5e-3], [0.9, 0.9, 0.3, 0.9], []),
+        ([1e-4, 1e-4, 1e-4, 1e-4], [0.15, 0.1, 0.15, 0.1], []),
+        ([math.nan, math.nan, math.nan, math.nan], [0.0, 0.0, 0.0, 0.0], []),
+    ],
+)
+def test_a_cut_is_a_jump_of_the_error_or_a_loss_of_coverage_that_the_rest_does_not_share(error, coverage, cuts):
+    found = {"reference_error": np.array([math.nan, *error]), "coverage@1": np.array([math.nan, *coverage])}
+    assert temporal.find_cuts(found) == cuts
 
 
 def test_no_score_depends_on_the_number_of_threads(pan: Video, noise: Video):

@@ -104,17 +104,17 @@ def _gaussian_window(values: Tensor) -> Tensor:
     offsets = torch.arange(SSIM_WINDOW, dtype=values.dtype, device=values.device) - SSIM_WINDOW // 2
     kernel = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
     kernel = kernel / kernel.sum()
-    batch, channels, height, width = values.shape
-    rows = F.conv2d(values.reshape(-1, 1, height, width), kernel.view(1, 1, 1, -1))
-    smooth = F.conv2d(rows, kernel.view(1, 1, -1, 1))
-    return smooth.view(batch, channels, *smooth.shape[-2:])
+    channels = values.shape[1]
+    rows = F.conv2d(values, kernel.expand(channels, 1, 1, -1), groups=channels)
+    return F.conv2d(rows, kernel[:, None].expand(channels, 1, -1, 1), groups=channels)
 
 
 def local_variance(frames: Tensor, window: int = 7) -> Tensor:
     """Variance inside the window around each pixel (clipped at the border), mean over channels; [N,1,H,W]."""
 
     def smooth(values: Tensor) -> Tensor:
-        return F.avg_pool2d(values, window, stride=1, padding=window // 2, count_include_pad=False)
+        rows = F.avg_pool2d(values, (1, window), stride=1, padding=(0, window // 2), count_include_pad=False)
+        return F.avg_pool2d(rows, (window, 1), stride=1, padding=(window // 2, 0), count_include_pad=False)
 
     # Shifting by the frame's mean first keeps the difference of squares exact for flat frames.
     centred = frames - frames.mean(dim=(-2, -1), keepdim=True)

@@ -65,6 +65,10 @@ def _flow(estimate: FlowEstimator, first: Tensor, second: Tensor) -> Tensor:
     return estimate(first * 2 - 1, second * 2 - 1)
 
 
+def _length(flow: Tensor) -> Tensor:
+    return torch.hypot(flow[:, :1], flow[:, 1:])
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of [N,C,H,W] over channels and the pixels of `mask` [N,1,H,W], float64 [N]; NaN where the mask is empty."""
     total = (values * mask).flatten(1).sum(dim=1, dtype=torch.float64)
@@ -177,14 +181,14 @@ class TemporalMeter:
             row |= self._compare_motion(before.output, now.output, first, motion)
             if self.farneback is not None:
                 wrong = _flow(self.farneback, before.output, now.output) - _flow(self.farneback, first, second)
-                row["tof_farneback"] = frame_mean(wrong.norm(dim=1)).item()
+                row["tof_farneback"] = frame_mean(_length(wrong)).item()
         return row
 
     def _compare_motion(self, first: Tensor, second: Tensor, reference: Tensor, motion: Motion) -> dict[str, float]:
         """Sums over textured followed pixels, so that clips are not means of means."""
         where = textured(reference) & motion.mask
         moved = _flow(self.estimate, first, second)
-        wrong = (moved - motion.flow).norm(dim=1, keepdim=True)
+        wrong = _length(moved - motion.flow)
 
         def total(values: Tensor) -> float:
             return values[where].sum(dtype=torch.float64).item()
@@ -192,8 +196,8 @@ class TemporalMeter:
         return {
             "textured": frame_mean(where.double()).item(),
             "motion_pixels": float(where.sum()),
-            "motion_reference": total(motion.flow.norm(dim=1, keepdim=True)),
-            "motion_output": total(moved.norm(dim=1, keepdim=True)),
+            "motion_reference": total(_length(motion.flow)),
+            "motion_output": total(_length(moved)),
             "motion_wrong": total(wrong),
             "motion_capped": total(wrong.clamp(max=TOF_CAP_PIXELS)),
         }

@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-CODEC_TAGS = {"601": Colorspace.ITU601, "709": Colorspace.ITU709}
+MATRIX_TAGS = {"601": Colorspace.ITU601, "709": Colorspace.ITU709}
 RANGE_TAGS = {"limited": ColorRange.MPEG, "full": ColorRange.JPEG}
 
 
@@ -50,35 +50,26 @@ def write_clip(
     container_options: Mapping[str, str] | None = None,
     time_base: Fraction = Fraction(1, 25),
     pts: Sequence[int] | None = None,
-    matrix: str | None = "709",
-    color_range: str | None = "limited",
-    rotation: tuple[int, bool, bool] | None = None,
+    matrix: str = "709",
+    color_range: str = "limited",
+    tagged: bool = True,
+    orientation: tuple[int, bool, bool] | None = None,
     with_sound: bool = False,
 ) -> Path:
-    """A video of `frames` (uint8 [H,W,3], or [H,W] for gray formats), encoded with PyAV directly."""
-    height, width = frames[0].shape[:2]
+    """A video of `frames` (uint8 [H,W,3], or labels [H,W] for gray formats), encoded with PyAV directly."""
     with av.open(str(path), "w", options=dict(container_options or {})) as container:
         stream: Any = container.add_stream(codec, rate=25, options=dict(codec_options or {}))
-        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixel_format
         stream.codec_context.time_base = time_base
-        if matrix is not None:
-            stream.codec_context.colorspace = CODEC_TAGS[matrix]
-        if color_range is not None:
+        if tagged and pixel_format.startswith("yuv"):
+            stream.codec_context.colorspace = MATRIX_TAGS[matrix]
             stream.codec_context.color_range = RANGE_TAGS[color_range]
-        if rotation is not None:
-            stream.set_display_rotation(rotation[0], hflip=rotation[1], vflip=rotation[2])
+        if orientation is not None:
+            stream.set_display_rotation(orientation[0], hflip=orientation[1], vflip=orientation[2])
         sound: Any = container.add_stream("aac", rate=16000, layout="mono") if with_sound else None
         for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(pixels), "rgb24" if pixels.ndim == 3 else _GREY[pixels.dtype.name]
-            )
-            if pixel_format != frame.format.name:
-                frame = frame.reformat(
-                    format=pixel_format,
-                    dst_colorspace=CODEC_TAGS[matrix or "601"],
-                    src_color_range=ColorRange.JPEG,
-                    dst_color_range=RANGE_TAGS[color_range or "limited"],
-                )
+            frame = video_frame(pixels, pixel_format, matrix, color_range)
             frame.pts, frame.time_base = (index if pts is None else pts[index]), time_base
             container.mux(stream.encode(frame))
             if sound is not None:
@@ -89,7 +80,43 @@ def write_clip(
     return path
 
 
-_GREY = {"uint8": "gray", "uint16": "gray16le"}
+def video_frame(pixels: np.ndarray, pixel_format: str, matrix: str = "709", color_range: str = "limited") -> av.VideoFrame:
+    """A frame in the format of an encoder; YUV is computed here by the formulas of the standards, not by FFmpeg."""
+    if pixels.ndim == 2:
+        return av.VideoFrame.from_ndarray(pixels, {"uint8": "gray", "uint16": "gray16le"}[pixels.dtype.name])
+    if not pixel_format.startswith("yuv"):
+        frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+        return frame if pixel_format == "rgb24" else frame.reformat(format=pixel_format)
+    height, width = pixels.shape[:2]
+    frame = av.VideoFrame(width, height, pixel_format)
+    bits = 10 if "10" in pixel_format else 8
+    for plane, values in zip(frame.planes, _yuv(pixels, matrix, color_range, bits, subsampled="420" in pixel_format), strict=True):
+        rows = np.zeros((values.shape[0], plane.line_size), np.uint8)
+        content = values.astype(np.uint8 if bits == 8 else "<u2").view(np.uint8)
+        rows[:, : content.shape[1]] = content
+        plane.update(rows.tobytes())
+    return frame
+
+
+def _yuv(pixels: np.ndarray, matrix: str, color_range: str, bits: int, subsampled: bool) -> list[np.ndarray]:
+    """Source: ITU-R BT.601 and BT.709. Chroma samples of 4:2:0 are means of four pixels."""
+    red_weight, blue_weight = {"601": (0.299, 0.114), "709": (0.2126, 0.0722)}[matrix]
+    red, green, blue = np.moveaxis(pixels.astype(float) / 255, 2, 0)
+    luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
+    chroma = [(blue - luma) / (2 - 2 * blue_weight), (red - luma) / (2 - 2 * red_weight)]
+    if subsampled:
+        chroma = [_halved(plane) for plane in chroma]
+    scale = 2 ** (bits - 8)
+    luma_range, luma_offset, chroma_range = (219, 16, 224) if color_range == "limited" else (255, 0, 255)
+    if color_range == "full" and bits > 8:
+        luma_range = chroma_range = (2**bits - 1) / scale
+    planes = [luma * luma_range + luma_offset, *(plane * chroma_range + 128 for plane in chroma)]
+    return [np.rint(plane * scale).clip(0, 2**bits - 1) for plane in planes]
+
+
+def _halved(plane: np.ndarray) -> np.ndarray:
+    padded = np.pad(plane, [(0, length % 2) for length in plane.shape], mode="edge")
+    return (padded[0::2, 0::2] + padded[0::2, 1::2] + padded[1::2, 0::2] + padded[1::2, 1::2]) / 4
 
 
 def _sound_frame(index: int) -> av.AudioFrame:

@@ -38,7 +38,16 @@ _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
 _LOSSLESS_CODECS = frozenset({"ffv1", "png", "apng", "rawvideo", "huffyuv", "ffvhuff", "utvideo"})
 _CODECS_WITH_HIDDEN_FRAMES = frozenset({"vp8", "libvpx"})
 _MATROSKA_TICK = Fraction(1, 1000)
-_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
+_MP4_OPTIONS = {"movflags": "+faststart+use_metadata_tags"}
+# Sound often starts a little before time 0; the muxer would move the pictures back with it.
+_MATROSKA_OPTIONS = {"avoid_negative_ts": "disabled"}
+_MUXERS: dict[str, tuple[str, dict[str, str]]] = {
+    ".mp4": ("mp4", _MP4_OPTIONS),
+    ".mov": ("mov", _MP4_OPTIONS),
+    ".mkv": ("matroska", _MATROSKA_OPTIONS),
+    ".webm": ("webm", _MATROSKA_OPTIONS),
+    ".gif": ("gif", {}),
+}
 _CROP_KEY = "VIDGEN_SIZE"
 # Bicubic chroma at full resolution keeps 5 dB more of a photo than the default; bit-exact gives every processor the same result.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
@@ -92,7 +101,7 @@ def probe(path: Path, *, reading: Reading = "pictures") -> VideoInfo:
             size=(width, height) if _Orientation.of(frame).transposed else (height, width),
             time_base=stream.time_base,
             frame_rate=_frame_rate(stream),
-            num_frames=stream.frames or _num_frames_by_duration(container, stream),
+            num_frames=_num_frames(container, stream),
             missing_bytes=integrity.missing_bytes(path),
             has_audio=bool(container.streams.audio),
         )
@@ -361,11 +370,13 @@ def _frame_rate(stream: Any) -> Fraction:
     return Fraction(rate) if rate else Fraction(25)
 
 
-def _num_frames_by_duration(container: Any, stream: Any) -> int | None:
+def _num_frames(container: Any, stream: Any) -> int | None:
+    """What the file says, by its count or by its duration, whichever is less: edit lists hide frames that are counted."""
     end = _stated_end(container, stream)
     if end is None:
-        return None
-    return max(1, round((end - (stream.start_time or 0) * stream.time_base) * _frame_rate(stream)))
+        return stream.frames or None
+    by_duration = max(1, round((end - (stream.start_time or 0) * stream.time_base) * _frame_rate(stream)))
+    return min(by_duration, stream.frames or by_duration)
 
 
 @contextmanager
@@ -426,7 +437,11 @@ class Encoding:
     even: bool = False
 
 
-_X264 = {"draft": {"crf": "28", "preset": "veryfast"}, "good": {"crf": "18", "preset": "medium"}}
+# The scaler puts chroma samples in the middle of their four pixels; H.264 assumes the left edge unless it is told (chromaloc).
+_X264 = {
+    "draft": {"crf": "28", "preset": "veryfast", "x264-params": "chromaloc=1"},
+    "good": {"crf": "18", "preset": "medium", "x264-params": "chromaloc=1"},
+}
 _VP9 = {"draft": {"crf": "40", "cpu-used": "6"}, "good": {"crf": "24", "cpu-used": "3"}}
 _FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
 
@@ -516,8 +531,8 @@ class VideoWriter:
         self._encoding = encoding = encoding_for(self.suffix, self.quality, pixels, self.writing)
         height, width = pixels.shape[:2]
         self._margin = (height % 2, width % 2) if encoding.even else (0, 0)
-        options = {"movflags": "+faststart+use_metadata_tags"} if self.suffix in (".mp4", ".mov") else {}
-        self._container = av.open(os.path.abspath(self.path), "w", format=_MUXERS[self.suffix], options=options)
+        muxer, options = _MUXERS[self.suffix]
+        self._container = av.open(os.path.abspath(self.path), "w", format=muxer, options=dict(options))
         self._closing.callback(self._close_quietly)
         if any(self._margin):
             self._container.metadata[_CROP_KEY] = f"{width}x{height}"

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flow.engines import estimate as estimate_flow
+from flow.errors import FlowError
+from flow.files import read_flow, write_flow
+from flow.synthetic import Scenes
+from vidgen.commands import flow as command
+from vidgen.errors import InputError, OutputError
+from vidgen.media.frames import open_sink, open_source
+from vidgen.media.images import write_png
+
+
+def pan_frames(count: int = 4, height: int = 48, width: int = 64) -> list[np.ndarray]:
+    """A still seen by a camera that moves right by 2 pixels a frame."""
+    still = (Scenes(height, width + 2 * count, flat_share=0).pair(0, 0)[0] + 1) * 127.5
+    pixels = still.round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return [np.ascontiguousarray(pixels[:, 2 * t : 2 * t + width]) for t in range(count)]
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for index, pixels in enumerate(pan_frames()):
+        write_png(folder / f"{index}.png", pixels)
+    return folder
+
+
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def test_the_flow_of_a_video_is_a_folder_of_numbers_one_for_each_pair(clip, tmp_path):
+    result = command.estimate(clip, output=tmp_path / "flow")
+    assert result == {"output": str(tmp_path / "flow"), "kind": "flow", "engine": "dis", "num_fields": 3, "max_flow": None}
+    files = sorted(path.name for path in (tmp_path / "flow").iterdir())
+    assert files == ["00000.flo", "00001.flo", "00002.flo"]
+    frames = [to_tensor(pixels) for pixels in pan_frames()]
+    assert torch.equal(read_flow(tmp_path / "flow/00001.flo")[0], estimate_flow(frames[2], frames[1])[0])
+
+
+def test_flow_into_the_next_frame_is_the_other_way_round(clip, tmp_path):
+    command.estimate(clip, output=tmp_path / "flow", into="next")
+    frames = [to_tensor(pixels) for pixels in pan_frames()]
+    assert torch.equal(read_flow(tmp_path / "flow/00001.flo")[0], estimate_flow(frames[1], frames[2])[0])
+
+
+def test_what_was_written_serves_as_an_engine(clip, tmp_path):
+    command.estimate(clip, output=tmp_path / "flow")
+    command.estimate(clip, output=tmp_path / "again", engine="folder", weights=tmp_path / "flow")
+    for name in ("00000.flo", "00002.flo"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "flow" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("flow.flo", 0), ("flow.pfm", 0), ("flow.png", 1 / 128)])
+def test_the_flow_of_two_pictures_is_a_file(clip, tmp_path, name, tolerance):
+    result = command.estimate(clip / "0.png", clip / "1.png", output=tmp_path / name, kind="flow")
+    expected = estimate_flow(*(to_tensor(pixels) for pixels in pan_frames()[:2]))[0]
+    assert result["num_fields"] == 1
+    assert (read_flow(tmp_path / name)[0] - expected).abs().max() <= tolerance
+
+
+def test_a_png_of_two_pictures_is_in_colours_unless_numbers_are_asked_for(clip, tmp_path):
+    result = command.estimate(clip / "0.png", clip / "1.png", output=tmp_path / "flow.png", max_flow=4)
+    assert (result["kind"], result["max_flow"]) == ("picture", 4)
+    pixels = open_source(tmp_path / "flow.png").read(0, 1)[0].pixels
+    assert pixels.shape == (48, 64, 3)
+    left = pixels[8:-8, 8:-8].mean(axis=(0, 1))  # the picture moves left: blue or cyan
+    assert left[2] > left[0] + 30
+
+
+def test_a_video_of_colours_keeps_the_times_of_its_frames(clip, tmp_path):
+    with open_sink(tmp_path / "in.mp4", time_base=Fraction(1, 100), frame_rate=Fraction(10)) as sink:
+        for pixels, pts in zip(pan_frames(), (0, 10, 25, 30), strict=True):
+            sink.write(pixels, pts)
+    result = command.estimate(tmp_path / "in.mp4", output=tmp_path / "flow.mp4", engine="dis-fast")
+    assert result["num_fields"] == 3
+    assert result["max_flow"] >= 1
+    source = open_source(tmp_path / "flow.mp4")
+    times = [float(frame.pts * source.time_base) for frame in source]
+    assert [round(later - times[0], 3) for later in times] == [0, 0.15, 0.2]
+
+
+def test_outputs_that_do_not_fit_or_exist_are_refused_before_any_work(clip, tmp_path):
+    for output, second, words in [
+        ("flow.flo", None, "the flow of a video is written to a folder"),
+        ("flow", clip / "1.png", "the flow of two pictures is written to a .flo"),
+        ("flow.mp4", clip / "1.png", "the flow of two pictures"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            command.estimate(clip / "0.png" if second else clip, second, output=tmp_path / output)
+    with pytest.raises(InputError, match="the flow of a video"):
+        command.estimate(clip, output=tmp_path / "flow.mp4", kind="flow")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match=r"holds other things, such as thesis\.txt"):
+        command.estimate(clip, output=tmp_path / "mine", overwrite=True)
+    command.estimate(clip, output=tmp_path / "flow", engine="dis-fast")
+    with pytest.raises(OutputError, match="exists already"):
+        command.estimate(clip, output=tmp_path / "flow")
+    assert command.estimate(clip, output=tmp_path / "flow", engine="dis-fast", overwrite=True)["num_fields"] == 3
+
+
+def test_inputs_that_make_no_pair_are_refused(clip, tmp_path):
+    with pytest.raises(InputError, match="holds one frame; flow needs two"):
+        command.estimate(clip / "0.png", output=tmp_path / "flow")
+    assert not (tmp_path / "flow").exists()
+    with pytest.raises(InputError, match="holds 4 frames; with two inputs each must be one picture"):
+        command.estimate(clip / "0.png", clip, output=tmp_path / "flow.flo")
+    with pytest.raises(FlowError, match="is not known"):
+        command.estimate(clip, output=tmp_path / "flow", engine="magic")
+
+
+def test_engines_are_measured_on_middlebury(data_root):
+    result = command.evaluate(data_root / "middlebury", engine="dis-fast")
+    assert sorted(result["pairs"]) == ["Grove2", "RubberWhale", "Urban2", "Venus"]
+    assert result["mean"]["endpoint_error"] == pytest.approx(0.598, rel=0.05)
+    assert result["pairs"]["RubberWhale"]["known_share"] < 1
+
+
+def test_a_perfect_engine_has_no_error(clip, tmp_path):
+    pair = tmp_path / "set/pair"
+    pair.mkdir(parents=True)
+    for index in (0, 1):
+        (pair / f"{index}.png").write_bytes((clip / f"{index}.png").read_bytes())
+    write_flow(pair / "truth.flo", torch.randn(2, 48, 64, generator=torch.Generator().manual_seed(0)))
+    command_folder = tmp_path / "answers"
+    write_flow(command_folder / "0.flo", read_flow(pair / "truth.flo")[0])
+    scores = command.evaluate(tmp_path / "set", engine="folder", weights=command_folder)["pairs"]["pair"]
+    assert (scores["endpoint_error"], scores["outlier_share"], scores["known_share"]) == (0, 0, 1)
+    assert scores["angular_error"] == pytest.approx(0, abs=1e-4)
+    write_flow(pair / "truth.flo", torch.zeros(2, 8, 8))
+    with pytest.raises(InputError, match="is 8x8, its pictures 64x48"):
+        command.evaluate(pair)
+    with pytest.raises(InputError, match="neither it nor a folder in it"):
+        command.evaluate(clip)
+
+
+TINY = {"num_steps": 2, "batch_size": 1, "height": 48, "width": 64, "warmup_steps": 1, "checkpoint_every_steps": 1}
+
+
+def test_training_and_fine_tuning_make_weights_that_the_learned_engine_uses(clip, tmp_path):
+    trained = command.train(tmp_path / "run", textures=clip, show_progress=False, **TINY)
+    tuned = command.train(tmp_path / "tuned", video=clip, initial=Path(trained["weights"]), show_progress=False, **TINY)
+    assert trained["settings"]["num_steps"] == 2
+    assert "census" in json.loads((tmp_path / "tuned/log.jsonl").read_text().splitlines()[0])
+    result = command.estimate(clip, output=tmp_path / "flow", engine="learned", weights=Path(tuned["weights"]))
+    assert result["num_fields"] == 3
+
+
+def test_measured_pairs_go_to_the_training_log(clip, tmp_path):
+    pair = tmp_path / "set/mine"
+    pair.mkdir(parents=True)
+    for index in (0, 1):
+        (pair / f"{index}.png").write_bytes((clip / f"{index}.png").read_bytes())
+    write_flow(pair / "truth.flo", torch.zeros(2, 48, 64))
+    command.train(tmp_path / "run", measure=tmp_path / "set", show_progress=False, **{**TINY, "num_steps": 1})
+    entry = json.loads((tmp_path / "run/log.jsonl").read_text())
+    assert entry["endpoint_error_mine"] > 0
+
+
+def test_a_setting_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(InputError, match="num_epochs: is no setting of flow training; there are num_steps, batch_size"):
+        command.train(tmp_path, num_epochs=3)

@@ -27,7 +27,8 @@ SURFACE = np.dtype(
         ("instance", "u2"),
         ("thing", "i8"),  # what the polygon is part of; the same in every frame
         ("layer", "i1"),  # lower layers are painted first; within a layer, far to near
-        ("distance", "f8"),  # z by which far and near are decided
+        ("across", "f8"),  # x of the thing, and
+        ("distance", "f8"),  # z of the thing, by which far and near are decided
         ("swing", "f8"),  # amplitude of the rotation about the origin in the x-y plane (limbs)
     ]
 )
@@ -64,7 +65,8 @@ class Mesh(NamedTuple):
     def moved(self, offset: ArrayLike, swing: float = 0.0, **values: Any) -> Mesh:
         """A copy at another place, with its limbs swung and other values in some fields."""
         offset = np.asarray(offset, dtype=np.float64)
-        return self.marked(frame=self.frames_at(offset, swing), distance=self.surfaces["distance"] + offset[2], **values)
+        across, distance = self.surfaces["across"] + offset[0], self.surfaces["distance"] + offset[2]
+        return self.marked(frame=self.frames_at(offset, swing), across=across, distance=distance, **values)
 
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
@@ -133,7 +135,7 @@ class Builder:
         light = self._sun.on(front) if light is None else np.asarray(light)
         tint = np.clip(np.asarray(color) * light, 0, 255)
         texture = (1 / repeat[0], 1 / repeat[1], *offset)
-        self._surfaces.append((frame, texture, textures.NAMES.index(tile), tint, haze, label, 0, 0, layer, 0.0, swing))
+        self._surfaces.append((frame, texture, textures.NAMES.index(tile), tint, haze, label, 0, 0, layer, 0.0, 0.0, swing))
         self._corners.append((points - origin) @ frame[:, :2])
 
     def mesh(self) -> Mesh:

@@ -33,6 +33,7 @@ _NUM_PARKING_INSTANCES = 600
 """The instance numbers of cars from here on belong to traffic."""
 _ORIGIN = 2**20
 """Added to the numbers of chunks and slots, which may be negative, where they make a seed or an id."""
+_SIDE_WEIGHT = 1.5
 _SKY_THING, _GROUND_THING = 0, 1
 _THINGS_PER_CHUNK, _PARTS_PER_MOVER = 1024, 16
 
@@ -99,6 +100,16 @@ class _Draw(NamedTuple):
     thing: Thing
 
 
+def _put_sides_behind(surfaces: Array, camera_x: float) -> None:
+    """Make what stands farther to the side count as farther away.
+
+    Along the street things are longer than the gaps between them, so z alone puts a parked car before one that passes it. Nothing
+    can hide what is nearer to the camera's line, so the side may weigh more than it does in the true distance.
+    """
+    objects = surfaces["layer"] == OBJECT_LAYER
+    surfaces["distance"][objects] += _SIDE_WEIGHT * np.abs(surfaces["across"][objects] - camera_x)
+
+
 class World:
     """Everything about one street."""
 
@@ -134,7 +145,9 @@ class World:
             meshes.append(mesh)
             shadows.append(shadow)
             frames_before.append(before)
-        return Scene(join(meshes), np.concatenate(frames_before), join(shadows), camera, camera_before)
+        mesh = join(meshes)
+        _put_sides_behind(mesh.surfaces, camera.center[0])
+        return Scene(mesh, np.concatenate(frames_before), join(shadows), camera, camera_before)
 
     # -- the drive
 
@@ -240,11 +253,12 @@ class World:
             if rng.random() < 0.62:
                 tree = things.tree(self._sun, rng, rng.uniform(4.5, 7.0), self._leaf_color, OBJECT_LAYER)
                 yield tree, side * (self._kerb_x + 0.9), things.KERB_HEIGHT, z
-        for z in (6.0, 30.0) if side < 0 else (18.0, 42.0):
+        for z in (9.0, 33.0) if side < 0 else (21.0, 45.0):
             yield things.lamp_post(self._sun, side), side * (self._kerb_x + 0.5), things.KERB_HEIGHT, z
         if rng.random() < 0.6:
             traffic_sign = things.sign(self._sun, int(rng.integers(2)))
-            yield traffic_sign, side * (self._kerb_x + 0.45), things.KERB_HEIGHT, rng.uniform(8, 40)
+            z = plot * int(rng.integers(_PLOTS_PER_CHUNK)) + rng.uniform(10, 11.5)
+            yield traffic_sign, side * (self._kerb_x + 0.45), things.KERB_HEIGHT, z
 
     def _parked(self, rng: np.random.Generator, side: int, index: int) -> Iterator[_Placed]:
         spacing = _CHUNK_LENGTH / _PARKING_PER_SIDE
@@ -290,7 +304,7 @@ class World:
                 position, position_before = (self._position(stream, slot, draw, when) for when in (time, time_before))
                 swing, swing_before = (math.sin(2 * np.pi * 0.9 * when + draw.phase) for when in (time, time_before))
                 mesh = draw.thing.mesh.moved(position, swing)
-                yield mesh, draw.thing.shadow.moved(position * (1, 0, 1)), draw.thing.mesh.frames_at(position_before, swing_before)
+                yield mesh, draw.thing.shadow.moved(position), draw.thing.mesh.frames_at(position_before, swing_before)
 
     def _shift(self, stream: _Stream, time: float) -> float:
         """Metres by which the slots of a stream have moved."""

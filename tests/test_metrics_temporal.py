@@ -101,6 +101,8 @@ def test_an_integer_pan_is_steady_and_covered_except_for_what_leaves_the_frame(p
     for stride in (1, 3):
         expected = (1 - STEP_X * stride / WIDTH) * (1 - STEP_Y * stride / HEIGHT)
         assert value(pan_scores, f"coverage@{stride}") == pytest.approx(expected, abs=0.03)
+    assert pan_scores["warp_ratio_source"].value is None
+    assert "8-bit rounding" in (pan_scores["warp_ratio_source"].reason or "")
     rows = columns(pan, pan)
     assert np.nansum(rows["motion_reference"]) / np.nansum(rows["motion_pixels"]) == pytest.approx(math.hypot(3, 2), rel=1e-3)
 
@@ -131,6 +133,7 @@ def test_global_flicker_is_measured_by_its_amplitude_and_even_strides_do_not_see
     scores = measure(alternating(pan, 4), pan)
     assert value(scores, "flicker_global") == pytest.approx(4, rel=0.02)
     assert value(scores, "flicker_local") == pytest.approx(4, rel=0.01)
+    assert value(scores, "noise_temporal") < 0.3
     for stride in (1, 3):
         added = value(scores, f"warp_error@{stride}") - value(pan_scores, f"warp_error@{stride}")
         assert added == pytest.approx((2 * 4 * LEVEL) ** 2, rel=0.01)

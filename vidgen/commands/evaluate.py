@@ -7,7 +7,6 @@ content of the frames it belongs to.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import io
 import logging
 import math
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import vidgen
 from flow.engines import Dis, create_engine
 from vidgen import durable
 from vidgen.errors import ConfigError, InputError, OutputError
@@ -284,10 +284,10 @@ def _measure(inputs: Mapping[str, Where], reference_set: str | Path | None, sett
         "strides": list(setting.strides),
         "num_frames": len(rows),
         "frame_rate": _frame_rate(streams["output"]),
-        "versions": {name: importlib.metadata.version(name) for name in ("vidgen", "torch", "numpy")} | {"cv2": cv2.__version__},
+        "versions": {module.__name__: module.__version__ for module in (vidgen, torch, np, cv2)},
     }
     reasons = temporal.judge(scores)
-    kept = {key: score for key, score in scores.items() if base_of(key) in setting.chosen}
+    kept = {key: scores[key] for name in METRICS if name in setting.chosen for key in scores if base_of(key) == name}
     return Scores(kept, reasons, cuts, provenance, columns)
 
 

@@ -27,6 +27,18 @@ from vidgen.types import Batch
 
 log = logging.getLogger(__name__)
 
+_FREE_TRAIN_KEYS = {
+    "max_steps",
+    "max_bad_steps",
+    "keep_checkpoints",
+    "checkpoint_every_steps",
+    "sample_every_steps",
+    "sample_frames",
+    "tensorboard",
+}
+_FREE_DATA_KEYS = {"root", "cache_mb", "workers"}
+"""What may change between the parts of one run without changing its result."""
+
 
 def train(
     config: Path | None = None,
@@ -187,16 +199,10 @@ def _resume_or_start(
 
 def _check_same_run(folder: Folder, settings: RunSettings) -> None:
     """A run may only be made longer, moved, or logged differently; anything else would not be the same run."""
-    free = {"train": {"max_steps", "keep_checkpoints", "checkpoint_every_steps", "sample_every_steps", "sample_frames", "tensorboard"}}
-    old = run.load_run_config(folder.config, []).model_dump(mode="json")
-    new = settings.model_dump(mode="json")
-    for section, names in free.items():
-        for name in names:
-            old[section].pop(name, None)
-            new[section].pop(name, None)
-    for name in ("root", "cache_mb", "workers"):
-        old["data"].pop(name)
-        new["data"].pop(name)
+    old, new = (
+        config.model_dump(mode="json", exclude={"train": _FREE_TRAIN_KEYS, "data": _FREE_DATA_KEYS})
+        for config in (run.load_run_config(folder.config, []), settings)
+    )
     changed = list(_differences(old, new))
     if changed:
         raise CheckpointError(

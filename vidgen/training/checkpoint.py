@@ -23,6 +23,9 @@ from vidgen import durable
 from vidgen.errors import CheckpointError
 
 FORMAT_VERSION = 1
+METADATA_KEY = "vidgen"
+NUM_AVERAGED = "n_averaged"
+"""Name of the average's count of updates among its weights."""
 MODEL, AVERAGE, OPTIMIZERS, STATE = "model.safetensors", "average.safetensors", "optimizers.safetensors", "state.json"
 
 
@@ -52,9 +55,12 @@ class Weights:
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Safetensors bytes; tensors are copied to the CPU in plain layout."""
+    """Safetensors bytes; tensors are copied to the CPU in plain layout.
+
+    The metadata go under one key as JSON, since safetensors writes several in random order: equal weights, equal bytes.
+    """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return save(plain, dict(metadata))
+    return save(plain, {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)} if metadata else None)
 
 
 def read_weights(path: Path) -> Weights:
@@ -65,7 +71,7 @@ def read_weights(path: Path) -> Weights:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
         return Weights(load(path.read_bytes()), metadata)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such weights file") from error
@@ -129,11 +135,15 @@ def optimizer_tensors(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[s
 def fill_optimizers(optimizers: Mapping[str, torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """The reverse of `optimizer_tensors`; phases without stored values stay fresh."""
     for phase, optimizer in optimizers.items():
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             owner, index, name = key.rsplit("/", 2)
             if owner == phase:
-                state.setdefault(int(index), {})[name] = value
+                like = parameters[int(index)]
+                # the moments must lie in memory as the weights do: the fused optimizer walks both together
+                laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                state.setdefault(int(index), {})[name] = laid_out
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vidgen.errors import TrainingError
 from vidgen.training import parallel
-from vidgen.training.checkpoint import Progress
+from vidgen.training.checkpoint import NUM_AVERAGED, Progress
 from vidgen.training.precision import Runtime
 from vidgen.translators.base import Teachers, Translator
 from vidgen.types import Batch, Losses, Output, Phase, Stage
@@ -261,13 +261,13 @@ class Trainer:
         """The averaged generator's weights and its count of updates, or None where no average is kept."""
         if self.average is None:
             return None
-        return {**self.average.module.state_dict(), "n_averaged": self.average.n_averaged}
+        return {**self.average.module.state_dict(), NUM_AVERAGED: self.average.n_averaged}
 
     def fill_average(self, tensors: Mapping[str, Tensor]) -> None:
         """The reverse of `average_tensors`."""
         if self.average is not None:
             weights = dict(tensors)
-            self.average.n_averaged.copy_(weights.pop("n_averaged"))
+            self.average.n_averaged.copy_(weights.pop(NUM_AVERAGED))
             self.average.module.load_state_dict(weights)
 
 

@@ -179,7 +179,8 @@ def find_weights(model: Path, prefer: Literal["auto", "average", "last"] = "auto
     if prefer == "last" or (prefer == "auto" and not average.is_file()):
         return last, folder / checkpoint.MODEL
     averaged = checkpoint.read_weights(average)
-    merged = {**last.tensors, **{f"generator.{name}": value for name, value in averaged.tensors.items()}}
+    generator = {f"generator.{name}": value for name, value in averaged.tensors.items() if name != checkpoint.NUM_AVERAGED}
+    merged = {**last.tensors, **generator}
     return Weights(merged, last.metadata), average
 
 

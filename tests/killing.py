@@ -1,0 +1,81 @@
+"""Kills trainings at random moments and compares what the resumed ones leave with an undisturbed run.
+
+A program of its own: it imports torch once and forks a child per training, so that a kill costs a second instead of ten.
+Usage: killing.py FOLDER NUM_KILLS. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch._dynamo  # optimizers import it at their first use: pay for it once, before forking
+
+from tests import tiny
+from vidgen.commands.train import train
+
+TOTAL_STEPS = 20
+
+
+def fork(config: Path, run: Path) -> int:
+    """Train in a child process; its process id."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+            train(config, run)
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def fingerprint(run: Path) -> dict[str, str]:
+    """Hashes of the log and of every weight file of the newest checkpoint: generator, judges, average, optimizers."""
+    newest = max((run / "checkpoints").iterdir(), key=lambda path: path.name)
+    files = [run / "metrics.jsonl", *sorted(newest.glob("*.safetensors"))]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def main(folder: Path, num_kills: int) -> None:
+    """Run the comparison."""
+    torch.set_num_threads(1)
+    config = tiny.write_config(folder, tiny.write_data(folder / "data"))
+    undisturbed = folder / "undisturbed"
+    os.waitpid(fork(config, undisturbed), 0)
+    expected = fingerprint(undisturbed)
+    assert lines_in(undisturbed / "metrics.jsonl") == TOTAL_STEPS
+    rng = random.Random(int(os.environ.get("VIDGEN_KILL_SEED", "1")))
+    differing, resumed_from_checkpoint = [], 0
+    for number in range(num_kills):
+        run = folder / f"killed-{number}"
+        victim = fork(config, run)
+        until = rng.randrange(1, TOTAL_STEPS - 1)
+        while lines_in(run / "metrics.jsonl") < until:
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.04)
+        os.kill(victim, signal.SIGKILL)
+        os.waitpid(victim, 0)
+        resumed_from_checkpoint += bool(list(run.glob("checkpoints/step-*")))
+        _, status = os.waitpid(fork(config, run), 0)
+        if status or fingerprint(run) != expected:
+            differing.append(until)
+        shutil.rmtree(run)
+    print(json.dumps({"kills": num_kills, "differing": differing, "resumed_from_checkpoint": resumed_from_checkpoint}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,370 @@
+"""Runs as a user meets them: killed, resumed, interrupted, doubled, damaged, moved; one process or two."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.conftest import REPOSITORY
+from vidgen import durable
+from vidgen.commands.train import train
+from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, TrainingError
+from vidgen.training import checkpoint, run
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tiny.write_config(tmp_path, tiny.write_data(tmp_path / "data"))
+
+
+def _log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    newest = max((folder / "checkpoints").iterdir(), key=lambda path: path.name)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(newest.glob("*.safetensors"))}
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+
+
+def _killing(tmp_path: Path, num_kills: int) -> dict:
+    command = [sys.executable, "-m", "tests.killing", str(tmp_path), str(num_kills)]
+    done = subprocess.run(command, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    result = _killing(tmp_path, 5)
+    assert result["differing"] == []
+    assert result["resumed_from_checkpoint"] >= 3
+
+
+@pytest.mark.slow
+def test_many_killed_runs_go_on_to_the_same_bits(tmp_path: Path) -> None:
+    result = _killing(tmp_path, 40)
+    assert result["differing"] == []
+    assert result["resumed_from_checkpoint"] >= 30
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(config: Path, tmp_path: Path) -> None:
+    for name, sets in (("a", []), ("b", ["data.workers=0"]), ("c", ["data.workers=3"]), ("d", ["train.seed=1"])):
+        train(config, tmp_path / name, sets=sets, steps=4)
+    first = _weights(tmp_path / "a")["optimizers.safetensors"]
+    assert _log(tmp_path / "a") == _log(tmp_path / "b") == _log(tmp_path / "c") != _log(tmp_path / "d")
+    assert first == _weights(tmp_path / "b")["optimizers.safetensors"] != _weights(tmp_path / "d")["optimizers.safetensors"]
+
+
+def test_a_run_may_be_made_longer_and_moved_but_not_changed(config: Path, tmp_path: Path) -> None:
+    train(config, tmp_path / "whole", steps=8)
+    train(config, tmp_path / "parts", steps=5)
+    (tmp_path / "parts").rename(tmp_path / "moved")
+    result = train(config, tmp_path / "moved", steps=8, sets=["data.workers=0"])
+    assert result["steps"] == 8
+    assert _log(tmp_path / "moved") == _log(tmp_path / "whole")
+    with pytest.raises(CheckpointError, match=r"other settings \(train.seed was 0, is 3\)"):
+        train(config, tmp_path / "moved", sets=["train.seed=3"])
+
+
+def test_two_processes_give_the_losses_of_one(config: Path, tmp_path: Path) -> None:
+    sets = ["train.clips_per_step=2"]
+    train(config, tmp_path / "one", sets=sets, steps=4)
+    command = [sys.executable, "-m", "vidgen", "train", str(config), "-o", str(tmp_path / "two"), "--set", sets[0]]
+    done = subprocess.run(
+        [*command, "--steps", "4", "--devices", "2"], env=_environment(), capture_output=True, text=True, timeout=300, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = _log(tmp_path / "one"), _log(tmp_path / "two")
+    assert [line["step"] for line in two] == [1, 2, 3, 4]
+    for a, b in zip(one, two, strict=True):
+        assert a["losses"] == pytest.approx(b["losses"], rel=2e-4)
+
+
+def test_clips_that_cannot_be_dealt_out_are_refused(config: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="clips_per_step: 3 clips cannot be dealt out to 1 processes in groups of 2"):
+        train(config, tmp_path / "run", sets=["train.clips_per_step=3", "train.clips_at_once=2"], steps=1)
+
+
+def test_two_clips_at_once_train_like_one_after_the_other_where_statistics_are_per_sample(config: Path, tmp_path: Path) -> None:
+    common = [
+        "train.clips_per_step=2", "model.generator.norm=instance", "model.discriminators.norm=instance",
+        "model.past.noise=0", "model.past.dropout=0",
+    ]  # fmt: skip
+    train(config, tmp_path / "single", sets=common, steps=1)
+    train(config, tmp_path / "pair", sets=[*common, "train.clips_at_once=2"], steps=1)
+    # not closer: Adam makes noise of the zero gradient that a bias before a normalisation has
+    assert _log(tmp_path / "single")[0]["losses"] == pytest.approx(_log(tmp_path / "pair")[0]["losses"], rel=0.01)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+    config: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "vidgen", "train", str(config), "-o", str(folder), "--set", "data.workers=2"]
+    command += ["--set", "train.steps_per_epoch=4000", "--set", "train.checkpoint_every_steps=100000"]
+    process = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    while not (folder / "metrics.jsonl").exists() or not _log_lines(folder):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(number)
+    _, text = process.communicate(timeout=30)
+    assert process.returncode == code
+    done = _log_lines(folder)
+    assert (folder / "checkpoints" / f"step-{done:07d}").is_dir()
+    assert f"saved after step {done}" in text
+    assert "--resume" in text
+
+
+def _log_lines(folder: Path) -> int:
+    return (folder / "metrics.jsonl").read_text().count("\n")
+
+
+def test_a_second_run_in_one_folder_is_refused(config: Path, tmp_path: Path) -> None:
+    with run.locked(tmp_path / "run"), pytest.raises(CheckpointError, match="another training is running here"):
+        train(config, tmp_path / "run", steps=1)
+
+
+def test_the_newest_step_wins_whatever_the_clock_says(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, steps=6)
+    older, newer = sorted((folder / "checkpoints").iterdir())
+    os.utime(older, (2e9, 2e9))
+    os.utime(newer, (1e9, 1e9))
+    found = checkpoint.newest(folder / "checkpoints")
+    assert found is not None
+    assert found.progress.step == 6
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, steps=6)
+    weights = folder / "checkpoints" / "step-0000006" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-100] ^= 1
+    weights.write_bytes(data)
+    warnings: list[str] = []
+    found = checkpoint.newest(folder / "checkpoints", warnings.append)
+    assert found is not None
+    assert found.progress.step == 3
+    assert "damaged" in warnings[0]
+    train(config, folder, steps=6)
+    whole = tmp_path / "whole"
+    train(config, whole, steps=6)
+    assert _log(folder) == _log(whole)
+
+
+def test_no_usable_checkpoint_is_an_error_not_a_fresh_start(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, steps=1)
+    for path in folder.glob("checkpoints/*/state.json"):
+        path.write_text("{")
+    with pytest.raises(CheckpointError, match="no usable checkpoint"):
+        train(config, folder, steps=2)
+
+
+def test_resume_without_a_run_is_refused(config: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
+        train(config, tmp_path / "run", resume=True)
+
+
+def test_weights_of_another_shape_are_refused_by_name(config: Path, tmp_path: Path) -> None:
+    train(config, tmp_path / "run", steps=1)
+    with pytest.raises(CheckpointError, match=r"of another shape: generator\.0\..*belong|belong to another model"):
+        train(config, tmp_path / "wide", sets=["model.generator.base_channels=8"], init=tmp_path / "run", steps=1)
+
+
+def test_init_starts_from_the_weights_of_another_run(config: Path, tmp_path: Path) -> None:
+    train(config, tmp_path / "run", steps=3)
+    train(config, tmp_path / "tuned", init=tmp_path / "run", steps=1, sets=["train.seed=5"])
+    train(config, tmp_path / "fresh", steps=1, sets=["train.seed=5"])
+    assert _log(tmp_path / "tuned")[0]["losses"]["l1"] != _log(tmp_path / "fresh")[0]["losses"]["l1"]
+
+
+def test_losses_that_stay_non_finite_stop_the_run_and_spare_the_checkpoint(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, steps=3)
+    from vidgen.translators.vid2vid import Vid2Vid
+
+    original = Vid2Vid.losses
+    monkeypatch.setattr(
+        Vid2Vid,
+        "losses",
+        lambda *arguments: {name: value * float("nan") for name, value in original(*arguments).items()},
+    )
+    with pytest.raises(TrainingError, match=r"losses .*l1.* not finite for 3 steps in a row"):
+        train(config, folder, sets=["train.max_bad_steps=2"], overwrite=False, steps=20)
+    found = checkpoint.newest(folder / "checkpoints")
+    assert found is not None
+    weights = found.read(checkpoint.MODEL)
+    assert weights is not None
+    assert found.progress.step == 3
+    assert all(torch.isfinite(tensor).all() for tensor in weights.tensors.values())
+
+
+class _Failing(durable.Operations):
+    """Fails at the n-th operation, as a full disk or a crash would."""
+
+    def __init__(self, fail_at: int, error: BaseException) -> None:
+        self.count = 0
+        self.names: list[str] = []
+        self._fail_at = fail_at
+        self._error = error
+
+    def _step(self, name: str) -> None:
+        self.count += 1
+        self.names.append(name)
+        if self.count == self._fail_at:
+            raise self._error
+
+    def write(self, path: Path, data: bytes | memoryview) -> None:
+        if self.count + 1 == self._fail_at:
+            super().write(path, bytes(data)[: len(data) // 2])
+        self._step("write")
+        super().write(path, data)
+
+    def make_folder(self, path: Path) -> None:
+        self._step("make_folder")
+        super().make_folder(path)
+
+    def sync(self, path: Path) -> None:
+        self._step("sync")
+        super().sync(path)
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._step("replace")
+        super().replace(source, target)
+
+
+class _Crash(BaseException):
+    """Stands for the end of the process."""
+
+
+def _write(folder: Path, step: int) -> None:
+    checkpoint.write_checkpoint(folder, checkpoint.Progress(step=step), {"model.safetensors": b"x" * step * 100}, keep=2)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(5, "Input/output error"), _Crash()])
+def test_a_fault_at_any_operation_of_a_checkpoint_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    for fail_at in range(1, 50):
+        folder = tmp_path / str(fail_at)
+        _write(folder, 1)
+        operations = _Failing(fail_at, error)
+        monkeypatch.setattr(durable, "operations", operations)
+        failed = False
+        try:
+            _write(folder, 2)
+        except (OutputError, _Crash):
+            failed = True
+        monkeypatch.setattr(durable, "operations", durable.Operations())
+        found = checkpoint.newest(folder)
+        assert found is not None
+        assert found.progress.step in ((1, 2) if failed else (2,))
+        if isinstance(error, OSError):
+            assert not list(folder.rglob(f"*{durable.PART}*"))
+        if not failed:
+            assert fail_at > 5
+            return
+    raise AssertionError("the writer never succeeded")
+
+
+def test_a_checkpoint_is_synced_before_and_its_folder_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    operations = _Failing(-1, _Crash())
+    monkeypatch.setattr(durable, "operations", operations)
+    _write(tmp_path, 1)
+    names = operations.names
+    assert names[-2:] == ["replace", "sync"]
+    assert names[names.index("replace") - 1] == "sync"
+    assert names.count("write") == 2
+    assert names.count("sync") == 4
+
+
+def test_a_full_disk_stops_training_with_one_line_and_keeps_the_old_checkpoint(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, steps=3)
+    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (%d, %d));"
+        "from vidgen.cli import main; sys.exit(main())" % (size // 4, size // 4)
+    )
+    command = [sys.executable, "-c", limited, "train", str(config), "-o", str(folder), "--steps", "9"]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
+    assert done.returncode == 1
+    assert "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    found = checkpoint.newest(folder / "checkpoints")
+    assert found is not None
+    assert found.progress.step == 3
+
+
+def test_stale_parts_of_a_killed_save_are_removed(tmp_path: Path) -> None:
+    stale = durable.part_path(tmp_path / "step-0000002")
+    stale.mkdir(parents=True)
+    (stale / "model.safetensors").write_bytes(b"half")
+    _write(tmp_path, 2)
+    assert not stale.exists()
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.progress.step == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"PK\x03\x04....", "PyTorch pickle"),
+        (b"\x80\x02}q\x00.", "PyTorch pickle"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{}", "truncated"),
+    ],
+)
+def test_a_file_that_is_no_weights_says_what_it_is(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=expected):
+        checkpoint.read_weights(path)
+
+
+def test_a_dry_run_reports_sizes_and_writes_nothing(config: Path, tmp_path: Path) -> None:
+    report = train(config, tmp_path / "run", dry_run=True)
+    assert report["parameters"]["generator"] > 1000
+    assert report["memory_mb"] > 0
+    assert [row["steps"] for row in report["stages"]] == [8, 4, 4, 4]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_label_outside_the_table_names_the_file_the_value_and_the_range(config: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    from vidgen.media.images import write_png
+
+    write_png(tmp_path / "data" / "labels" / "clip0" / "004.png", np.full((tiny.HEIGHT, tiny.WIDTH), 9, np.uint8))
+    with pytest.raises(InputError, match=r"004\.png.*9.*0"):
+        train(config, tmp_path / "run", steps=8)

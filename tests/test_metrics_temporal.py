@@ -182,6 +182,17 @@ def test_with_true_flow_the_covered_pixels_are_exactly_those_left_out():
     assert temporal.warping_error(first, second, motion).item() < 1e-12
 
 
+def test_flows_may_disagree_by_half_a_square_pixel_at_436_lines_and_by_less_below(pan: Video):
+    def kept(disagreement: float) -> float:
+        forward = still_motion(flow=(disagreement, 0.0)).flow
+        flows = iter((forward, torch.zeros_like(forward)))
+        return temporal.reference_motion(pan[0], pan[1], lambda first, second: next(flows)).mask.float().mean().item()
+
+    limit = math.sqrt(0.5 * (HEIGHT / 436) ** 2 / 0.99)
+    assert kept(0.98 * limit) == 1
+    assert kept(1.02 * limit) == 0
+
+
 def test_with_estimated_flow_most_covered_pixels_are_left_out():
     first, second, _, _, covered = moving_square()
     mask = temporal.reference_motion(first, second, Dis()).mask

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from flow.errors import FlowError
 from flow.files import SUFFIXES, read_flow
+from flow.network import FlowNetwork
+from flow.warp import pad_images
 
 Engine = Callable[[Tensor, Tensor], Tensor]
 """(first, second), both float [N,3,H,W] in -1..1 -> float32 [N,2,H,W], pixels, from the grid of `first` into `second`."""
@@ -196,8 +197,6 @@ class Learned:
     """The compact network of `flow.network`, with the weights shipped or with those of a training of one's own."""
 
     def __init__(self, path: Path | str | None, sha256: str | None = None) -> None:
-        from flow.network import load_network
-
         if path is None and not SHIPPED_WEIGHTS.is_file():
             raise FlowError(
                 "flow engine learned: no weights are shipped with this version",
@@ -263,12 +262,6 @@ def check_images(first: Tensor, second: Tensor) -> None:
         raise FlowError(f"first is {tuple(first.shape)} and second {tuple(second.shape)}; a pair for flow must be alike")
 
 
-def pad_images(images: Tensor, multiple: int, min_size: int) -> Tensor:
-    """Repeat the right and lower border until height and width are multiples of `multiple` and at least `min_size`."""
-    height, width = (max(-(-size // multiple) * multiple, min_size) for size in images.shape[-2:])
-    return F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]), mode="replicate")
-
-
 def load_weights(path: Path, hashes: list[str], *, pinned: bool) -> dict[str, Tensor]:
     """Tensors of a .safetensors file, or of a .pth file whose SHA-256 is known beforehand.
 
@@ -313,6 +306,17 @@ def fill_network(network: nn.Module, weights: dict[str, Tensor], path: Path | st
     except RuntimeError as error:
         raise FlowError(f"{path}: these weights belong to another network ({str(error).splitlines()[1].strip()[:160]})") from error
     network.eval().requires_grad_(False)
+
+
+def load_network(path: Path | str, *, sha256: str | None = None) -> FlowNetwork:
+    """The network of `flow.network` with the weights of a .safetensors file, frozen, in evaluation mode.
+
+    Raises:
+        FlowError: the file is missing, damaged, of another network, or its SHA-256 is not `sha256`.
+    """
+    network = FlowNetwork()
+    fill_network(network, load_weights(Path(path), [sha256] if sha256 else [], pinned=sha256 is not None), path)
+    return network
 
 
 def _resolve(engine: str | Engine) -> Engine:

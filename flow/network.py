@@ -10,15 +10,13 @@ again, so nothing has to be learned from the few cells that a level at 1/32 has 
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flow.engines import fill_network, load_weights, pad_images
-from flow.warp import resize_flow, warp
+from flow.warp import pad_images, resize_flow, warp
 
 RADIUS = 4
 _NUM_OFFSETS = (2 * RADIUS + 1) ** 2
@@ -157,17 +155,6 @@ class Decoder(nn.Module):
 def local_costs(first: Tensor, second: Tensor) -> Tensor:
     """Similarity of each position of `first` to the 9x9 positions around it in `second` (0 outside); [N,81,H,W], rows first."""
     return _LocalCosts.apply(first, second)
-
-
-def load_network(path: Path | str, *, sha256: str | None = None) -> FlowNetwork:
-    """The network with the weights of a .safetensors file, frozen, in evaluation mode.
-
-    Raises:
-        FlowError: the file is missing, damaged, of another network, or its SHA-256 is not `sha256`.
-    """
-    network = FlowNetwork()
-    fill_network(network, load_weights(Path(path), [sha256] if sha256 else [], pinned=sha256 is not None), path)
-    return network
 
 
 class _LocalCosts(torch.autograd.Function):

@@ -22,10 +22,11 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as format_safetensors
 from torch import Tensor, nn
 
+from flow.engines import load_network
 from flow.errors import FlowError
 from flow.files import write_atomically
 from flow.losses import endpoint_error, multilevel_loss, unsupervised_loss
-from flow.network import FlowNetwork, load_network
+from flow.network import FlowNetwork
 from flow.synthetic import Scenes, Texture
 
 CHECKPOINT = "last.safetensors"

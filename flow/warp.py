@@ -1,4 +1,4 @@
-"""Geometry on flow fields: backward warping, occlusion, resizing and composition.
+"""Geometry on flow fields: backward warping, occlusion, resizing, padding and composition.
 
 Everywhere: flow is float [N,2,H,W], pixels at its own resolution, (dx, dy), from the grid of a first image into a second.
 """
@@ -106,6 +106,12 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
 def compose(first: Tensor, second: Tensor) -> Tensor:
     """Flow of image 0 into image 2, from `first` (0 into 1) and `second` (1 into 2): p -> first(p) + second(p + first(p))."""
     return first + warp(second, first)
+
+
+def pad_images(images: Tensor, multiple: int, min_size: int) -> Tensor:
+    """Repeat the right and lower border until height and width are multiples of `multiple` and at least `min_size`."""
+    height, width = (max(-(-size // multiple) * multiple, min_size) for size in images.shape[-2:])
+    return F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]), mode="replicate")
 
 
 def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:

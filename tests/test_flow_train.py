@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from flow.engines import load_network
 from flow.errors import FlowError
 from flow.losses import endpoint_error, multilevel_loss
-from flow.network import FlowNetwork, load_network
+from flow.network import FlowNetwork
 from flow.synthetic import Scenes
 from flow.train import CHECKPOINT, LOG, WEIGHTS, TrainConfig, fine_tune, learning_rate, train_supervised
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flow import warp as geometry
-from flow.warp import compose, forward_backward_occlusion, in_frame, motion_boundaries, resize_flow, warp
+from flow.warp import compose, forward_backward_occlusion, in_frame, motion_boundaries, pad_images, resize_flow, warp
 
 
 def ramp(height: int, width: int) -> torch.Tensor:
@@ -161,3 +161,12 @@ def test_composing_with_no_motion_changes_nothing():
 
 def test_the_constants_are_the_published_ones():
     assert (geometry.FORWARD_BACKWARD_RELATIVE, geometry.FORWARD_BACKWARD_ABSOLUTE) == (0.01, 0.5)
+
+
+def test_padding_repeats_the_lower_and_right_border():
+    image = ramp(5, 7)
+    padded = pad_images(image, 4, 12)
+    assert padded.shape == (1, 3, 12, 12)
+    assert torch.equal(padded[..., :5, :7], image)
+    assert torch.equal(padded[..., 5:, :7], image[..., 4:, :].expand(1, 3, 7, 7))
+    assert pad_images(image, 1, 1).shape == image.shape

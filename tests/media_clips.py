@@ -1,4 +1,4 @@
-"""Tiny real media files for the tests of vidgen.media: videos with a known picture in every frame, PNG files byte by byte."""
+"""Tiny real media files for the tests of vidgen.media, made on the fly, and file operations that fail on demand."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
+
+from vidgen import durable
 
 MATRIX_TAGS = {"601": Colorspace.ITU601, "709": Colorspace.ITU709}
 RANGE_TAGS = {"limited": ColorRange.MPEG, "full": ColorRange.JPEG}
@@ -140,3 +142,38 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
     """Peak signal-to-noise ratio in decibels."""
     error = np.mean((first.astype(float) - second.astype(float)) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+class FaultyOperations(durable.Operations):
+    """Keeps a log, and fails at the chosen operation as a full disk, a broken disk or a short write does."""
+
+    def __init__(self, fail_at: int, error: BaseException | None, short: bool = False) -> None:
+        self.fail_at, self.error, self.short = fail_at, error, short
+        self.log: list[tuple[str, str]] = []
+
+    def _step(self, name: str, path: Path) -> None:
+        self.log.append((name, path.name))
+        if len(self.log) - 1 == self.fail_at and self.error is not None:
+            raise self.error
+
+    def write(self, path: Path, data: bytes | memoryview) -> None:
+        if self.short and len(self.log) == self.fail_at:
+            super().write(path, memoryview(data)[: len(data) // 2])
+        self._step("write", path)
+        super().write(path, data)
+
+    def make_folder(self, path: Path) -> None:
+        self._step("make_folder", path)
+        super().make_folder(path)
+
+    def sync(self, path: Path) -> None:
+        self._step("sync", path)
+        super().sync(path)
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._step("replace", source)
+        super().replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        self._step("remove", path)
+        super().remove(path)

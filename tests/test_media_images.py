@@ -264,42 +264,8 @@ def test_a_written_png_reads_back_bit_by_bit(tmp_path, pixels):
     assert np.array_equal(back, pixels)
 
 
-class Faulty(durable.Operations):
-    """Fails at the chosen operation, as a full disk, a broken disk, a short write or a crash would."""
-
-    def __init__(self, fail_at: int, error: BaseException | None, short: bool = False) -> None:
-        self.fail_at, self.error, self.short, self.log = fail_at, error, short, []
-
-    def _step(self, name: str, path: Path) -> None:
-        self.log.append((name, path.name))
-        if len(self.log) - 1 == self.fail_at and self.error is not None:
-            raise self.error
-
-    def write(self, path, data):
-        if self.short and len(self.log) == self.fail_at:
-            super().write(path, memoryview(data)[: len(data) // 2])
-        self._step("write", path)
-        super().write(path, data)
-
-    def make_folder(self, path):
-        self._step("make_folder", path)
-        super().make_folder(path)
-
-    def sync(self, path):
-        self._step("sync", path)
-        super().sync(path)
-
-    def replace(self, source, target):
-        self._step("replace", source)
-        super().replace(source, target)
-
-    def remove(self, path):
-        self._step("remove", path)
-        super().remove(path)
-
-
 def test_a_png_is_written_flushed_renamed_and_its_folder_flushed_in_this_order(tmp_path, monkeypatch):
-    operations = Faulty(-1, None)
+    operations = media_clips.FaultyOperations(-1, None)
     monkeypatch.setattr(durable, "operations", operations)
     images.write_png(tmp_path / "a.png", IDS)
     steps = [name for name, _ in operations.log if name in ("write", "sync", "replace")]
@@ -314,7 +280,7 @@ def test_a_png_write_that_fails_anywhere_leaves_the_old_or_the_new_and_no_litter
     for fail_at in range(20):
         monkeypatch.setattr(durable, "operations", durable.Operations())
         images.write_png(path, old)
-        operations = Faulty(fail_at, error, short)
+        operations = media_clips.FaultyOperations(fail_at, error, short)
         monkeypatch.setattr(durable, "operations", operations)
         try:
             images.write_png(path, new)

@@ -355,6 +355,7 @@ class StandardInput(VideoSource):
             with open(path, "wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
         except OSError as error:
+            self._folder.cleanup()
             raise durable.describe_write_failure(error, path) from error
         super().__init__(path, reading, cut, allow_truncated)
         self.name = "standard input"
@@ -468,13 +469,13 @@ def check_output(path: str | Path, *, writing: Reading = "pictures", overwrite: 
         if target.is_dir():
             raise OutputError(f"{paths.shown(path)}: is a folder", hint="end the name with / to fill a folder with pictures")
     elif target.is_dir():
-        foreign = [entry.name for entry in paths.list_folder(target) if entry.suffix != ".png" or not entry.is_file()]
+        foreign = [entry.name for entry in target.iterdir() if entry.suffix != ".png" or not entry.is_file()]
         if foreign:
             raise OutputError(
                 f"{paths.shown(path)}: the folder holds other things, such as {paths.shown(foreign[0])}; it is left alone"
             )
         if not any(target.iterdir()):
-            return
+            overwrite = True
     durable.check_writable_target(target, overwrite=overwrite)
 
 

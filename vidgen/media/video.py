@@ -152,7 +152,8 @@ def decode(path: Path, *, reading: Reading = "pictures", first_pts: int | None =
         DamagedVideoError: the file ends early or a frame is broken; all good frames before it were given.
         InputError: missing, not a video, frames of several sizes, or labels asked of a lossy codec.
     """
-    with _opened(path) as (container, stream):
+    # One thread holds back no frames, and those at the end of a cut-off file are not given: some that precede them are lost.
+    with _opened(path, threads="NONE" if integrity.missing_bytes(path) else "AUTO") as (container, stream):
         if reading == "labels":
             _check_lossless(paths.shown(path), stream)
         convert = _Conversion(paths.shown(path), container, reading)
@@ -176,12 +177,17 @@ def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
     """Decoded frames, until the end or the first sign of damage."""
     name = paths.shown(path)
     num_read = 0
+    missing = integrity.missing_bytes(path)
     packets = _PacketCount()
     checksums = integrity.SliceChecksums() if stream.codec_context.name == "ffv1" else None
     try:
         for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise _damaged(name, num_read, stream, "the next packet is incomplete")
             if packet.size and checksums is not None and not checksums.accept(bytes(packet)):
                 raise _damaged(name, num_read, stream, "a checksum does not fit")
+            if missing and packet.dts is None and packet.pts is None:
+                break
             packets.add(packet)
             for frame in packet.decode():
                 if frame.is_corrupt:
@@ -191,11 +197,11 @@ def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
                 num_read += 1
     except (av.FFmpegError, OSError, ValueError, IndexError, EOFError) as error:
         raise _damaged(name, num_read, stream, f"decoder: {_reason(error)}") from error
+    if missing:
+        raise _damaged(name, num_read, stream, f"{missing} bytes are missing at the end of the file")
     num_stored = max(packets.num_seen, _num_indexed(container, stream)) - packets.num_hidden
     if num_read < num_stored and stream.codec_context.name not in _CODECS_WITH_HIDDEN_FRAMES:
         raise _damaged(name, num_read, stream, f"{num_stored} are stored")
-    if missing := integrity.missing_bytes(path):
-        raise _damaged(name, num_read, stream, f"{missing} bytes are missing at the end of the file")
     stated = _stated_end(container, stream)
     if stated is not None and packets.end + 1 / _frame_rate(stream) + _MATROSKA_TICK < stated:
         raise _damaged(name, num_read, stream, f"they end at {float(packets.end):.2f} s, the file states {float(stated):.2f} s")
@@ -304,6 +310,7 @@ class _Conversion:
             src_colorspace=Colorspace.ITU709 if untagged_high_definition else None,
             dst_color_range=ColorRange.JPEG,
             interpolation=_SCALING,
+            threads=1,
         )
         pixels = converted.to_ndarray()
         if not has_alpha:
@@ -316,7 +323,7 @@ class _Conversion:
             return frame.to_ndarray()
         if not frame.format.is_rgb or len(frame.format.components) not in (3, 4):
             raise InputError(f"{self.name}: a label video holds {frame.format.name}; expected gray, gray16le or RGB without loss")
-        return self.reformatter.reformat(frame, format="rgb24", interpolation=_SCALING).to_ndarray()
+        return self.reformatter.reformat(frame, format="rgb24", interpolation=_SCALING, threads=1).to_ndarray()
 
 
 @dataclass(frozen=True)
@@ -380,11 +387,11 @@ def _num_frames(container: Any, stream: Any) -> int | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+def _opened(path: Path, *, threads: Literal["NONE", "AUTO"] = "NONE") -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream, checked and about to be decoded; closed on the way out."""
     with _open_container(path) as container:
         stream = _video_stream(paths.shown(path), container)
-        stream.thread_type = "AUTO"
+        stream.thread_type = threads
         stream.codec_context.options = {"max_pixels": str(integrity.MAX_PIXELS)}
         yield container, stream
 
@@ -569,6 +576,7 @@ class VideoWriter:
             dst_color_trc=ColorTrc.BT709 if is_yuv else None,
             dst_color_primaries=ColorPrimaries.BT709 if is_yuv else None,
             interpolation=_SCALING,
+            threads=1,
         )
         return [converted]
 

@@ -244,7 +244,7 @@ def train(**options: Any) -> Result:
 @cli.command(example="vidgen translate runs/street labels.mkv -o street.mp4 --side-by-side")
 @click.argument("model", type=PATH)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--out", required=True, help="Video, folder for several, or - for stdout.")
+@click.option("-o", "--out", required=True, help="Video or folder of frames; a folder for several inputs.")
 @click.option("--first-frame", type=PATH, help="Picture or video to continue, or a model that makes the first frame.")
 @click.option("--labels", metavar="auto|ids|palette:NAME|FILE", help="How the input encodes classes.")
 @click.option("--instances", metavar="INPUT", help="Video or folder of object ids.")
@@ -300,6 +300,32 @@ def evaluate(strict: bool, **options: Any) -> None:
     result = _call("evaluate.run", **options)
     click.get_current_context().ensure_object(Screen).show(result, _score_table)
     _call("evaluate.enforce", result=result, strict=strict)
+
+
+@cli.group()
+def data() -> None:
+    """Training data: check it, look at it."""
+
+
+@data.command("check", example="vidgen data check datasets/street --write-labels labels.json")
+@click.argument("root", type=PATH)
+@click.option("--config", type=PATH, help="Training configuration whose data section is checked too.")
+@sets
+@click.option("--write-labels", type=PATH, metavar="FILE", help="Write the label values that were found as a table.")
+@overwrite
+def data_check(**options: Any) -> Result:
+    """Count, pair and decode every file, and list what does not fit."""
+    return _call("data.check", **options)
+
+
+@data.command("preview", example="vidgen data preview datasets/street -o preview.png")
+@click.argument("root", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="PNG file to write.")
+@click.option("--columns", "num_columns", type=POSITIVE, default=4, show_default=True, help="Moments of each sequence.")
+@overwrite
+def data_preview(**options: Any) -> Result:
+    """Draw a contact sheet, labels in colour."""
+    return _call("data.preview", **options)
 
 
 @cli.group()

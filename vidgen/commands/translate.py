@@ -89,7 +89,9 @@ class Model:
         runtime: Runtime,
         path: Path,
     ) -> None:
-        self.translator = runtime.prepare(translator).eval()
+        self.translator = translator
+        runtime.prepare(translator)
+        runtime.prepare_for_use(translator.generator)
         self.settings = settings
         self.table = table
         self.trained_size = trained_size

@@ -60,5 +60,13 @@ class Runtime:
         """Move to the device in channels_last layout, which the convolution kernels prefer."""
         return module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
+    def prepare_for_use(self, module: nn.Module) -> nn.Module:
+        """Store convolution weights in the precision they are used in, so that no frame converts them again."""
+        if self.use_bf16:
+            for part in module.modules():
+                if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+                    part.to(torch.bfloat16)
+        return module.requires_grad_(False).eval()
+
     def describe(self) -> str:
         return f"{self.device}, {'bf16 convolutions' if self.use_bf16 else 'fp32'}, {torch.get_num_threads()} threads"

@@ -1,0 +1,231 @@
+"""Speed and memory of vidgen on this machine, as ratios within one run.
+
+    python tools/bench.py                 # everything, some minutes
+    python tools/bench.py translate       # milliseconds per frame: plain fp32 against what `vidgen translate` does
+    python tools/bench.py train           # the same for one training step
+    python tools/bench.py memory          # peak memory of `translate` for 100 and for 2,000 frames
+
+"plain" is the published network as its authors' code runs it: float32, standard memory layout, no autocast.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vidgen.training.loop import LoopSettings, Trainer
+from vidgen.training.precision import Runtime
+from vidgen.translators import vid2vid
+from vidgen.translators.base import Teachers
+from vidgen.types import Batch, Condition
+
+console = Console(stderr=True)
+
+# name, (height, width), generator: the published street generator and smaller relatives
+TRANSLATE_CASES: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
+    "street 512x256, 128 channels (published)": ((256, 512), {"base_channels": 128, "foreground_labels": (26,)}),
+    "street 512x256, 64 channels": ((256, 512), {"base_channels": 64, "foreground_labels": (26,)}),
+    "street 256x128, 128 channels": ((128, 256), {"base_channels": 128, "foreground_labels": (26,)}),
+    "small 256x192, 32 channels": ((192, 256), {"base_channels": 32, "num_blocks": 6}),
+}
+TRAIN_CASES = {
+    "small 256x192, 32 channels, 2 frames": ((192, 256), {"base_channels": 32, "num_blocks": 6}, 32),
+    "street 256x128, 64 channels, 2 frames": ((128, 256), {"base_channels": 64, "foreground_labels": (26,)}, 64),
+}
+NUM_LABELS = 35
+
+
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median of `repeats` timed calls after one that is not counted."""
+    work()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def _model(shape: dict[str, Any], judge_channels: int = 64) -> vid2vid.Vid2Vid:
+    torch.manual_seed(0)
+    return vid2vid.build(
+        vid2vid.Config(
+            num_labels=NUM_LABELS,
+            use_instances=True,
+            generator=vid2vid.Generator(**shape),
+            discriminators=vid2vid.Discriminators(base_channels=judge_channels),
+            losses=vid2vid.LossWeights(perceptual_weight=0),
+        )
+    )
+
+
+def _condition(num_frames: int, size: tuple[int, int]) -> Condition:
+    """Blocks of random classes, as large as things in a street."""
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.randint(0, NUM_LABELS, (1, num_frames, size[0] // 32, size[1] // 32), generator=generator)
+    labels = blocks.repeat_interleave(32, 2).repeat_interleave(32, 3)
+    return Condition(labels=labels, instances=labels.clone())
+
+
+def bench_translate(repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds per frame of the plain and the shipped way."""
+    rows = []
+    for name, (size, shape) in TRANSLATE_CASES.items():
+        condition = _condition(3, size)
+        seconds = {}
+        for way, runtime in (("plain", Runtime(torch.device("cpu"), use_bf16=False)), ("shipped", Runtime.choose("cpu"))):
+            model = _model(shape).eval()
+            if way == "shipped":
+                runtime.prepare(model)
+                runtime.prepare_for_use(model)
+            with torch.inference_mode(), runtime.autocast():
+                _, carry = model.translate(condition.time_slice(0, 1))
+                _, carry = model.translate(condition.time_slice(1, 2), carry)
+                frame = condition.time_slice(2, 3)
+                seconds[way] = median_seconds(lambda m=model, f=frame, c=carry: m.translate(f, c), repeats)  # type: ignore[misc]
+            del model, carry
+            gc.collect()
+        rows.append(_row(name, seconds))
+    return rows
+
+
+def bench_train(repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds per update of all phases, plain and shipped."""
+    rows = []
+    for name, (size, shape, judge_channels) in TRAIN_CASES.items():
+        seconds = {}
+        for way, runtime in (("plain", Runtime(torch.device("cpu"), use_bf16=False)), ("shipped", Runtime.choose("cpu"))):
+            model = _model(shape, judge_channels)
+            if way == "shipped":
+                runtime.prepare(model)
+            stages = vid2vid.stages(
+                model.config.model_copy(
+                    update={"growth": (vid2vid.Growth(epochs=1000, clip_frames=2, window_frames=2, grow_every_epochs=10_000),)}
+                ),
+                1,
+            )
+            settings = LoopSettings(
+                seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=0, max_steps=None
+            )
+            teachers = Teachers(flow=lambda a, b: torch.zeros(len(a), 2, *a.shape[-2:]))
+            trainer = Trainer(model, stages, settings, teachers, runtime)
+            batch = _batch(size)
+
+            def update(trainer: Trainer = trainer, batch: Batch = batch) -> None:
+                trainer.run(lambda step: [(range(1), batch)], _StopAtOnce())
+
+            seconds[way] = median_seconds(update, repeats)
+            del model, trainer
+            gc.collect()
+        rows.append(_row(name, seconds))
+    return rows
+
+
+def _batch(size: tuple[int, int]) -> Batch:
+    target = torch.rand(1, 4, 3, *size) * 2 - 1
+    return Batch(_condition(4, size), target, torch.zeros(1, 4, 2, *size), torch.ones(1, 4, 1, *size), primer_frames=2)
+
+
+class _StopAtOnce:
+    def step_done(self, record: object, trainer: Trainer) -> bool:
+        return True
+
+
+def _row(name: str, seconds: dict[str, float]) -> dict[str, Any]:
+    return {
+        "case": name,
+        "plain_ms": round(1000 * seconds["plain"], 1),
+        "shipped_ms": round(1000 * seconds["shipped"], 1),
+        "ratio": round(seconds["plain"] / seconds["shipped"], 2),
+    }
+
+
+_MEMORY_CHILD = """
+import resource, sys
+from vidgen.commands.translate import Model
+model = Model.load(sys.argv[1], device="cpu")
+model.translate(sys.argv[2]).save(sys.argv[3])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]:
+    """Peak resident memory of a whole `translate` process for short and long videos."""
+    from fractions import Fraction
+
+    from vidgen.media.frames import open_sink
+    from vidgen.training import checkpoint, run
+
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = folder / "config.yaml"
+        config.write_text(
+            "model: {kind: vid2vid, num_labels: 4, generator: {base_channels: 8, num_downsamplings: 2, num_blocks: 2}}\n"
+            "data: {root: ., condition: {labels: {num_classes: 4}}}\n"
+        )
+        settings = run.load_run_config(config, [])
+        from vidgen.media.labels import plain
+
+        weights = checkpoint.pack(run.build(settings).state_dict(), run.weights_metadata(settings, plain(4), (64, 128)))
+        (folder / "model.safetensors").write_bytes(weights)
+        for length in lengths:
+            video = folder / f"labels-{length}.mkv"
+            with open_sink(video, time_base=Fraction(1, 25), frame_rate=Fraction(25), writing="labels") as sink:
+                for index in range(length):
+                    labels = np.zeros((64, 128), np.uint8)
+                    labels[:, index % 128 :] = 1
+                    sink.write(labels, index)
+            command = [sys.executable, "-c", _MEMORY_CHILD, str(folder / "model.safetensors"), str(video), str(folder / f"{length}.mp4")]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            rows.append({"frames": length, "peak_mb": round(int(done.stdout.split()[-1]) / 1024, 1)})
+    return rows
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["all", "translate", "train", "memory"]), default="all")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def main(what: str, repeats: int, as_json: bool) -> None:
+    """Measure and print."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    report: dict[str, Any] = {"torch": torch.__version__, "runtime": Runtime.choose("cpu").describe()}
+    jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "translate": lambda: bench_translate(repeats),
+        "train": lambda: bench_train(repeats),
+        "memory": bench_memory,
+    }
+    for name, job in jobs.items():
+        if what in ("all", name):
+            console.print(f"measuring {name} ...")
+            report[name] = job()
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    screen = Console()
+    screen.print(report["runtime"])
+    for name in jobs:
+        if name in report:
+            table = Table(*report[name][0], title=name)
+            for row in report[name]:
+                table.add_row(*(str(value) for value in row.values()))
+            screen.print(table)
+
+
+if __name__ == "__main__":
+    main()

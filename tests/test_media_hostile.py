@@ -154,6 +154,9 @@ def test_the_frames_before_the_damage_are_used_on_demand_and_the_damage_is_told(
     assert source.damage is not None
     assert path.name in source.damage
     assert source.damage in caplog.text
+    assert len(source.read(0, len(found))) == len(found)
+    with pytest.raises(InputError, match=path.name):
+        source.read(len(found) - 1, len(found) + 1)
 
 
 def test_a_clip_without_one_good_frame_is_an_error_even_then(tmp_path):

@@ -101,6 +101,14 @@ def test_every_format_is_read(tmp_path, name):
     assert media_clips.psnr(images.read_picture(save(tmp_path / name, pixels)), pixels) > 30
 
 
+@pytest.mark.parametrize(
+    ("values", "message"), [(np.ones((4, 4), np.float32), "floating point"), (np.full((4, 4), 70000, np.int32), "16 bits hold")]
+)
+def test_values_beyond_16_bits_are_not_clipped_in_silence(tmp_path, values, message):
+    with pytest.raises(InputError, match=message):
+        images.read_picture(save(tmp_path / "a.tif", values))
+
+
 def test_cmyk_photos_become_rgb(tmp_path):
     pixels = np.full((8, 8, 3), (200, 60, 20), np.uint8)
     path = save(tmp_path / "a.jpg", Image.fromarray(pixels).convert("CMYK"), quality=95)
@@ -158,8 +166,8 @@ def refused_label_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "cmyk": (save(folder / "cmyk.tif", Image.fromarray(IDS).convert("CMYK")), "mode CMYK"),
         "floating point": (save(folder / "float.tif", np.ones((4, 4), np.float32)), "mode F"),
         "turned by exif": (save(folder / "turned.png", turned, exif=exif), "EXIF rotation"),
-        "32 bits": (save(folder / "wide.tif", np.full((4, 4), 70000, np.int32)), "ids 70000..70000"),
-        "negative": (save(folder / "negative.tif", np.full((4, 4), -1, np.int32)), "ids -1..-1"),
+        "32 bits": (save(folder / "wide.tif", np.full((4, 4), 70000, np.int32)), "values 70000..70000"),
+        "negative": (save(folder / "negative.tif", np.full((4, 4), -1, np.int32)), "values -1..-1"),
     }
 
 

@@ -223,7 +223,7 @@ def test_every_frame_is_read_and_any_frame_can_be_read_alone(tmp_path, name):
     originals = media_clips.smooth_frames(25)
     source = frames.open_source(media_clips.write_clip(tmp_path / name, originals, **KINDS[name]))
     found = list(source)
-    assert len(found) == source.num_frames == 25
+    assert len(found) == source.num_frames == source.count() == 25
     assert source.frame_rate == 25
     if name != "picture.gif":
         assert min(media_clips.psnr(frame.pixels, pixels) for frame, pixels in zip(found, originals, strict=True)) > 25
@@ -346,6 +346,21 @@ def test_a_gif_is_never_lossless(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_gif_of_more_than_100_frames_per_second_is_refused(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"a\.gif: 120 frames per second"),
+        frames.open_sink(tmp_path / "a.gif", time_base=Fraction(1, 120), frame_rate=Fraction(120)) as sink,
+    ):
+        sink.write(media_clips.smooth_frames(1)[0], 0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_frames_before_time_0_are_not_lost(tmp_path, name):
+    path = write(tmp_path / name, media_clips.smooth_frames(8), pts=list(range(-3, 5)))
+    assert len(read(path)) == 8
+
+
 def test_a_gif_keeps_colours_and_times(tmp_path):
     originals = media_clips.smooth_frames(6)
     path = write(tmp_path / "a.gif", originals)
@@ -400,6 +415,15 @@ def test_sound_that_does_not_fit_is_left_out_with_a_warning(tmp_path, caplog):
     assert "its aac sound does not fit into .webm" in caplog.text
     with av.open(str(tmp_path / "a.webm")) as container:
         assert not container.streams.audio
+
+
+def test_damaged_sound_ends_early_and_the_pictures_stay(tmp_path):
+    clip = media_clips.write_clip(tmp_path / "in.mkv", media_clips.smooth_frames(50), with_sound=True)
+    content = bytearray(clip.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    clip.write_bytes(content)
+    write(tmp_path / "a.mp4", media_clips.smooth_frames(50), audio=clip)
+    assert len(read(tmp_path / "a.mp4")) == 50
 
 
 def test_a_file_with_sound_only_has_no_video_stream(tmp_path):

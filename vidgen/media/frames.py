@@ -137,7 +137,7 @@ def list_sources(where: str | Path) -> list[Path]:
     Raises:
         InputError: nothing readable is there.
     """
-    if os.fspath(where).startswith("@"):
+    if os.fspath(where).startswith("@") and not os.path.lexists(where):
         return [clip for line in _listed(Path(os.fspath(where)[1:])) for clip in list_sources(line)]
     location, _ = paths.split_cut(os.fspath(where))
     suffix = os.fspath(where)[len(location) :]
@@ -300,9 +300,12 @@ class VideoSource(FrameSource):
             self._accept(error, num_read)
 
     def read(self, start: int, stop: int) -> list[Frame]:
-        offset, limit = self._range or (0, len(self._all_times()))
-        _check_range(self.name, start, stop, limit - offset)
-        return list(self._between(offset + start, offset + stop))
+        _check_range(self.name, start, stop, self.count())
+        offset = self._range[0] if self._range else 0
+        frames = list(self._between(offset + start, offset + stop))
+        if len(frames) < stop - start:
+            raise video.DamagedVideoError(f"{self.name}: frames {start}..{stop - 1} were asked for, {len(frames)} can be read")
+        return frames
 
     def _between(self, first: int, last: int) -> Iterator[Frame]:
         """Frames by their number in the file; a cut clip starts at time 0."""
@@ -514,7 +517,14 @@ def open_sink(
         else:
             suffix = target.suffix.lower()
             with video.VideoWriter(
-                temporary, suffix=suffix, time_base=time_base, frame_rate=frame_rate, writing=writing, quality=quality, audio=audio
+                temporary,
+                name=name,
+                suffix=suffix,
+                time_base=time_base,
+                frame_rate=frame_rate,
+                writing=writing,
+                quality=quality,
+                audio=audio,
             ) as writer:
                 sink = _VideoSink(name, writing, writer)
                 yield sink

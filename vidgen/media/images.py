@@ -58,9 +58,10 @@ def read_picture(path: Path) -> np.ndarray:
     with _opened(path) as image:
         _load(path, image)
         upright = ImageOps.exif_transpose(image)
+        if upright.mode == "F":
+            raise InputError(f"{paths.shown(path)}: holds floating point values; expected 8 or 16 bits per channel")
         if upright.mode in _SIXTEEN_BIT_MODES:
-            wide = np.asarray(upright).astype(np.float64)
-            grey = np.rint(wide.clip(0, 65535) * (255 / 65535)).astype(np.uint8)
+            grey = np.rint(_sixteen_bits(path, upright) * (255 / 65535)).astype(np.uint8)
             return np.repeat(grey[:, :, None], 3, axis=2)
         if upright.has_transparency_data:
             _mention_transparency(path.parent)
@@ -91,9 +92,7 @@ def read_labels(path: Path) -> np.ndarray:
         if image.mode in ("P", "L"):
             return _undo_grey_scaling(path, image, pixels)
         if image.mode in _SIXTEEN_BIT_MODES:
-            if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
-                raise InputError(f"{name}: ids {pixels.min()}..{pixels.max()}; a label map holds 0..65535")
-            return pixels.astype(np.uint16)
+            return _sixteen_bits(path, image)
         if image.mode == "1":
             return pixels.astype(np.uint8)
         if image.mode == "RGBA" and np.ptp(pixels[:, :, 3]) > 0:
@@ -152,6 +151,13 @@ def _load(path: Path, image: Image.Image) -> None:
         with Image.open(path, formats=("PNG",)) as again:
             again.verify()
     image.load()
+
+
+def _sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
+    values = np.array(image)
+    if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+        raise InputError(f"{paths.shown(path)}: values {values.min()}..{values.max()}; 16 bits hold 0..65535")
+    return values.astype(np.uint16)
 
 
 def _undo_grey_scaling(path: Path, image: Image.Image, pixels: np.ndarray) -> np.ndarray:

@@ -48,6 +48,7 @@ _MUXERS: dict[str, tuple[str, dict[str, str]]] = {
     ".webm": ("webm", _MATROSKA_OPTIONS),
     ".gif": ("gif", {}),
 }
+_MAX_GIF_RATE = 100
 _CROP_KEY = "VIDGEN_SIZE"
 # Bicubic chroma at full resolution keeps 5 dB more of a photo than the default; bit-exact gives every processor the same result.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
@@ -486,6 +487,7 @@ class VideoWriter:
 
     Args:
         path: the file to create.
+        name: how messages call it.
         suffix: decides the container: .mp4 .mov .mkv .webm .gif.
         time_base: seconds per pts unit of the frames to come.
         frame_rate: mean frames per second, a hint for the encoder.
@@ -496,6 +498,7 @@ class VideoWriter:
         self,
         path: Path,
         *,
+        name: str,
         suffix: str,
         time_base: Fraction,
         frame_rate: Fraction,
@@ -503,7 +506,7 @@ class VideoWriter:
         quality: Quality = "good",
         audio: Path | None = None,
     ) -> None:
-        self.path, self.suffix = path, suffix
+        self.path, self.name, self.suffix = path, name, suffix
         self.time_base, self.frame_rate = time_base, frame_rate
         self.writing, self.quality, self.audio = writing, quality, audio
         self._closing = ExitStack()
@@ -515,7 +518,7 @@ class VideoWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._closing:
             if kind is None and self._container is not None:
-                with _encoder_errors(self.path):
+                with _encoder_errors(self.name):
                     self._finish()
 
     def write(self, pixels: np.ndarray, pts: int) -> None:
@@ -525,9 +528,12 @@ class VideoWriter:
             OSError: the disk refuses it.
             OutputError: the encoder refuses it.
         """
-        with _encoder_errors(self.path):
+        with _encoder_errors(self.name):
             if self._container is None:
                 self._start(pixels)
+                # Times below 0 would make an edit list that hides the frame.
+                self._delay = max(0, -pts)
+            pts += self._delay
             self._end = pts * self.time_base + 1 / self.frame_rate
             for frame in self._prepared(pixels, pts):
                 self._container.mux(self._stream.encode(frame))
@@ -535,6 +541,8 @@ class VideoWriter:
                 self._sound.copy_until(self._end)
 
     def _start(self, pixels: np.ndarray) -> None:
+        if self.suffix == ".gif" and self.frame_rate > _MAX_GIF_RATE:
+            raise InputError(f"{self.name}: {float(self.frame_rate):.0f} frames per second; a .gif has at most {_MAX_GIF_RATE}")
         self._encoding = encoding = encoding_for(self.suffix, self.quality, pixels, self.writing)
         height, width = pixels.shape[:2]
         self._margin = (height % 2, width % 2) if encoding.even else (0, 0)
@@ -617,8 +625,19 @@ class _Sound:
     def __init__(self, name: str, source: Any, stream: Any, container: Any) -> None:
         self.name, self.source, self.container = name, source, container
         self.copy = container.add_stream_from_template(stream)
-        self.packets = (packet for packet in source.demux(stream) if packet.dts is not None)
+        self.packets = self._increasing_packets(stream)
         self.waiting: Any = None
+
+    def _increasing_packets(self, stream: Any) -> Iterator[Any]:
+        """The packets in order of time, which is all that containers take; damage ends them."""
+        last = None
+        try:
+            for packet in self.source.demux(stream):
+                if packet.dts is not None and (last is None or packet.dts > last):
+                    last = packet.dts
+                    yield packet
+        except (av.FFmpegError, OSError, ValueError) as error:
+            log.warning("%s: its sound is damaged and ends early (%s)", self.name, _reason(error))
 
     def copy_until(self, end: Fraction | None) -> bool:
         """Copy the packets that start before `end` seconds, or all that are left; whether any are left."""
@@ -676,10 +695,10 @@ class _Palette:
 
 
 @contextmanager
-def _encoder_errors(path: Path) -> Iterator[None]:
+def _encoder_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError:
         raise
     except (av.FFmpegError, ValueError) as error:
-        raise OutputError(f"{paths.shown(path)}: the encoder refused a frame ({_reason(error)})") from error
+        raise OutputError(f"{name}: the encoder refused a frame ({_reason(error)})") from error

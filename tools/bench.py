@@ -191,7 +191,14 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
                     labels = np.zeros((64, 128), np.uint8)
                     labels[:, index % 128 :] = 1
                     sink.write(labels, index)
-            command = [sys.executable, "-c", _MEMORY_CHILD, str(folder / "model.safetensors"), str(video), str(folder / f"{length}.mp4")]
+            command = [
+                sys.executable,
+                "-c",
+                _MEMORY_CHILD,
+                str(folder / "model.safetensors"),
+                str(video),
+                str(folder / f"{length}.mp4"),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             rows.append({"frames": length, "peak_mb": round(int(done.stdout.split()[-1]) / 1024, 1)})
     return rows

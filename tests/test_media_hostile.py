@@ -51,6 +51,7 @@ def in_child(task: Callable[[], str], seconds: int = 20) -> str:
 CLIPS = {
     "index_last.mp4": {"with_sound": True},
     "index_first.mp4": {"container_options": {"movflags": "faststart"}, "with_sound": True},
+    "intra.mov": {"codec": "mjpeg", "pixel_format": "yuvj420p", "container_options": {"movflags": "faststart"}},
     "fragmented.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}, "codec_options": {"g": "8"}},
     "plain.mkv": {},
     "sound.mkv": {"with_sound": True},
@@ -137,26 +138,27 @@ def test_flipped_bits_never_change_labels_in_silence(tmp_path, count):
     assert results["refused"] > 0.8 * count
 
 
-@pytest.mark.parametrize("name", ["index_first.mp4", "plain.mkv", "fragmented.mp4"])
+@pytest.mark.parametrize("name", ["index_first.mp4", "intra.mov", "plain.mkv", "fragmented.mp4", "gif.gif"])
 def test_the_frames_before_the_damage_are_used_on_demand_and_the_damage_is_told(tmp_path, caplog, name):
     path = media_clips.write_clip(tmp_path / name, media_clips.smooth_frames(40), **CLIPS[name])
-    whole = list(frames.open_source(path))
+    whole = np.stack([frame.pixels for frame in frames.open_source(path)])
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) * 17 // 20])
-    with pytest.raises(InputError, match="bytes are missing at the end") as caught:
-        frames.open_source(path)
-    assert "--allow-truncated" in (caught.value.hint or "")
-    source = frames.open_source(path, allow_truncated=True)
-    assert source.damage is None
-    found = list(source)
-    assert 2 < len(found) < 40
-    assert all(np.array_equal(before.pixels, after.pixels) for before, after in zip(found, whole, strict=False))
-    assert source.damage is not None
-    assert path.name in source.damage
-    assert source.damage in caplog.text
-    assert len(source.read(0, len(found))) == len(found)
-    with pytest.raises(InputError, match=path.name):
-        source.read(len(found) - 1, len(found) + 1)
+    for sixteenth in range(9, 16):
+        path.write_bytes(content[: len(content) * sixteenth // 16 - 7])
+        with pytest.raises(InputError, match="bytes are missing at the end") as caught:
+            frames.open_source(path)
+        assert "--allow-truncated" in (caught.value.hint or "")
+        source = frames.open_source(path, allow_truncated=True)
+        assert source.damage is None
+        found = [frame.pixels for frame in source]
+        assert 2 < len(found) < 40
+        assert np.array_equal(np.stack(found), whole[: len(found)])
+        assert source.damage is not None
+        assert path.name in source.damage
+        assert source.damage in caplog.text
+        assert len(source.read(0, len(found))) == len(found)
+        with pytest.raises(InputError, match=path.name):
+            source.read(0, 40)
 
 
 def test_a_clip_without_one_good_frame_is_an_error_even_then(tmp_path):

@@ -198,6 +198,7 @@ def test_a_clip_cut_between_keyframes_starts_at_its_first_complete_frame(tmp_pat
                 container.mux(packet)
     source = frames.open_source(tmp_path / "cut.mkv")
     found = list(source)
+    assert source.count() == len(found)
     first = round(found[0].pts * source.time_base * 25)
     assert first >= 13
     assert [frame.pts for frame in source.read(0, len(found))] == [frame.pts for frame in found]
@@ -232,6 +233,27 @@ def test_every_frame_is_read_and_any_frame_can_be_read_alone(tmp_path, name):
             assert alone.pts == frame.pts
             assert alone.name == frame.name
             assert np.array_equal(alone.pixels, frame.pixels)
+
+
+def test_vp8_frames_that_only_serve_others_are_not_counted(tmp_path):
+    """Bit 4 of a VP8 frame says whether it is shown (RFC 6386 section 9.1); encoders hide frames made for reference."""
+    clip = media_clips.write_clip(tmp_path / "in.webm", media_clips.smooth_frames(12), codec="libvpx")
+    with av.open(str(clip)) as source, av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for index, packet in enumerate(packet for packet in source.demux(video=0) if packet.dts is not None):
+            data = bytes(packet)
+            hidden = av.Packet(bytes([data[0] & ~0x10]) + data[1:] if index == 5 else data)
+            hidden.pts, hidden.dts, hidden.time_base, hidden.is_keyframe = (
+                packet.pts,
+                packet.dts,
+                packet.time_base,
+                packet.is_keyframe,
+            )
+            hidden.stream = stream
+            container.mux(hidden)
+    found = frames.open_source(tmp_path / "a.webm")
+    assert len(list(found)) == found.count() == 11
+    assert [frame.pts for frame in found.read(4, 8)] == [160, 240, 280, 320]
 
 
 def test_a_source_is_read_again_from_its_start_also_after_it_was_left_half_way(tmp_path):

@@ -153,7 +153,7 @@ def decode(path: Path, *, reading: Reading = "pictures", first_pts: int | None =
         DamagedVideoError: the file ends early or a frame is broken; all good frames before it were given.
         InputError: missing, not a video, frames of several sizes, or labels asked of a lossy codec.
     """
-    # One thread holds back no frames, and those at the end of a cut-off file are not given: some that precede them are lost.
+    # One thread holds back the fewest frames, which matters where those at the end are not given.
     with _opened(path, threads="NONE" if integrity.missing_bytes(path) else "AUTO") as (container, stream):
         if reading == "labels":
             _check_lossless(paths.shown(path), stream)
@@ -175,9 +175,14 @@ def _timed_frames(path: Path, container: Any, stream: Any) -> Iterator[tuple[Any
 
 
 def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
-    """Decoded frames, until the end or the first sign of damage."""
+    """Decoded frames, until the end or the first sign of damage.
+
+    In a cut-off file each frame waits for the next, since the last may be half a frame, and what the decoder still holds at the
+    end is not given, since frames that go between are lost.
+    """
     name = paths.shown(path)
     num_read = 0
+    held = None
     missing = integrity.missing_bytes(path)
     packets = _PacketCount()
     checksums = integrity.SliceChecksums() if stream.codec_context.name == "ffv1" else None
@@ -194,8 +199,11 @@ def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
                 if frame.is_corrupt:
                     raise _damaged(name, num_read, stream, "the next frame is broken")
                 packets.see_first(frame)
-                yield frame
-                num_read += 1
+                if missing:
+                    frame, held = held, frame
+                if frame is not None:
+                    yield frame
+                    num_read += 1
     except (av.FFmpegError, OSError, ValueError, IndexError, EOFError) as error:
         raise _damaged(name, num_read, stream, f"decoder: {_reason(error)}") from error
     if missing:

@@ -450,11 +450,11 @@ class _MotionCache:
     def _write(self, path: Path, motion: temporal.Motion) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, flow=motion.flow.half().numpy(), mask=np.packbits(motion.mask.numpy()))
-        self._num_bytes += buffer.tell()
         try:
-            if self._num_bytes > CACHE_BYTES:
+            if self._num_bytes + buffer.tell() > CACHE_BYTES:
                 self._num_bytes = _remove_oldest(path.parent, CACHE_BYTES // 2)
             durable.write_bytes(path, buffer.getvalue())
+            self._num_bytes += buffer.tell()
         except (OutputError, OSError) as error:
             log.warning("motion is not cached any more: %s", error)
             self._folder = None

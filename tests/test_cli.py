@@ -110,7 +110,7 @@ def test_every_example_fits_the_function_it_calls(words: tuple[str, ...], monkey
 def test_commands_are_listed_in_the_order_of_the_work(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--help"])
     out = capsys.readouterr().out
-    places = [out.index(f"\n  {name} ") for name in ("demo", "train", "translate", "eval", "config", "doctor")]
+    places = [out.index(f"\n  {name} ") for name in ("demo", "train", "translate", "evaluate", "config", "doctor")]
     assert places == sorted(places)
 
 
@@ -223,7 +223,7 @@ def test_a_missing_checkpoint_is_exit_code_1(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_missed_gate_is_exit_code_4_after_the_scores(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = ["eval", str(clip), "--source", str(clip), "--no-cache", "--fast", "--metrics", "frame_diff"]
+    line = ["evaluate", str(clip), "--source", str(clip), "--no-cache", "--fast", "--metrics", "frame_diff"]
     assert cli.main([*line, "--json"]) == 0
     key = next(iter(json.loads(capsys.readouterr().out)["metrics"]))
     assert cli.main([*line, "--fail-if", f"{key}>0"]) == 4
@@ -233,7 +233,7 @@ def test_a_missed_gate_is_exit_code_4_after_the_scores(clip: Path, capsys: pytes
 
 
 def test_a_missing_score_is_exit_code_3_only_when_strict(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = ["eval", str(clip), "--target", str(clip), "--no-cache", "--fast", "--metrics", "ms_ssim"]
+    line = ["evaluate", str(clip), "--target", str(clip), "--no-cache", "--fast", "--metrics", "ms_ssim"]
     assert cli.main(line) == 0
     assert cli.main([*line, "--strict"]) == 3
     assert "error: no value for ms_ssim" in capsys.readouterr().err
@@ -272,7 +272,7 @@ def test_every_expected_error_ends_with_its_own_exit_code(
 
 
 def test_a_flow_error_is_told_like_any_other(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["eval", str(clip), "--source", str(clip), "--flow", "magic", "--no-cache"]) == 2
+    assert cli.main(["evaluate", str(clip), "--source", str(clip), "--flow", "magic", "--no-cache"]) == 2
     assert capsys.readouterr().err.startswith("error: flow engine 'magic' is not known")
 
 

@@ -299,7 +299,7 @@ def test_every_metric_is_listed_with_what_it_needs():
 
 
 def test_the_command_line_prints_the_report_and_then_fails_at_the_gate(output: Path, truth: Path, capsys):
-    line = ["eval", str(output), "--target", str(truth), "--no-cache", "--strides", "1", "--fail-if", "psnr<60"]
+    line = ["evaluate", str(output), "--target", str(truth), "--no-cache", "--strides", "1", "--fail-if", "psnr<60"]
     assert main([*line, "--json"]) == 4
     done = capsys.readouterr()
     assert '"schema_version": 1' in done.out

@@ -158,6 +158,15 @@ class Group(click.Group):
 
     command_class = Command
     group_class = type
+    default: str | None = None
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Put the default command's name in front where no command is named."""
+        words = [word for word in arguments if not word.startswith("-")]
+        asks_help = any(word in context.help_option_names for word in arguments)
+        if self.default is not None and words and words[0] not in self.commands and not asks_help:
+            arguments = [self.default, *arguments]
+        return super().parse_args(context, arguments)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
@@ -275,7 +284,7 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
         context.exit()
 
 
-@cli.command("eval", example="vidgen eval street.mp4 --source labels.mkv --target real.mp4 --fail-if 'warp_error@1>0.02'")
+@cli.command(example="vidgen evaluate street.mp4 --source labels.mkv --target real.mp4 --fail-if 'warp_error@1>0.02'")
 @click.argument("output")
 @click.option("--source", metavar="INPUT", help="What the video was made from.")
 @click.option("--target", metavar="INPUT", help="Paired real frames.")
@@ -300,6 +309,56 @@ def evaluate(strict: bool, **options: Any) -> None:
     result = _call("evaluate.run", **options)
     click.get_current_context().ensure_object(Screen).show(result, _score_table)
     _call("evaluate.enforce", result=result, strict=strict)
+
+
+@cli.group()
+def flow() -> None:
+    """Optical flow. `vidgen flow A [B] -o OUT` estimates it between two pictures or along a video."""
+
+
+flow.default = "estimate"
+engine = _options(
+    click.option(
+        "--engine", default="dis", show_default=True, metavar="NAME", help="dis, dis-fast, farneback, learned, raft-small ..."
+    ),
+    click.option("--weights", type=PATH, help="The engine's weights file, or a folder of flow files."),
+    click.option("--sha256", metavar="HEX", help="Expected checksum of the weights file."),
+)
+
+
+@flow.command("estimate", example="vidgen flow drive.mp4 -o flow.mp4")
+@click.argument("first")
+@click.argument("second", required=False)
+@click.option("-o", "--out", "output", required=True, help=".flo, .pfm, .png or video file, or a folder of .flo files.")
+@engine
+@click.option("--into", type=click.Choice(["previous", "next"]), default="previous", show_default=True, help="Where it points.")
+@click.option("--kind", type=click.Choice(["flow", "picture"]), help="Numbers or colours; by default what the output suggests.")
+@click.option("--max-flow", type=click.FloatRange(min=0, min_open=True), help="Length in pixels that gets full colour.")
+@overwrite
+def flow_estimate(**options: Any) -> Result:
+    """Estimate flow and write it as numbers or colours."""
+    return _call("flow.estimate", **options)
+
+
+@flow.command("eval", example="vidgen flow eval middlebury --engine dis")
+@click.argument("folder")
+@engine
+def flow_eval(engine: str, **options: Any) -> Result:
+    """Measure engines (separated by commas) against known flow."""
+    return {name: _call("flow.evaluate", engine=name, **options) for name in engine.split(",")}
+
+
+@flow.command("train", example="vidgen flow train runs/flow --textures photos --measure middlebury")
+@click.argument("folder")
+@click.option("--textures", type=PATH, help="Photographs for the made-up scenes to wear.")
+@click.option("--video", metavar="INPUT", help="Fine-tune on this video, without truth.")
+@click.option("--initial", type=PATH, metavar="WEIGHTS", help="Weights to begin with.")
+@click.option("--measure", type=PATH, metavar="FOLDER", help="Known flow to measure at every checkpoint.")
+@click.option("--steps", "num_steps", type=POSITIVE, default=10000, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+def flow_train(**options: Any) -> Result:
+    """Train the learned engine, or go on with it."""
+    return _call("flow.train", **options)
 
 
 @cli.group()

@@ -226,10 +226,10 @@ def _choose_metrics(text: str, given: set[str]) -> set[str]:
         return possible if text == "all" else possible - SLOW_METRICS
     chosen = {base_of(name.strip()) for name in text.split(",") if name.strip()}
     if not chosen:
-        raise ConfigError(f"--metrics {text!r}: names no metric", hint="vidgen eval --list-metrics")
+        raise ConfigError(f"--metrics {text!r}: names no metric", hint="vidgen evaluate --list-metrics")
     for name in sorted(chosen):
         if name not in METRICS:
-            raise ConfigError(f"--metrics: no metric is called {name!r}", hint="vidgen eval --list-metrics")
+            raise ConfigError(f"--metrics: no metric is called {name!r}", hint="vidgen evaluate --list-metrics")
         if name not in possible:
             wanted = {"reference": "--source or --target", "reference set": "--reference-set"}.get(METRICS[name].needs)
             raise ConfigError(f"--metrics {name}: needs {wanted or f'--{METRICS[name].needs}'}, which is not given")

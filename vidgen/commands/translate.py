@@ -9,7 +9,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,7 @@ class Model:
     ) -> None:
         self.translator = translator
         runtime.prepare(translator)
-        runtime.prepare_for_use(translator.generator)
+        runtime.prepare_for_use(translator)
         self.settings = settings
         self.table = table
         self.trained_size = trained_size
@@ -189,7 +189,7 @@ class Model:
                 with torch.inference_mode(), self.runtime.autocast():
                     if index < len(inputs.first_frames):
                         picture = inputs.first_frames[index]
-                        carry = self._primed(carry, condition, picture, size, inputs.first_frames[: index + 1])
+                        carry = self._primed(condition, size, inputs.first_frames[: index + 1])
                         made = conditions.resize_picture(picture, inputs.main.size)
                     else:
                         output, carry = self.translator.translate(condition, carry)
@@ -198,7 +198,7 @@ class Model:
 
     def translate(self, video: str | Path | Inputs, **options: Any) -> Translation:
         """Translate a video; frames are made as they are asked for. See `open` and `stream` for the options."""
-        streaming = {name: options.pop(name) for name in ("table", "work_size") if name in options}
+        streaming: dict[str, Any] = {name: options.pop(name) for name in ("table", "work_size") if name in options}
         return Translation(self, video if isinstance(video, Inputs) else self.open(video, **options), streaming)
 
     def working_size(self, size: Size, work_size: WorkSize = "auto") -> Size:
@@ -230,8 +230,8 @@ class Model:
             padded = {name: _pad(array, self.translator.size_multiple) for name, array in moment.items()}
             yield main, maker.condition([padded])
 
-    def _primed(self, carry: Any, condition: Condition, picture: np.ndarray, size: Size, known: Sequence[np.ndarray]) -> Any:
-        del carry
+    def _primed(self, condition: Condition, size: Size, known: Sequence[np.ndarray]) -> Any:
+        """The carry after the `known` first frames, all taken to lie under the present condition."""
         frames = [self._tensor(item, size) for item in known]
         repeated = Condition(
             labels=_repeat(condition.labels, len(frames)),
@@ -517,7 +517,7 @@ def _repeat(value: Tensor | None, count: int) -> Tensor | None:
     return None if value is None else value.expand(-1, count, *value.shape[2:])
 
 
-def _ahead(make: Callable[[], Iterator[Item]], depth: int = 4) -> Iterator[Item]:
+def _ahead(make: Callable[[], Iterator[Item]], depth: int = 4) -> Generator[Item, None, None]:
     """The items of an iterator, made by a thread up to `depth` ahead; its error is raised here."""
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
     enough = threading.Event()
@@ -590,5 +590,3 @@ class _Behind:
                 except BaseException as error:
                     self._error = error
         return
-
-

@@ -48,7 +48,7 @@ class Gate:
                 f"--fail-if {text!r}: expected KEY, one of < <= > >=, and a number", hint="--fail-if 'warp_error@1>0.02'"
             )
         if base_of(gate.key) not in METRICS:
-            raise ConfigError(f"--fail-if {text!r}: no metric is called {gate.key!r}", hint="vidgen eval --list-metrics")
+            raise ConfigError(f"--fail-if {text!r}: no metric is called {gate.key!r}", hint="vidgen evaluate --list-metrics")
         return gate
 
     def fault(self, scores: Mapping[str, Score]) -> str | None:

@@ -44,7 +44,9 @@ class Runtime:
         except RuntimeError as error:
             raise ConfigError(f"--device {device}: unknown; use auto, cpu, cuda, cuda:N or mps") from error
         if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-            raise ConfigError(f"--device {device}: PyTorch finds {torch.cuda.device_count()} CUDA devices here", hint="use --device cpu")
+            raise ConfigError(
+                f"--device {device}: PyTorch finds {torch.cuda.device_count()} CUDA devices here", hint="use --device cpu"
+            )
         if chosen.type == "mps" and not torch.backends.mps.is_available():
             raise ConfigError("--device mps: not available here", hint="use --device cpu")
         use_bf16 = precision == "bf16" or (precision == "auto" and bf16_is_fast(chosen))
@@ -61,7 +63,7 @@ class Runtime:
         return module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def prepare_for_use(self, module: nn.Module) -> nn.Module:
-        """Store convolution weights in the precision they are used in, so that no frame converts them again."""
+        """Leave training mode; store convolution weights in the precision they are used in, so that no frame converts them again."""
         if self.use_bf16:
             for part in module.modules():
                 if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):

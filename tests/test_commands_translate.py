@@ -1,0 +1,263 @@
+"""Translation as a user meets it: any length, size and timing in, the same out; known first frames; many inputs; bad inputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vidgen
+from tests import tiny
+from tests.conftest import REPOSITORY
+from vidgen.commands.train import train
+from vidgen.commands.translate import Model, translate
+from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, PartialFailure
+from vidgen.media.frames import open_sink, open_source
+from vidgen.media.images import write_png
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    config = tiny.write_config(folder, tiny.write_data(folder / "data"))
+    train(config, folder / "run", steps=2)
+    return folder / "run"
+
+
+def _labels(size: tuple[int, int], index: int) -> np.ndarray:
+    labels = np.zeros(size, np.uint8)
+    labels[size[0] // 2 :] = 1
+    labels[4:12, 3 + index % 5 : 13 + index % 5] = 2
+    return labels
+
+
+def _label_folder(folder: Path, num_frames: int, size: tuple[int, int] = (32, 48)) -> Path:
+    for index in range(num_frames):
+        write_png(folder / f"{index:04d}.png", _labels(size, index))
+    return folder
+
+
+def _label_video(path: Path, times: list[int], size: tuple[int, int] = (32, 48)) -> Path:
+    with open_sink(path, time_base=Fraction(1, 100), frame_rate=Fraction(25), writing="labels") as sink:
+        for index, pts in enumerate(times):
+            sink.write(_labels(size, index), pts)
+    return path
+
+
+def _frames(path: Path) -> list[np.ndarray]:
+    return [frame.pixels for frame in open_source(path)]
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47), (64, 96), (41, 200)])
+def test_every_input_frame_gets_an_output_frame_of_its_size(run_folder: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    translate(run_folder, [str(_label_folder(tmp_path / "in", 5, size))], str(tmp_path / "out.mp4"))
+    frames = _frames(tmp_path / "out.mp4")
+    assert len(frames) == 5
+    assert all(frame.shape == (*size, 3) for frame in frames)
+
+
+def test_times_of_a_variable_rate_video_are_kept(run_folder: Path, tmp_path: Path) -> None:
+    times = [0, 4, 8, 20, 21, 40]
+    translate(run_folder, [str(_label_video(tmp_path / "in.mkv", times))], str(tmp_path / "out.mkv"))
+    source = open_source(tmp_path / "out.mkv")
+    seconds = [float(frame.pts * source.time_base) for frame in source]
+    assert seconds == pytest.approx([time / 100 for time in times], abs=0.001)
+
+
+def test_a_prefix_of_the_input_gives_a_prefix_of_the_output(run_folder: Path, tmp_path: Path) -> None:
+    whole = list(vidgen.load(str(run_folder)).translate(_label_folder(tmp_path / "in", 6)))
+    part = list(vidgen.load(str(run_folder)).translate(f"{tmp_path / 'in'}[0:3]"))
+    assert len(whole) == 6
+    assert len(part) == 3
+    assert all(np.array_equal(a, b) for a, b in zip(whole, part, strict=False))
+
+
+def test_a_file_beside_the_output_says_how_it_was_made(run_folder: Path, tmp_path: Path) -> None:
+    made = translate(run_folder, [str(_label_folder(tmp_path / "in", 3))], str(tmp_path / "out.mp4"))
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written == {name: value for name, value in made.items() if name != "output"}
+    assert (written["frames"], written["size"], written["kind"]) == (3, [32, 48], "vid2vid")
+    assert len(written["model_sha256"]) == 64
+
+
+def test_side_by_side_shows_the_labels_on_the_left(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_folder(tmp_path / "in", 2)
+    translate(run_folder, [str(source)], str(tmp_path / "out/"), side_by_side=True)
+    frames = _frames(tmp_path / "out")
+    model = Model.load(run_folder)
+    assert model.table is not None
+    assert frames[1].shape == (32, 96, 3)
+    assert np.array_equal(frames[1][:, :48], model.table.colorize(_labels((32, 48), 1).astype(int)))
+
+
+def test_a_given_first_frame_comes_out_first_and_changes_what_follows(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_folder(tmp_path / "in", 3)
+    picture = np.full((32, 48, 3), 200, np.uint8)
+    write_png(tmp_path / "first.png", picture)
+    model = Model.load(run_folder)
+    plain, primed = list(model.translate(source)), list(model.translate(source, first_frames=tmp_path / "first.png"))
+    assert len(primed) == 3
+    assert np.array_equal(primed[0], picture)
+    assert not np.array_equal(plain[1], primed[1])
+
+
+def test_another_model_can_make_the_first_frame(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_folder(tmp_path / "in", 3)
+    made = translate(run_folder, [str(source)], str(tmp_path / "out/"), first_frame=run_folder)
+    assert made["first_frames_given"] == 1
+    first = next(iter(Model.load(run_folder).translate(source)))
+    assert np.array_equal(_frames(tmp_path / "out")[0], first)
+
+
+def test_a_weights_file_alone_is_enough(run_folder: Path, tmp_path: Path) -> None:
+    weights = next(run_folder.glob("checkpoints/*/model.safetensors"))
+    shutil.copy(weights, tmp_path / "mine.safetensors")
+    source = _label_folder(tmp_path / "in", 2)
+    alone = list(vidgen.load(str(tmp_path / "mine.safetensors")).translate(source))
+    last = list(vidgen.load(str(run_folder), weights="last").translate(source))
+    average = list(vidgen.load(str(run_folder), weights="average").translate(source))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, last, strict=True))
+    assert not np.array_equal(last[1], average[1])
+
+
+def test_start_and_end_cut_the_input(run_folder: Path, tmp_path: Path) -> None:
+    made = translate(run_folder, [str(_label_folder(tmp_path / "in", 8))], str(tmp_path / "out.mp4"), start="2f", end="6f")
+    assert made["frames"] == 4
+
+
+def _many(tmp_path: Path, count: int = 4) -> Path:
+    for number in range(count):
+        _label_folder(tmp_path / "many" / f"clip{number}", 2)
+    return tmp_path / "many"
+
+
+def test_a_folder_of_sequences_gives_a_video_each_and_shards_share_them_out(run_folder: Path, tmp_path: Path) -> None:
+    many = _many(tmp_path)
+    for part in (1, 2):
+        translate(run_folder, [str(many)], str(tmp_path / "out"), shard=f"{part}/2")
+        done = len(list((tmp_path / "out").glob("*.mp4")))
+        assert done == 4 if part == 2 else 0 <= done <= 4
+    again = translate(run_folder, [str(many)], str(tmp_path / "out"), skip_existing=True)
+    assert all(result["skipped"] for result in again["results"])
+
+
+def test_one_bad_input_does_not_stop_the_others(run_folder: Path, tmp_path: Path) -> None:
+    many = _many(tmp_path)
+    write_png(many / "clip2" / "0001.png", np.full((32, 48), 77, np.uint8))
+    with pytest.raises(PartialFailure, match=r"1 of 4 inputs failed.*77"):
+        translate(run_folder, [str(many)], str(tmp_path / "out"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".mp4") == ["clip0.mp4", "clip1.mp4", "clip3.mp4"]
+
+
+def test_an_unknown_label_names_file_value_and_range_and_leaves_nothing(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_folder(tmp_path / "in", 4)
+    write_png(source / "0002.png", np.full((32, 48), 41, np.uint8))
+    with pytest.raises(InputError, match=r"0002\.png.*41.*0"):
+        translate(run_folder, [str(source)], str(tmp_path / "out.mp4"))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_an_existing_output_is_not_replaced_unless_asked(run_folder: Path, tmp_path: Path) -> None:
+    source = str(_label_folder(tmp_path / "in", 2))
+    (tmp_path / "out.mp4").write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists already"):
+        translate(run_folder, [source], str(tmp_path / "out.mp4"))
+    assert (tmp_path / "out.mp4").read_bytes() == b"precious"
+    translate(run_folder, [source], str(tmp_path / "out.mp4"), overwrite=True)
+    assert len(_frames(tmp_path / "out.mp4")) == 2
+
+
+def test_inputs_smaller_than_the_model_can_take_are_refused_with_the_least_size(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least 4x4"):
+        translate(run_folder, [str(_label_folder(tmp_path / "in", 1, (2, 60)))], str(tmp_path / "out/"), work_size="input")
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "x", "1/2/3"])
+def test_a_shard_that_makes_no_sense_is_refused(run_folder: Path, tmp_path: Path, shard: str) -> None:
+    with pytest.raises(ConfigError, match="--shard"):
+        translate(run_folder, [str(_label_folder(tmp_path / "in", 1))], str(tmp_path / "out/"), shard=shard)
+
+
+def test_a_shard_of_a_slurm_array_is_read_from_its_variables(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = _many(tmp_path)
+    for part in range(2):
+        for name, value in (("MIN", 3), ("ID", 3 + part), ("COUNT", 2)):
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+        translate(run_folder, [str(many)], str(tmp_path / "out"), shard="auto")
+    assert len(list((tmp_path / "out").glob("*.mp4"))) == 4
+
+
+def test_colour_coded_labels_are_read_by_their_palette(run_folder: Path, tmp_path: Path) -> None:
+    model = Model.load(run_folder)
+    assert model.table is not None
+    (tmp_path / "table.json").write_text(json.dumps({**model.table.to_dict(), "values": None}))
+    plain = _label_folder(tmp_path / "in", 2)
+    for index in range(2):
+        write_png(tmp_path / "colours" / f"{index}.png", model.table.colorize(_labels((32, 48), index).astype(int)))
+    translate(run_folder, [str(plain)], str(tmp_path / "a/"))
+    translate(run_folder, [str(tmp_path / "colours")], str(tmp_path / "b/"), labels=str(tmp_path / "table.json"))
+    assert all(np.array_equal(a, b) for a, b in zip(_frames(tmp_path / "a"), _frames(tmp_path / "b"), strict=True))
+
+
+def test_no_model_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such weights file or run folder"):
+        vidgen.load(str(tmp_path / "nothing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        vidgen.load(str(tmp_path / "empty"))
+
+
+def test_an_interrupted_translation_leaves_no_file(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_video(tmp_path / "in.mkv", list(range(0, 12000, 4)))
+    command = [sys.executable, "-m", "vidgen", "translate", str(run_folder), str(source), "-o", str(tmp_path / "out.mp4")]
+    process = subprocess.Popen(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob(".out*")):
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+_MEASURE = """
+import sys
+from vidgen.commands.translate import Model
+model = Model.load(sys.argv[1], device="cpu")
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+peak = 0
+frames = 0
+for frame in model.translate(sys.argv[2]):
+    frames += 1
+    if frames % 20 == 0:
+        peak = max(peak, resident())
+print(frames, peak)
+"""
+
+
+def test_memory_does_not_grow_with_the_length_of_the_video(run_folder: Path, tmp_path: Path) -> None:
+    peaks = {}
+    for length in (60, 900):
+        source = _label_video(tmp_path / f"{length}.mkv", list(range(0, 4 * length, 4)))
+        command = [sys.executable, "-c", _MEASURE, str(run_folder), str(source)]
+        done = subprocess.run(
+            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=REPOSITORY, capture_output=True, text=True, check=True
+        )
+        frames, peaks[length] = (int(value) for value in done.stdout.split())
+        assert frames == length
+    assert peaks[900] - peaks[60] < 32 * 2**20

@@ -93,7 +93,12 @@ def test_two_processes_give_the_losses_of_one(config: Path, tmp_path: Path) -> N
     train(config, tmp_path / "one", sets=sets, steps=4)
     command = [sys.executable, "-m", "vidgen", "train", str(config), "-o", str(tmp_path / "two"), "--set", sets[0]]
     done = subprocess.run(
-        [*command, "--steps", "4", "--devices", "2"], env=_environment(), capture_output=True, text=True, timeout=300, cwd=REPOSITORY
+        [*command, "--steps", "4", "--devices", "2"],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=REPOSITORY,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = _log(tmp_path / "one"), _log(tmp_path / "two")
@@ -310,8 +315,8 @@ def test_a_full_disk_stops_training_with_one_line_and_keeps_the_old_checkpoint(c
     train(config, folder, steps=3)
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     limited = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (%d, %d));"
-        "from vidgen.cli import main; sys.exit(main())" % (size // 4, size // 4)
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 4}, {size // 4}));"
+        "from vidgen.cli import main; sys.exit(main())"
     )
     command = [sys.executable, "-c", limited, "train", str(config), "-o", str(folder), "--steps", "9"]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=120, cwd=REPOSITORY)

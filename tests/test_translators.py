@@ -159,9 +159,7 @@ def test_each_phase_gives_gradients_to_its_modules_and_to_nothing_else(config: A
 
 def test_every_parameter_learns_in_some_stage(config: Any) -> None:
     translator = _build(config)
-    learning = {
-        parameter for stage in _stages(config) for phase in translator.phases(stage) for parameter in phase.parameters()
-    }
+    learning = {parameter for stage in _stages(config) for phase in translator.phases(stage) for parameter in phase.parameters()}
     assert learning == set(translator.parameters())
 
 

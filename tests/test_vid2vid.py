@@ -75,9 +75,7 @@ def test_clip_schedule_of_the_1024_recipe_is_the_published_one() -> None:
 
 
 def test_clip_schedule_of_the_single_gpu_recipe_is_the_published_one() -> None:
-    growth = vid2vid.Growth(
-        epochs=10, decay_epochs=5, clip_frames=4, window_frames=2, max_window_frames=2, grow_every_epochs=2
-    )
+    growth = vid2vid.Growth(epochs=10, decay_epochs=5, clip_frames=4, window_frames=2, max_window_frames=2, grow_every_epochs=2)
     assert [_clip_plan(growth, epoch)[2] for epoch in (1, 3, 5, 7)] == [2, 4, 8, 14]
 
 
@@ -92,7 +90,9 @@ def test_learning_rate_is_constant_then_falls_linearly_to_zero_across_stages() -
 
 
 def test_gradients_reach_as_far_back_as_the_schedule_says() -> None:
-    growth = vid2vid.Growth(epochs=15, decay_epochs=0, clip_frames=4, window_frames=4, max_window_frames=8, max_backpropagate_frames=4)
+    growth = vid2vid.Growth(
+        epochs=15, decay_epochs=0, clip_frames=4, window_frames=4, max_window_frames=8, max_backpropagate_frames=4
+    )
     stages = vid2vid.stages(vid2vid.Config(num_labels=2, growth=(growth,)), 1)
     assert [stage.backpropagate_frames for stage in stages] == [1, 2, 4]
 
@@ -210,5 +210,5 @@ def test_a_foreground_class_that_does_not_exist_is_refused_by_name() -> None:
 
 
 def test_a_model_without_past_cannot_have_learned_flow() -> None:
-    with pytest.raises(ValueError, match="generator.flow: none"):
+    with pytest.raises(ValueError, match=r"generator\.flow: none"):
         vid2vid.Config(num_labels=3, num_input_frames=1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flow.warp import warp
 from vidgen.networks import composite, discriminators
-from vidgen.networks.composite import Composition, CompositeGenerator, LocalCompositeGenerator
+from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
 from vidgen.networks.encoding import instance_edges
 

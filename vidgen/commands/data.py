@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def check(
         PartialFailure: faults were found; they are listed in the message.
     """
     roles = _roles(root)
-    faults = [fault for first, second in zip(roles, roles[1:], strict=False) for fault in _mismatches(first, second)]
+    faults = [fault for first, second in itertools.pairwise(roles) for fault in _mismatches(first, second)]
     table: LabelTable | None = None
     if config is not None:
         settings = load(config, run.run_schema(), (*sets, f"data.root={root}")).data
@@ -109,7 +110,8 @@ def _roles(root: Path) -> list[Role]:
         roles.append(Role(folder.name, is_labels, sources))
     if not roles:
         raise InputError(
-            f"{root}: holds no folder of videos or pictures", hint="expected folders such as images/SEQUENCE/*.png and labels/SEQUENCE/*.png"
+            f"{root}: holds no folder of videos or pictures",
+            hint="expected folders such as images/SEQUENCE/*.png and labels/SEQUENCE/*.png",
         )
     return roles
 
@@ -208,5 +210,3 @@ def _known(table: LabelTable, frame: Any) -> np.ndarray:
 
 def _size(source: FrameSource) -> str:
     return f"{source.size[1]}x{source.size[0]}"
-
-

@@ -1,4 +1,4 @@
-"""The whole of vidgen in a few minutes: a street is made up, a model learns it, translates a street it has not seen, and is measured."""
+"""The whole of vidgen in minutes: streets are made up, a model learns them, translates one it has not seen, and is measured."""
 
 from __future__ import annotations
 

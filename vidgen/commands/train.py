@@ -219,9 +219,7 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
         yield f"{prefix} was {old}, is {new}"
 
 
-def _run(
-    folder: Folder, settings: RunSettings, clips: Clips, trainer: Trainer, time_limit_seconds: float | None
-) -> dict[str, Any]:
+def _run(folder: Folder, settings: RunSettings, clips: Clips, trainer: Trainer, time_limit_seconds: float | None) -> dict[str, Any]:
     groups = parallel.share_of(settings.train.clips_per_step, settings.train.clips_at_once)
     primer_frames = trainer.translator.num_primer_frames
 
@@ -260,4 +258,3 @@ def _restart_under_torchrun(devices: int, threads: int | None) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads or max(1, (os.cpu_count() or 1) // devices)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", "-m", "vidgen"]
     os.execv(sys.executable, [*launcher, *sys.argv[1:]])
-

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from vidgen.media import conditions
 from vidgen.media.frames import Frame, FrameSource, list_sources, open_source
 from vidgen.media.labels import LabelTable
 from vidgen.types import Batch, FlowEstimator, Stage
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
 
 CONFIDENCE_THRESHOLD = 0.02
 """Reference flow is trusted where the squared difference of frame and warped predecessor, summed over channels, is below this."""
@@ -166,7 +169,9 @@ def _sequence_paths(root: Path, folder: str) -> dict[str, Path]:
         raise InputError(f"data.root: {root} is not a folder")
     if not where.is_dir():
         present = sorted(child.name for child in root.iterdir() if child.is_dir())
-        raise InputError(f"{where}: no such folder; {root} holds {_few(present)}", hint="set data.target and data.condition to the names")
+        raise InputError(
+            f"{where}: no such folder; {root} holds {_few(present)}", hint="set data.target and data.condition to the names"
+        )
     paths = list_sources(where)
     return {"" if path == where else path.stem if path.is_file() else path.name: path for path in paths}
 
@@ -188,9 +193,7 @@ def _checked(sequence: Sequence, part: slice) -> Sequence:
     first, stop, _ = part.indices(counts[0][1])
     if stop <= first:
         raise InputError(f"{counts[0][0]}: has {counts[0][1]} frames, none of them in data.frames {part.start or 0}:{part.stop}")
-    return Sequence(
-        sequence.name, sequence.target, sequence.labels, sequence.instances, sequence.pictures, first, stop - first
-    )
+    return Sequence(sequence.name, sequence.target, sequence.labels, sequence.instances, sequence.pictures, first, stop - first)
 
 
 def _few(names: list[str]) -> str:
@@ -255,11 +258,13 @@ class Clips:
         if settings.width:
             if settings.width % multiple:
                 near = max(multiple, round(settings.width / multiple) * multiple)
-                raise ConfigError(f"data.width: {settings.width} is not a multiple of {multiple}, which this model needs; try {near}")
-            height, width = height * settings.width / width, settings.width
+                raise ConfigError(
+                    f"data.width: {settings.width} is not a multiple of {multiple}, which this model needs; try {near}"
+                )
+            height, width = round(height * settings.width / width), settings.width
         if min(height, width) < multiple:
             raise InputError(
-                f"{self.sequences[0].roles[0].name}: is {int(width)}x{int(height)}; this model needs at least {multiple}x{multiple}"
+                f"{self.sequences[0].roles[0].name}: is {width}x{height}; this model needs at least {multiple}x{multiple}"
             )
         return max(multiple, round(height / multiple) * multiple), max(multiple, round(width / multiple) * multiple)
 
@@ -359,7 +364,11 @@ class Clips:
                     f"{target.pixels.shape[1]}x{target.pixels.shape[0]}; a label map must have the size of its picture"
                 )
             moment = self._maker.moment(
-                size, label=label, instance=instance, pictures=pictures, edge_source=target if self.settings.condition.edges else None
+                size,
+                label=label,
+                instance=instance,
+                pictures=pictures,
+                edge_source=target if self.settings.condition.edges else None,
             )
             assert target is not None
             moment["target"] = np.ascontiguousarray(conditions.resize_picture(target.pixels, size).transpose(2, 0, 1))
@@ -396,7 +405,7 @@ class _Cache:
         self._lock = threading.Lock()
         self._items: OrderedDict[object, dict[str, np.ndarray]] = OrderedDict()
 
-    def get(self, key: object, make) -> dict[str, np.ndarray]:  # type: ignore[no-untyped-def]
+    def get(self, key: object, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         with self._lock:
             if key in self._items:
                 self._items.move_to_end(key)
@@ -429,13 +438,13 @@ def _join(clips: list[Batch]) -> Batch:
     return Batch(condition, target, flow, confidence, first.primer_frames)
 
 
-def prefetch(make, keys: Iterator, workers: int) -> Iterator:  # type: ignore[no-untyped-def]
+def prefetch(make: Callable[[Key], Item], keys: Iterator[Key], workers: int) -> Generator[Item, None, None]:
     """make(key) for each key in order, prepared by `workers` threads a little ahead; 0 makes each when it is asked for."""
     if workers == 0:
         yield from (make(key) for key in keys)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="vidgen-data") as pool:
-        waiting: list[Future] = []
+        waiting: list[Future[Item]] = []
         try:
             for key in keys:
                 waiting.append(pool.submit(make, key))

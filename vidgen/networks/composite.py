@@ -5,6 +5,7 @@ Source: Wang et al., "Video-to-Video Synthesis", NeurIPS 2018, section 3 and its
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -100,7 +101,7 @@ class CompositeGenerator(_Blending):
         widths = [base_channels * 2**level for level in range(num_downsamplings + 1)]
 
         def encoder(in_channels: int, widths: list[int], num_residual: int) -> nn.Sequential:
-            downs = [down(a, b, norm) for a, b in zip(widths, widths[1:], strict=False)]
+            downs = [down(a, b, norm) for a, b in itertools.pairwise(widths)]
             return nn.Sequential(stem(in_channels, widths[0], norm), *downs, *blocks(widths[-1], num_residual))
 
         def blocks(channels: int, count: int) -> list[nn.Module]:

@@ -21,6 +21,9 @@ class Vgg19Features(nn.Module):
     _PLAN = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, 256, "pool", 512, 512, 512, 512, "pool", 512)
     _TAPS = (1, 6, 11, 20, 29)
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, convention: Literal["raw", "imagenet"] = "raw", width_divisor: int = 1) -> None:
         super().__init__()
         layers: list[nn.Module] = []

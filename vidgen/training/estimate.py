@@ -18,7 +18,9 @@ _BYTES_PER_TRAINED_PARAMETER = 16
 """Weight, gradient and Adam's two moments in float32."""
 
 
-def estimate(settings: RunSettings, translator: Translator, stages: tuple[Stage, ...], clips: Clips, runtime: Runtime) -> dict[str, Any]:
+def estimate(
+    settings: RunSettings, translator: Translator, stages: tuple[Stage, ...], clips: Clips, runtime: Runtime
+) -> dict[str, Any]:
     """The resolved configuration, parameters per part, shapes of the first batch and peak memory of the largest stage."""
     parts = {name: sum(p.numel() for p in child.parameters()) for name, child in translator.named_children()}
     count = settings.train.clips_at_once
@@ -71,5 +73,3 @@ def _activation_bytes(translator: Translator, stage: Stage, batch: Batch, runtim
         shadow.translate(window.window_condition)
     saved = sum(seen.values())
     return saved // 2 if runtime.use_bf16 else saved
-
-

@@ -54,7 +54,7 @@ def load_vgg19(path: Path, sha256: str | None = None, width_divisor: int = 1) ->
     if not path.is_file():
         raise CheckpointError(
             f"train.perceptual_weights: {path}: no such file",
-            hint="it is the state dict of torchvision.models.vgg19 (vgg19-dcbb9e9d.pth, SHA-256 dcbb9e9d...); save it there, or set "
+            hint="it is the state dict of torchvision.models.vgg19 (vgg19-dcbb9e9d.pth); save it there, or set "
             "model.losses.perceptual_weight to 0",
         )
     state = read_state_dict(path, sha256)

@@ -32,10 +32,12 @@ def finish() -> None:
 
 
 def rank() -> int:
+    """Number of this process, 0 for the first or only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

@@ -79,7 +79,7 @@ def run_schema() -> type[RunSettings]:
     configs = [module.Config for module in available().values()]
     union = functools.reduce(operator.or_, configs)
     annotation = Annotated[union, Field(discriminator="kind")] if len(configs) > 1 else union  # type: ignore[valid-type]
-    return create_model("Run", __base__=RunSettings, model=(annotation, ...))
+    return create_model("Run", __base__=RunSettings, model=(annotation, ...))  # type: ignore[arg-type]
 
 
 def follow_data(settings: RunSettings, table: LabelTable | None) -> RunSettings:
@@ -136,7 +136,9 @@ def settings_from_weights(weights: Weights, where: str) -> tuple[RunSettings, La
         CheckpointError: the file was not written by vidgen.
     """
     if "config" not in weights.metadata:
-        raise CheckpointError(f"{where}: these weights carry no vidgen configuration", hint="train with vidgen, or import them first")
+        raise CheckpointError(
+            f"{where}: these weights carry no vidgen configuration", hint="train with vidgen, or import them first"
+        )
     settings = config.from_data(json.loads(weights.metadata["config"]), run_schema(), where)
     labels = json.loads(weights.metadata.get("labels", "null"))
     height, width = json.loads(weights.metadata["size"])
@@ -201,7 +203,9 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             file.seek(0)
             owner = file.read().strip() or "unknown"
-            raise CheckpointError(f"{folder}: another training is running here (process {owner})", hint="choose another -o") from error
+            raise CheckpointError(
+                f"{folder}: another training is running here (process {owner})", hint="choose another -o"
+            ) from error
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -9,6 +9,7 @@ L1 loss, and corruption of the past frames (noise and dropout), which is what ke
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -21,7 +22,7 @@ from flow.warp import warp
 from vidgen.config import Settings
 from vidgen.errors import ConfigError
 from vidgen.networks import composite, discriminators
-from vidgen.networks.composite import Composition, CompositeGenerator, LocalCompositeGenerator
+from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
 from vidgen.networks.encoding import encode
 from vidgen.networks.layers import NormKind, Upsampling, initialize, pyramid
@@ -191,6 +192,7 @@ class Vid2Vid(Translator):
         active_scales: how many generator scales have grown; a weights file alone then tells how to run it.
     """
 
+    generator: nn.ModuleList
     active_scales: Tensor
 
     def __init__(self, config: Config) -> None:
@@ -505,7 +507,9 @@ class Vid2Vid(Translator):
         inputs: tuple[list[Tensor], list[Tensor]] = ([], [])
         for window in windows:
             flows = self._window_flows(window, scale, batch, real, teachers) / composite.FLOW_SCALE
-            for collected, frames in zip(inputs, (made[:, [frame - forgotten for frame in window]], real[:, list(window)]), strict=True):
+            for collected, frames in zip(
+                inputs, (made[:, [frame - forgotten for frame in window]], real[:, list(window)]), strict=True
+            ):
                 collected.append(torch.cat([frames.flatten(1, 2), flows], dim=1))
         return torch.cat(inputs[0]), torch.cat(inputs[1])
 
@@ -544,7 +548,7 @@ def temporal_windows(
     reach = num_frames ** (num_scales - 1) * (num_frames - 1)
     if mode == "sparse" and scale > 0:
         new = [frame for frame in range(first, first + count) if frame % stride == 0]
-        before = [frame for frame in range(0, first) if frame % stride == 0]
+        before = [frame for frame in range(first) if frame % stride == 0]
         known = before[max(0, len(before) - (num_frames - 1)) :] + new
         windows = []
         end = len(known)
@@ -591,7 +595,7 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
         total = growth.epochs + growth.decay_epochs
         edges = set(range(0, total, growth.grow_every_epochs)) | {0, growth.finest_only_epochs, growth.epochs, total}
         ordered = sorted(edge for edge in edges if edge <= total)
-        for start, stop in zip(ordered, ordered[1:], strict=False):
+        for start, stop in itertools.pairwise(ordered):
             doubled = 2 ** (start // growth.grow_every_epochs)
             window = min(growth.max_window_frames, growth.window_frames * doubled)
             limit = min(growth.max_backpropagate_frames, doubled)

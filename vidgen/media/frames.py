@@ -464,7 +464,10 @@ def check_output(path: str | Path, *, writing: Reading = "pictures", overwrite: 
     if pattern is None:
         suffix = target.suffix.lower()
         if suffix not in _OUTPUT_SUFFIXES:
-            raise InputError(f"{paths.shown(path)}: cannot write {suffix}; known are {' '.join(_OUTPUT_SUFFIXES)} and folders")
+            raise InputError(
+                f"{paths.shown(path)}: cannot write {suffix}; known are {' '.join(_OUTPUT_SUFFIXES)} and folders",
+                hint="end the name with / to fill a folder with pictures",
+            )
         if writing == "labels" and suffix not in (".mkv", ".png"):
             raise InputError(
                 f"{paths.shown(path)}: {suffix} blurs label ids", hint="write labels to .mkv or to a folder of PNG files"

@@ -299,6 +299,24 @@ def test_a_fault_at_any_operation_of_a_checkpoint_leaves_the_old_or_the_new(
     raise AssertionError("the writer never succeeded")
 
 
+def test_a_fault_while_a_folder_is_replaced_brings_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "frames"
+    for fail_at in range(1, 50):
+        durable.write_folder(target, {"old.png": b"old"})
+        monkeypatch.setattr(durable, "operations", _Failing(fail_at, OSError(5, "Input/output error")))
+        failed = False
+        try:
+            durable.write_folder(target, {"new.png": b"new"})
+        except OutputError:
+            failed = True
+        monkeypatch.setattr(durable, "operations", durable.Operations())
+        assert [path.name for path in target.iterdir()] == ["old.png" if failed and fail_at < 7 else "new.png"]
+        if not failed:
+            assert fail_at > 6
+            return
+    raise AssertionError("the writer never succeeded")
+
+
 def test_a_checkpoint_is_synced_before_and_its_folder_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     operations = _Failing(-1, _Crash())
     monkeypatch.setattr(durable, "operations", operations)

@@ -111,8 +111,9 @@ def replacing(path: Path) -> Iterator[Path]:
                 operations.sync(child)
         operations.sync(temporary)
         if path.is_dir() and temporary.is_dir():
-            operations.remove(path)
-        operations.replace(temporary, path)
+            _replace_folder(temporary, path)
+        else:
+            operations.replace(temporary, path)
         operations.sync(path.parent)
     except OSError as error:
         _remove_quietly(temporary)
@@ -120,6 +121,19 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove_quietly(temporary)
         raise
+
+
+def _replace_folder(temporary: Path, path: Path) -> None:
+    """Put a folder in the place of another; the old one comes back if that fails."""
+    aside = path.with_name(f".{path.name}.old{PART}")
+    operations.remove(aside)
+    operations.replace(path, aside)
+    try:
+        operations.replace(temporary, path)
+    except BaseException:
+        operations.replace(aside, path)
+        raise
+    operations.remove(aside)
 
 
 def _remove_quietly(path: Path) -> None:

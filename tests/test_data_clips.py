@@ -1,0 +1,248 @@
+"""Training clips: paired, cut, varied and repeatable; data that do not fit are refused by name."""
+
+from __future__ import annotations
+
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests import tiny
+from vidgen.commands.data import check, preview
+from vidgen.commands.train import train
+from vidgen.data.clips import Clips, DataSettings, find_sequences, find_table, parse_range, prefetch
+from vidgen.data.conditions import ConditionSettings, EdgeSettings, LabelSettings
+from vidgen.errors import ConfigError, InputError, PartialFailure
+from vidgen.media.frames import open_sink
+from vidgen.media.images import write_png
+from vidgen.media.labels import LabelTable
+from vidgen.types import Batch, Stage
+
+STAGE = Stage("test", 10, 1e-3, 0.0, clip_frames=4, window_frames=2)
+LABELS = ConditionSettings(labels=LabelSettings(num_classes=4))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tiny.write_data(tmp_path / "data")
+
+
+def _no_flow(current: Tensor, previous: Tensor) -> Tensor:
+    return torch.zeros(len(current), 2, *current.shape[-2:])
+
+
+def _clips(root: Path, *, multiple: int = 4, seed: int = 0, condition: ConditionSettings = LABELS, **settings: object) -> Clips:
+    data = DataSettings.model_validate({"root": root, "condition": condition, **settings})
+    sequences = find_sequences(data)
+    return Clips(data, sequences, find_table(data, sequences), seed=seed, size_multiple=multiple, flow=_no_flow)
+
+
+def _batch(clips: Clips, step: int = 0, stage: Stage = STAGE) -> Batch:
+    return clips.batch(stage, step, range(1), primer_frames=2, clips_per_step=1)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(root: Path) -> None:
+    first, again, other = _clips(root), _clips(root), _clips(root, seed=1)
+    _batch(again, 5), _batch(again, 2)
+    assert torch.equal(_batch(first, 3).target, _batch(again, 3).target)
+    assert any(not torch.equal(_batch(first, step).target, _batch(other, step).target) for step in range(4))
+
+
+def test_every_sequence_comes_once_an_epoch(root: Path) -> None:
+    clips = _clips(root, flip=False)
+    seen = [_batch(clips, step).condition.labels for step in range(2)]
+    classes = {int(labels.max()) for labels in seen if labels is not None}
+    assert classes == {2, 3}
+
+
+def test_labels_and_pictures_are_mirrored_and_cropped_together(root: Path) -> None:
+    clips = _clips(root, crop_width=24, crop_height=16)
+    mirrored = 0
+    for step in range(12):
+        batch = _batch(clips, step)
+        assert batch.condition.labels is not None
+        assert batch.target.shape[-2:] == (16, 24)
+        brightness = batch.target.mean(2)
+        for label in range(3):
+            inside = batch.condition.labels == label
+            if inside.any() and (~inside & (batch.condition.labels < label)).any():
+                lower = batch.condition.labels < label
+                assert brightness[inside].mean() > brightness[lower].mean()
+        mirrored += not torch.equal(batch.target, _batch(_clips(root, crop_width=24, crop_height=16, flip=False), step).target)
+    assert 0 < mirrored < 12
+
+
+def test_the_reference_flow_of_a_clip_starts_with_zeros_that_nobody_trusts(root: Path) -> None:
+    batch = _batch(_clips(root))
+    assert batch.flow is not None
+    assert batch.confidence is not None
+    assert batch.flow.shape == (1, 6, 2, 32, 48)
+    assert batch.confidence[:, 0].max() == 0
+    assert set(batch.confidence.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_confidence_ends_where_channels_differ_by_a_tenth_of_the_range(tmp_path: Path) -> None:
+    for index, value in enumerate((100, 100, 126)):  # 26 of 255 are 0.2 of the range -1..1, squared 0.04 > 0.02
+        picture = np.full((32, 48, 3), 100, np.uint8)
+        picture[:, 24:, 0] = value
+        write_png(tmp_path / "images" / "a" / f"{index}.png", picture)
+        write_png(tmp_path / "labels" / "a" / f"{index}.png", np.zeros((32, 48), np.uint8))
+    batch = _clips(tmp_path).excerpt(0, 0, 3, 0)
+    assert batch.confidence is not None
+    assert batch.confidence[0, 1].min() == 1
+    assert batch.confidence[0, 2, 0, :, :24].min() == 1
+    assert batch.confidence[0, 2, 0, :, 24:].max() == 0
+
+
+def test_frames_are_read_in_natural_order(tmp_path: Path) -> None:
+    for index in range(1, 12):
+        for role, pixels in (("images", np.full((32, 48, 3), index * 20, np.uint8)), ("labels", np.zeros((32, 48), np.uint8))):
+            write_png(tmp_path / role / "a" / f"frame{index}.png", pixels)
+    target = _clips(tmp_path).excerpt(0, 0, 11, 0).target[0, :, 0, 0, 0]
+    assert target.tolist() == sorted(target.tolist())
+
+
+def test_videos_serve_as_sequences(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    for role, writing in (("images", "pictures"), ("labels", "labels")):
+        from vidgen.media.frames import open_source
+
+        source = open_source(root / role / "clip0", reading=writing)  # type: ignore[arg-type]
+        with open_sink(
+            folder / role / "one.mkv",
+            time_base=Fraction(1, 25),
+            frame_rate=Fraction(25),
+            writing=writing,  # type: ignore[arg-type]
+            quality="lossless",
+        ) as sink:
+            for frame in source:
+                sink.write(frame.pixels, frame.pts)
+    from_video, from_folder = _clips(folder).excerpt(0, 2, 5, 2), _clips(root).excerpt(0, 2, 5, 2)
+    assert torch.equal(from_video.condition.labels, from_folder.condition.labels)  # type: ignore[arg-type]
+    assert (from_video.target - from_folder.target).abs().max() < 0.05
+
+
+def test_edges_and_pictures_become_channels(root: Path) -> None:
+    condition = ConditionSettings(labels=LabelSettings(num_classes=4), pictures=("images",), edges=EdgeSettings())
+    batch = _clips(root, condition=condition).excerpt(0, 0, 3, 0)
+    assert batch.condition.frames is not None
+    assert batch.condition.frames.shape == (1, 3, condition.num_picture_channels, 32, 48)
+    assert set(batch.condition.frames[:, :, 3].unique().tolist()) <= {-1.0, 1.0}
+
+
+def test_coarse_stages_get_smaller_frames(root: Path) -> None:
+    stage = Stage("coarse", 1, 1e-3, 0.0, clip_frames=2, window_frames=2, size_divisor=2)
+    assert _batch(_clips(root), stage=stage).target.shape[-2:] == (16, 24)
+
+
+def test_a_part_of_the_frames_can_be_held_back(root: Path) -> None:
+    clips = _clips(root, frames="2:8")
+    assert [sequence.num_frames for sequence in clips.sequences] == [6, 6]
+    whole = _clips(root)
+    assert torch.equal(clips.excerpt(0, 0, 1, 0).target, whole.excerpt(0, 2, 1, 0).target)
+
+
+@pytest.mark.parametrize("text", ["5", "a:b", "7:7", "9:3", "1:2:3", "-1:4"])
+def test_a_range_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected first:stop|is empty"):
+        parse_range(text)
+
+
+def _drop_frame(root: Path) -> str:
+    (root / "labels" / "clip0" / "003.png").unlink()
+    return r"clip0: (9|10) frames, but .*clip0 has (10|9)"
+
+
+def _drop_sequence(root: Path) -> str:
+    shutil.rmtree(root / "labels" / "clip1")
+    return r"images and labels do not match; without a partner: clip1"
+
+
+def _drop_role(root: Path) -> str:
+    shutil.rmtree(root / "labels")
+    return r"labels: no such folder; .* holds images"
+
+
+def _resize_label(root: Path) -> str:
+    for path in (root / "labels" / "clip0").iterdir():
+        write_png(path, np.zeros((16, 24), np.uint8))
+    return r"labels.clip0.*is 24x16, but .*images.clip0.* is 48x32"
+
+
+def _colour_label(root: Path) -> str:
+    for path in (root / "labels" / "clip0").iterdir():
+        write_png(path, np.zeros((32, 48, 3), np.uint8))
+    return r"holds colours, but the label table knows ids"
+
+
+@pytest.mark.parametrize("spoil", [_drop_frame, _drop_sequence, _drop_role, _resize_label, _colour_label])
+def test_data_that_do_not_fit_are_refused_by_name(root: Path, spoil) -> None:  # type: ignore[no-untyped-def]
+    message = spoil(root)
+    with pytest.raises(InputError, match=message):
+        clips = _clips(root)
+        for step in range(4):
+            _batch(clips, step)
+
+
+def test_a_width_that_the_model_cannot_take_names_the_next_that_it_can(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data.width: 50 is not a multiple of 8.*try 48"):
+        _clips(root, multiple=8, width=50)
+
+
+def test_a_sequence_too_short_to_learn_from_is_refused(root: Path) -> None:
+    with pytest.raises(InputError, match=r"has 2 frames; this model needs at least 3"):
+        _batch(_clips(root, frames="0:2"))
+
+
+def test_an_unknown_sequence_name_is_refused_with_those_there_are(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'clip7' is not among clip0, clip1"):
+        _clips(root, sequences=["clip7"])
+
+
+def test_the_working_size_follows_the_width_at_the_aspect_of_the_source(root: Path) -> None:
+    assert _clips(root, multiple=8, width=96).size == (64, 96)
+    assert _clips(root, multiple=32).size == (32, 64)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_prefetching_keeps_the_order_and_passes_errors_on(workers: int) -> None:
+    assert list(prefetch(lambda key: key * 2, iter(range(10)), workers)) == list(range(0, 20, 2))
+
+    def fails(key: int) -> int:
+        if key == 3:
+            raise InputError("frame 3 is broken")
+        return key
+
+    items = prefetch(fails, iter(range(10)), workers)
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(InputError, match="frame 3"):
+        next(items)
+
+
+def test_data_check_counts_and_writes_a_table_that_training_takes(root: Path, tmp_path: Path) -> None:
+    table_file = tmp_path / "labels.json"
+    report = check(root, write_labels=table_file)
+    roles = {role["role"]: role for role in report["roles"]}
+    assert (roles["images"]["holds"], roles["images"]["frames"]) == ("pictures", 20)
+    assert list(roles["labels"]["classes"]) == ["id 0", "id 1", "id 2", "id 3"]
+    assert LabelTable.from_file(table_file).num_classes == 4
+    config = tiny.write_config(tmp_path, root)
+    text = config.read_text().replace("{num_classes: 4}", f"{{table: {table_file}}}")
+    config.write_text(text)
+    assert train(config, tmp_path / "run", steps=1)["steps"] == 1
+
+
+def test_data_check_lists_what_does_not_fit(root: Path) -> None:
+    _drop_frame(root)
+    shutil.rmtree(root / "labels" / "clip1")
+    with pytest.raises(PartialFailure, match=r"(?s)2 faults.*clip1: in images, but not in labels.*clip0: 10 frames in images, 9"):
+        check(root)
+
+
+def test_data_preview_draws_a_row_per_sequence_of_each_role(root: Path, tmp_path: Path) -> None:
+    assert preview(root, tmp_path / "sheet.png")["rows"] == 4
+    assert (tmp_path / "sheet.png").stat().st_size > 1000

@@ -155,7 +155,11 @@ def test_one_bad_input_does_not_stop_the_others(run_folder: Path, tmp_path: Path
     write_png(many / "clip2" / "0001.png", np.full((32, 48), 77, np.uint8))
     with pytest.raises(PartialFailure, match=r"1 of 4 inputs failed.*77"):
         translate(run_folder, [str(many)], str(tmp_path / "out"))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".mp4") == ["clip0.mp4", "clip1.mp4", "clip3.mp4"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".mp4") == [
+        "clip0.mp4",
+        "clip1.mp4",
+        "clip3.mp4",
+    ]
 
 
 def test_an_unknown_label_names_file_value_and_range_and_leaves_nothing(run_folder: Path, tmp_path: Path) -> None:

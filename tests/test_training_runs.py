@@ -393,3 +393,21 @@ def test_a_label_outside_the_table_names_the_file_the_value_and_the_range(config
     write_png(tmp_path / "data" / "labels" / "clip0" / "004.png", np.full((tiny.HEIGHT, tiny.WIDTH), 9, np.uint8))
     with pytest.raises(InputError, match=r"004\.png.*9.*0"):
         train(config, tmp_path / "run", steps=8)
+
+
+def test_samples_and_tensorboard_are_written_and_change_nothing(config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    train(config, tmp_path / "plain", steps=4)
+    train(config, tmp_path / "watched", steps=4, sets=["train.sample_every_steps=2", "train.tensorboard=true"])
+    assert _log(tmp_path / "plain") == _log(tmp_path / "watched")
+    names = {path.name for path in (tmp_path / "watched" / "samples").iterdir()}
+    assert names == {f"step-000000{step}.{suffix}" for step in (2, 4) for suffix in ("png", "mp4")}
+    assert list((tmp_path / "watched" / "tensorboard").iterdir())
+
+
+def test_a_time_limit_ends_a_run_that_the_same_call_goes_on_with(config: Path, tmp_path: Path) -> None:
+    first = train(config, tmp_path / "run", time_limit_seconds=0.0)
+    assert first["steps"] == 1
+    assert "time limit" in first["ended"]
+    second = train(config, tmp_path / "run", steps=3)
+    assert (second["steps"], second["ended"]) == (3, "complete")

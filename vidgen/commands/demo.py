@@ -27,7 +27,9 @@ from vidgen.media.images import write_png
 log = logging.getLogger(__name__)
 
 HEIGHT, WIDTH, FPS = 128, 256, 12
-TRAINING_SEEDS, TRAINING_FRAMES = range(1, 7), 32
+TRAINING_SEEDS, TRAINING_FRAMES = range(1, 5), 48
+VARIETY = 0.1
+"""Colours vary little from street to street: labels do not tell them, and three minutes are short."""
 UNSEEN_FRAMES = 48
 
 _MEASURES = (
@@ -56,8 +58,8 @@ def demo(out: Path = Path("demo"), *, minutes: float = 3.0, seed: int = 0, overw
     started = time.monotonic()
     data, unseen = out / "data", out / "unseen"
     for number in track(TRAINING_SEEDS, "making streets to learn from", console=Console(stderr=True), transient=True):
-        write_clip(data, Street(number, HEIGHT, WIDTH, FPS), TRAINING_FRAMES)
-    frames = list(Street(1000 + seed, HEIGHT, WIDTH, FPS).frames(UNSEEN_FRAMES))
+        write_clip(data, Street(number, HEIGHT, WIDTH, FPS, VARIETY), TRAINING_FRAMES)
+    frames = list(Street(1000 + seed, HEIGHT, WIDTH, FPS, VARIETY).frames(UNSEEN_FRAMES))
     _write_unseen(unseen, frames)
     config = out / "config.yaml"
     durable.write_text(config, files("vidgen.commands").joinpath("demo.yaml").read_text("utf-8"))

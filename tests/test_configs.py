@@ -1,0 +1,42 @@
+"""Every shipped configuration is valid, says how it is run, and has the published size where it is a published recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import REPOSITORY
+from vidgen.media import labels
+from vidgen.training import run
+from vidgen.translators import available
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_shipped_configuration_is_valid_and_begins_with_its_command(path: Path) -> None:
+    settings = run.load_run_config(path, [])
+    assert settings.model.kind == path.parent.name
+    first = path.read_text().splitlines()[0]
+    assert first.startswith(f"# vidgen train configs/{path.parent.name}/{path.name} --set data.root=")
+    stages = available()[settings.model.kind].stages(settings.model, 10)
+    assert sum(stage.num_steps for stage in stages) > 0
+
+
+@pytest.mark.parametrize(("name", "table", "parameters"), [("street", "cityscapes", 411_335_241), ("pose", None, 364_826_886)])
+def test_the_published_recipes_build_the_published_generators(name: str, table: str | None, parameters: int) -> None:
+    settings = run.load_run_config(REPOSITORY / "configs" / "vid2vid" / f"{name}.yaml", [])
+    settings = run.follow_data(settings, labels.named(table) if table else None)
+    with torch.device("meta"):
+        generator = run.build(settings).generator
+    assert sum(parameter.numel() for parameter in generator.parameters()) == parameters
+
+
+def test_the_2k_recipe_grows_from_512_to_2048_wide() -> None:
+    settings = run.load_run_config(REPOSITORY / "configs" / "vid2vid" / "street_2k.yaml", [])
+    stages = available()["vid2vid"].stages(settings.model, 1)
+    assert [stage.active_scales for stage in stages] == sorted(stage.active_scales for stage in stages)
+    assert {settings.data.width // stage.size_divisor for stage in stages if settings.data.width} == {512, 1024, 2048}
+    assert [stage.learning for stage in stages if stage.active_scales == 3] == ["finest"] * 5 + ["all"] * 5

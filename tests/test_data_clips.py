@@ -179,13 +179,17 @@ def _colour_label(root: Path) -> str:
     return r"holds colours, but the label table knows ids"
 
 
+def _read_all(root: Path) -> None:
+    clips = _clips(root)
+    for step in range(4):
+        _batch(clips, step)
+
+
 @pytest.mark.parametrize("spoil", [_drop_frame, _drop_sequence, _drop_role, _resize_label, _colour_label])
 def test_data_that_do_not_fit_are_refused_by_name(root: Path, spoil) -> None:  # type: ignore[no-untyped-def]
     message = spoil(root)
     with pytest.raises(InputError, match=message):
-        clips = _clips(root)
-        for step in range(4):
-            _batch(clips, step)
+        _read_all(root)
 
 
 def test_a_width_that_the_model_cannot_take_names_the_next_that_it_can(root: Path) -> None:

@@ -70,9 +70,7 @@ def test_a_wrong_checksum_is_refused_with_both(tmp_path: Path) -> None:
         read_state_dict(tmp_path / "w.pth", "12345678")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"<html>", b"version https://git-lfs.github.com/spec/v1", b"PK\x03\x04\x00", os.urandom(200)]
-)
+@pytest.mark.parametrize("content", [b"", b"<html>", b"version https://git-lfs", b"PK\x03\x04\x00", bytes(range(200))])
 def test_a_file_that_is_no_checkpoint_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"w\.pth"):

@@ -63,7 +63,7 @@ class Runtime:
         return module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def prepare_for_use(self, module: nn.Module) -> nn.Module:
-        """Leave training mode; store convolution weights in the precision they are used in, so that no frame converts them again."""
+        """Leave training mode, and store convolution weights in the precision of use, so that no frame converts them again."""
         if self.use_bf16:
             for part in module.modules():
                 if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):

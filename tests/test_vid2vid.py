@@ -203,6 +203,26 @@ def test_dropout_of_the_past_happens_in_training_only() -> None:
     assert used.mask[:, 1:].max() < 1
 
 
+def test_frames_are_made_without_their_past_for_the_epochs_asked_for() -> None:
+    growth = vid2vid.Growth(epochs=4, decay_epochs=2, frame_only_epochs=3, clip_frames=4, window_frames=2, max_window_frames=2)
+    config = vid2vid.Config(
+        num_labels=3, generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2), growth=(growth,)
+    )
+    stages = vid2vid.stages(config, 2)
+    assert [(stage.uses_past, stage.num_steps) for stage in stages] == [(False, 6), (True, 2), (True, 2), (True, 2)]
+    translator = vid2vid.build(config).train()
+    condition = Condition(labels=torch.zeros(1, 3, 16, 16, dtype=torch.long))
+    least = []
+    for stage in stages[:2]:
+        translator.begin(stage)
+        with torch.no_grad():
+            output, _ = translator.translate(condition)
+        assert output.mask is not None
+        least.append(output.mask[:, 1:].min().item())
+    assert least[0] == 1
+    assert least[1] < 1
+
+
 def test_a_foreground_class_that_does_not_exist_is_refused_by_name() -> None:
     config = vid2vid.Config(num_labels=3, generator=vid2vid.Generator(foreground_labels=(26,)))
     with pytest.raises(ConfigError, match=r"foreground_labels: 26 is not a class.*0\.\.2"):

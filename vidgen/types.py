@@ -233,6 +233,7 @@ class Stage:
         active_scales: how many spatial scales exist so far.
         size_divisor: the data's size is divided by this.
         learning: which part learns; a word of the translator's.
+        uses_past: whether frames are made with the help of those before them.
     """
 
     name: str
@@ -245,3 +246,4 @@ class Stage:
     active_scales: int = 1
     size_divisor: int = 1
     learning: str = "all"
+    uses_past: bool = True

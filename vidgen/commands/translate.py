@@ -409,7 +409,7 @@ def translate(
 def _with_progress(translation: Translation, target: str, **options: Any) -> dict[str, Any]:
     total = translation.inputs.main.num_frames
     steps: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-    if not sys.stderr.isatty():
+    if not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)):
         return translation.save(target, **options)
 
     def counted() -> Iterator[int]:

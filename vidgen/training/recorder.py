@@ -101,7 +101,7 @@ class Recorder:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)),
         )
         with open(self._folder.metrics, "a", encoding="ascii") as self._metrics, self._bar:
             self._task = self._bar.add_task("training", total=trainer.total_steps, completed=trainer.progress.step)

@@ -120,6 +120,8 @@ class Growth(Settings):
     max_window_frames: Count = 1
     max_backpropagate_frames: Count = 1
     """How far gradients flow back through the generated past; reached by doubling."""
+    frame_only_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the start in which frames are made without their past (flow learns already); not in the original."""
     finest_only_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs in which only the finest scale learns."""
 
@@ -243,6 +245,7 @@ class Vid2Vid(Translator):
         self.register_load_state_dict_post_hook(lambda module, _: module._read_active_scales())
         self.size_multiple = 2 ** (shape.num_downsamplings + shape.num_scales - 1)
         self.backpropagate_frames = 1
+        self.uses_past = True
         initialize(self)
 
     # -- making frames ------------------------------------------------------------------------------------------------
@@ -308,8 +311,8 @@ class Vid2Vid(Translator):
         return made
 
     def _raw_only(self, batch: int, num_frames: int, device: torch.device) -> Tensor | None:
-        """Which samples have no past: all at the start of a video, some by dropout in training; bool [B,1,1,1]."""
-        if num_frames == 0:
+        """Which samples have no past: all at the start of a video; in training some by dropout, or all; bool [B,1,1,1]."""
+        if num_frames == 0 or (self.training and not self.uses_past):
             return torch.ones(batch, 1, 1, 1, dtype=torch.bool, device=device)
         dropout = self.config.past.dropout
         if self.training and dropout > 0:
@@ -371,6 +374,7 @@ class Vid2Vid(Translator):
         self.active_scales.fill_(stage.active_scales)
         self.num_active_scales = stage.active_scales
         self.backpropagate_frames = stage.backpropagate_frames
+        self.uses_past = stage.uses_past
 
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
         generators = list(self.generator)[: stage.active_scales]
@@ -593,17 +597,25 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
     for index, growth in enumerate(config.growth):
         active = shape.num_scales - len(config.growth) + 1 + index
         total = growth.epochs + growth.decay_epochs
-        edges = set(range(0, total, growth.grow_every_epochs)) | {0, growth.finest_only_epochs, growth.epochs, total}
+        edges = set(range(0, total, growth.grow_every_epochs)) | {
+            0,
+            growth.frame_only_epochs,
+            growth.finest_only_epochs,
+            growth.epochs,
+            total,
+        }
         ordered = sorted(edge for edge in edges if edge <= total)
         for start, stop in itertools.pairwise(ordered):
             doubled = 2 ** (start // growth.grow_every_epochs)
             window = min(growth.max_window_frames, growth.window_frames * doubled)
             limit = min(growth.max_backpropagate_frames, doubled)
             finest_only = active > 1 and start < growth.finest_only_epochs
+            uses_past = start >= growth.frame_only_epochs
             clip = min(growth.max_clip_frames, growth.clip_frames * doubled)
+            notes = ", finest scale only" * finest_only + ", without past" * (not uses_past)
             result.append(
                 Stage(
-                    name=f"{active} scale{'s' * (active > 1)}, clips of {clip}" + (", finest scale only" if finest_only else ""),
+                    name=f"{active} scale{'s' * (active > 1)}, clips of {clip}{notes}",
                     num_steps=(stop - start) * steps_per_epoch,
                     learning_rate=growth.learning_rate * _rate_factor(growth, start),
                     final_learning_rate=growth.learning_rate * _rate_factor(growth, stop),
@@ -613,6 +625,7 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
                     active_scales=active,
                     size_divisor=2 ** (shape.num_scales - active),
                     learning="finest" if finest_only else "all",
+                    uses_past=uses_past,
                 )
             )
     return tuple(result)

@@ -311,12 +311,17 @@ def evaluate(strict: bool, **options: Any) -> None:
     _call("evaluate.enforce", result=result, strict=strict)
 
 
-@cli.group()
+class FlowGroup(Group):
+    """Estimates flow where no other command is named."""
+
+    default = "estimate"
+
+
+@cli.group(cls=FlowGroup)
 def flow() -> None:
     """Optical flow. `vidgen flow A [B] -o OUT` estimates it between two pictures or along a video."""
 
 
-flow.default = "estimate"
 engine = _options(
     click.option(
         "--engine", default="dis", show_default=True, metavar="NAME", help="dis, dis-fast, farneback, learned, raft-small ..."

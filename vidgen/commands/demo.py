@@ -57,12 +57,8 @@ def demo(out: Path = Path("demo"), *, minutes: float = 3.0, seed: int = 0, overw
         raise OutputError(f"{out}: is not empty", hint="add --overwrite, or choose another folder with -o")
     started = time.monotonic()
     data, unseen = out / "data", out / "unseen"
-    for number in track(
-        TRAINING_SEEDS,
-        "making streets to learn from",
-        console=Console(stderr=True, quiet=not log.isEnabledFor(logging.INFO)),
-        transient=True,
-    ):
+    screen = Console(stderr=True, quiet=not log.isEnabledFor(logging.INFO))
+    for number in track(TRAINING_SEEDS, "making streets to learn from", console=screen, transient=True):
         write_clip(data, Street(number, HEIGHT, WIDTH, FPS, VARIETY), TRAINING_FRAMES)
     frames = list(Street(1000 + seed, HEIGHT, WIDTH, FPS, VARIETY).frames(UNSEEN_FRAMES))
     _write_unseen(unseen, frames)

@@ -19,10 +19,11 @@ import vidgen
 from tests import tiny
 from tests.conftest import REPOSITORY
 from vidgen.commands.train import train
-from vidgen.commands.translate import Model, translate
+from vidgen.commands.translate import translate
 from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, PartialFailure
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
+from vidgen.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +241,7 @@ def test_an_interrupted_translation_leaves_no_file(run_folder: Path, tmp_path: P
 
 _MEASURE = """
 import sys
-from vidgen.commands.translate import Model
+from vidgen.model import Model
 model = Model.load(sys.argv[1], device="cpu")
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -265,3 +266,25 @@ def test_memory_does_not_grow_with_the_length_of_the_video(run_folder: Path, tmp
         frames, peaks[length] = (int(value) for value in done.stdout.split())
         assert frames == length
     assert peaks[900] - peaks[60] < 32 * 2**20
+
+
+_LEFT_OPEN = """
+import sys
+from vidgen.model import Model
+frames = iter(Model.load(sys.argv[1], device="cpu").translate(sys.argv[2]))
+print(next(frames).shape)
+"""
+
+
+def test_a_translation_left_in_the_middle_does_not_hang_the_program_at_its_end(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_video(tmp_path / "in.mkv", list(range(0, 800, 4)))
+    done = subprocess.run(
+        [sys.executable, "-c", _LEFT_OPEN, str(run_folder), str(source)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "(32, 48, 3)\n"
+    assert done.returncode == 0, done.stderr

@@ -14,12 +14,13 @@ from torch import Tensor
 from tests import tiny
 from vidgen.commands.data import check, preview
 from vidgen.commands.train import train
-from vidgen.data.clips import Clips, DataSettings, find_sequences, find_table, parse_range, prefetch
+from vidgen.data.clips import Clips, DataSettings, find_sequences, find_table, parse_range
 from vidgen.data.conditions import ConditionSettings, EdgeSettings, LabelSettings
 from vidgen.errors import ConfigError, InputError, PartialFailure
 from vidgen.media.frames import open_sink
 from vidgen.media.images import write_png
 from vidgen.media.labels import LabelTable
+from vidgen.threads import in_order
 from vidgen.types import Batch, Stage
 
 STAGE = Stage("test", 10, 1e-3, 0.0, clip_frames=4, window_frames=2)
@@ -213,15 +214,15 @@ def test_the_working_size_follows_the_width_at_the_aspect_of_the_source(root: Pa
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_prefetching_keeps_the_order_and_passes_errors_on(workers: int) -> None:
-    assert list(prefetch(lambda key: key * 2, iter(range(10)), workers)) == list(range(0, 20, 2))
+def test_preparing_ahead_keeps_the_order_and_passes_errors_on(workers: int) -> None:
+    assert list(in_order(lambda key: key * 2, iter(range(10)), workers)) == list(range(0, 20, 2))
 
     def fails(key: int) -> int:
         if key == 3:
             raise InputError("frame 3 is broken")
         return key
 
-    items = prefetch(fails, iter(range(10)), workers)
+    items = in_order(fails, iter(range(10)), workers)
     assert [next(items) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(InputError, match="frame 3"):
         next(items)

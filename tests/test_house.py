@@ -18,6 +18,7 @@ FLOORS = {
     "flow": 0,
     "errors": 0,
     "durable": 1,
+    "threads": 1,
     "types": 2,
     "networks": 3,
     "metrics": 3,
@@ -26,9 +27,10 @@ FLOORS = {
     "translators": 4,
     "data": 5,
     "training": 6,
-    "commands": 7,
-    "cli": 8,
-    "__main__": 9,
+    "model": 7,
+    "commands": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 FRONT_DOOR = "vidgen"
 ONLY_IN = {

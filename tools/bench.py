@@ -157,7 +157,7 @@ def _row(name: str, seconds: dict[str, float]) -> dict[str, Any]:
 
 _MEMORY_CHILD = """
 import resource, sys
-from vidgen.commands.translate import Model
+from vidgen.model import Model
 model = Model.load(sys.argv[1], device="cpu")
 model.translate(sys.argv[2]).save(sys.argv[3])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

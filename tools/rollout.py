@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from vidgen.commands.translate import Inputs, Model
 from vidgen.media.frames import Frame, FrameSource, open_source
 from vidgen.media.images import write_png
+from vidgen.model import Inputs, Model
 
 
 class BackAndForth(FrameSource):

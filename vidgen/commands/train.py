@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from flow.engines import create_engine
-from vidgen.data.clips import Clips, find_sequences, find_table, prefetch
+from vidgen.data.clips import Clips, find_sequences, find_table
 from vidgen.errors import CheckpointError, ConfigError, Terminated
+from vidgen.threads import in_order
 from vidgen.training import checkpoint, importers, parallel, run
 from vidgen.training.estimate import estimate
 from vidgen.training.loop import LoopSettings, Trainer, stage_of
@@ -234,7 +235,7 @@ def _run(folder: Folder, settings: RunSettings, clips: Clips, trainer: Trainer, 
     metadata = run.weights_metadata(settings, clips.table, clips.size)
     recorder = Recorder(folder, settings, clips, metadata, stop=stop, time_limit_seconds=time_limit_seconds)
     steps = iter(range(trainer.progress.step, trainer.total_steps))
-    batches = prefetch(make, steps, settings.data.workers)
+    batches = in_order(make, steps, settings.data.workers)
     with stop.listening(), recorder.recording(trainer):
         trainer.run(lambda step: next(batches), recorder)
     batches.close()

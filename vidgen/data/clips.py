@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -27,9 +26,6 @@ from vidgen.media import conditions
 from vidgen.media.frames import Frame, FrameSource, list_sources, open_source
 from vidgen.media.labels import LabelTable
 from vidgen.types import Batch, FlowEstimator, Stage
-
-Key = TypeVar("Key")
-Item = TypeVar("Item")
 
 CONFIDENCE_THRESHOLD = 0.02
 """Reference flow is trusted where the squared difference of frame and warped predecessor, summed over channels, is below this."""
@@ -436,22 +432,3 @@ def _join(clips: list[Batch]) -> Batch:
     target = torch.cat([clip.target for clip in clips])
     flow, confidence = gather([clip.flow for clip in clips]), gather([clip.confidence for clip in clips])
     return Batch(condition, target, flow, confidence, first.primer_frames)
-
-
-def prefetch(make: Callable[[Key], Item], keys: Iterator[Key], workers: int) -> Generator[Item, None, None]:
-    """make(key) for each key in order, prepared by `workers` threads a little ahead; 0 makes each when it is asked for."""
-    if workers == 0:
-        yield from (make(key) for key in keys)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="vidgen-data") as pool:
-        waiting: list[Future[Item]] = []
-        try:
-            for key in keys:
-                waiting.append(pool.submit(make, key))
-                if len(waiting) > workers:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()

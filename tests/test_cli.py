@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -104,6 +105,8 @@ def test_every_example_fits_the_function_it_calls(words: tuple[str, ...], monkey
     known = set(inspect.signature(function).parameters)
     if verb == "evaluate.run":  # it hands the rest on
         known |= set(inspect.signature(importlib.import_module("vidgen.commands.evaluate").evaluate).parameters)
+    if verb == "flow.train":
+        known |= {field.name for field in dataclasses.fields(importlib.import_module("flow.train").TrainConfig)}
     assert set(options) <= known
 
 

@@ -323,15 +323,13 @@ def flow() -> None:
 
 
 engine = _options(
-    click.option(
-        "--engine", default="dis", show_default=True, metavar="NAME", help="dis, dis-fast, farneback, learned, raft-small ..."
-    ),
+    click.option("--engine", default="dis", show_default=True, metavar="NAME", help="dis, dis-fast, farneback, learned or raft-*."),
     click.option("--weights", type=PATH, help="The engine's weights file, or a folder of flow files."),
     click.option("--sha256", metavar="HEX", help="Expected checksum of the weights file."),
 )
 
 
-@flow.command("estimate", example="vidgen flow drive.mp4 -o flow.mp4")
+@flow.command("estimate", example="vidgen flow estimate drive.mp4 -o flow.mp4")
 @click.argument("first")
 @click.argument("second", required=False)
 @click.option("-o", "--out", "output", required=True, help=".flo, .pfm, .png or video file, or a folder of .flo files.")

@@ -203,6 +203,14 @@ def test_a_sequence_too_short_to_learn_from_is_refused(root: Path) -> None:
         _batch(_clips(root, frames="0:2"))
 
 
+def test_a_short_sequence_does_not_shorten_the_clips_of_the_others(root: Path) -> None:
+    for role in ("images", "labels"):
+        for path in sorted((root / role / "clip1").iterdir())[4:]:
+            path.unlink()
+    lengths = {_batch(_clips(root), step).target.shape[1] for step in range(2)}
+    assert lengths == {4, 6}
+
+
 def test_an_unknown_sequence_name_is_refused_with_those_there_are(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"'clip7' is not among clip0, clip1"):
         _clips(root, sequences=["clip7"])

@@ -156,11 +156,12 @@ def _row(name: str, seconds: dict[str, float]) -> dict[str, Any]:
 
 
 _MEMORY_CHILD = """
-import resource, sys
+import sys
 from vidgen.model import Model
 model = Model.load(sys.argv[1], device="cpu")
 model.translate(sys.argv[2]).save(sys.argv[3])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(status["VmHWM"].split()[0])  # not ru_maxrss: that begins with the peak of the process that started this one
 """
 
 

@@ -225,7 +225,7 @@ def cli() -> None:
 
 @cli.command(example="vidgen demo -o demo")
 @click.option("-o", "--out", type=PATH, default=Path("demo"), show_default=True, help="Folder to fill.")
-@click.option("--minutes", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="Time to train for.")
+@click.option("--minutes", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="Time to train for.")
 @seed
 @overwrite
 def demo(**options: Any) -> Result:

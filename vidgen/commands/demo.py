@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 HEIGHT, WIDTH, FPS = 128, 256, 12
 TRAINING_SEEDS, TRAINING_FRAMES = range(1, 5), 48
 VARIETY = 0.1
-"""Colours vary little from street to street: labels do not tell them, and three minutes are short."""
+"""Colours vary little from street to street: labels do not tell them, and four minutes are short."""
 UNSEEN_FRAMES = 48
 
 _MEASURES = (
@@ -40,7 +40,7 @@ _MEASURES = (
 )
 
 
-def demo(out: Path = Path("demo"), *, minutes: float = 3.0, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
+def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
     """Make everything in the folder `out`; its `index.html` shows it.
 
     Args:

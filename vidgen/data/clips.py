@@ -264,31 +264,25 @@ class Clips:
             )
         return max(multiple, round(height / multiple) * multiple), max(multiple, round(width / multiple) * multiple)
 
-    def clip_frames(self, stage: Stage, primer_frames: int, longest: bool = False) -> int:
-        """Frames a clip really generates in a stage: what the sequences hold, rounded down to whole windows.
-
-        The shortest sequence decides, so that all clips of a step have one length, or the longest with `longest`.
-        """
-        lengths = [sequence.num_frames - primer_frames for sequence in self.sequences]
-        available = max(lengths) if longest else min(lengths)
-        if available < 1:
-            shortest = min(self.sequences, key=lambda sequence: sequence.num_frames)
-            raise InputError(
-                f"{shortest.roles[0].name}: has {shortest.num_frames} frames; this model needs at least {primer_frames + 1}"
-            )
-        wanted = min(stage.clip_frames, available)
-        return wanted if wanted < stage.window_frames else wanted - wanted % stage.window_frames
-
     def batch(self, stage: Stage, step: int, indices: range, *, primer_frames: int, clips_per_step: int) -> Batch:
         """The clips `indices` of the step's batch.
 
+        All clips of a step have one length: what the shortest of their sequences holds, rounded down to whole windows.
+
         Raises:
-            InputError: a frame cannot be read or holds an unknown label.
+            InputError: a frame cannot be read or holds an unknown label, or a sequence is too short to learn from.
         """
-        num_frames = self.clip_frames(stage, primer_frames) + primer_frames
-        cuts = [self._cut(stage, step * clips_per_step + index, num_frames) for index in indices]
+        samples = range(step * clips_per_step, (step + 1) * clips_per_step)
+        shortest = min((self.sequences[self._sequence_of(sample)] for sample in samples), key=lambda item: item.num_frames)
+        num_frames = _clip_frames(stage, shortest, primer_frames) + primer_frames
+        cuts = [self._cut(stage, samples[index], num_frames) for index in indices]
         clips = [self._clip(cut, primer_frames) for cut in cuts]
         return clips[0] if len(clips) == 1 else _join(clips)
+
+    def _sequence_of(self, sample: int) -> int:
+        """Every sequence comes once an epoch, in an order of that epoch's own."""
+        epoch, place = divmod(sample, len(self.sequences))
+        return int(np.random.default_rng([self._seed, 1, epoch]).permutation(len(self.sequences))[place])
 
     def excerpt(self, sequence: int, first: int, num_frames: int, primer_frames: int) -> Batch:
         """Consecutive frames as they are, without random variation: for samples and validation."""
@@ -297,9 +291,7 @@ class Clips:
         return self._clip(_Cut(sequence, frames, False, self.size, 0, 0, self.size), primer_frames)
 
     def _cut(self, stage: Stage, sample: int, num_frames: int) -> _Cut:
-        epoch, place = divmod(sample, len(self.sequences))
-        order = np.random.default_rng([self._seed, 1, epoch]).permutation(len(self.sequences))
-        chosen = int(order[place])
+        chosen = self._sequence_of(sample)
         generator = np.random.default_rng([self._seed, 2, sample])
         length = self.sequences[chosen].num_frames
         most = min(self.settings.max_frame_step, (length - 1) // max(1, num_frames - 1)) if num_frames > 1 else 1
@@ -390,6 +382,17 @@ class Clips:
         key = ("flow", cut.sequence, cut.frames[index - 1], cut.frames[index], cut.mirrored, cut.load_size)
         found = self._cache.get(key, make) if stays else make()
         return torch.from_numpy(found["flow"]), torch.from_numpy(found["confidence"])
+
+
+def _clip_frames(stage: Stage, sequence: Sequence, primer_frames: int) -> int:
+    """Frames that a clip of the sequence generates in a stage."""
+    available = sequence.num_frames - primer_frames
+    if available < 1:
+        raise InputError(
+            f"{sequence.roles[0].name}: has {sequence.num_frames} frames; this model needs at least {primer_frames + 1}"
+        )
+    wanted = min(stage.clip_frames, available)
+    return wanted if wanted < stage.window_frames else wanted - wanted % stage.window_frames
 
 
 class _Cache:

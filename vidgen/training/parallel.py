@@ -22,7 +22,9 @@ from vidgen.types import Batch, Losses, Output, Phase
 def start(device: torch.device) -> None:
     """Join the process group that torchrun describes in the environment; nothing to do for a single process."""
     if "RANK" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
 
 
 def finish() -> None:

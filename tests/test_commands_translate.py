@@ -288,3 +288,34 @@ def test_a_translation_left_in_the_middle_does_not_hang_the_program_at_its_end(r
     )
     assert done.stdout == "(32, 48, 3)\n"
     assert done.returncode == 0, done.stderr
+
+
+def _trained_on(tmp_path: Path, condition: str) -> Path:
+    config = tiny.write_config(tmp_path, tiny.write_data(tmp_path / "data"))
+    config.write_text(config.read_text().replace("    labels: {num_classes: 4}", condition))
+    train(config, tmp_path / "run", steps=1)
+    return tmp_path / "run"
+
+
+def test_a_model_of_edges_translates_a_plain_video(tmp_path: Path) -> None:
+    run_folder = _trained_on(tmp_path, "    edges: {low: 50, high: 100}")
+    made = translate(run_folder, [str(tmp_path / "data" / "images" / "clip0")], str(tmp_path / "out/"), side_by_side=True)
+    assert made["frames"] == 10
+    shown = _frames(tmp_path / "out")[0][:, :48]
+    assert set(np.unique(shown)) <= {0, 255}
+
+
+def test_a_model_of_two_kinds_of_pictures_needs_both(tmp_path: Path) -> None:
+    run_folder = _trained_on(tmp_path, "    pictures: [images, labels]")
+    images, poses = (str(tmp_path / "data" / role / "clip0") for role in ("images", "labels"))
+    with pytest.raises(InputError, match=r"reads 1 further inputs \(labels\), got 0"):
+        translate(run_folder, [images], str(tmp_path / "out/"))
+    assert translate(run_folder, [images], str(tmp_path / "out/"), others=[poses])["frames"] == 10
+
+
+def test_a_model_of_instances_needs_them(tmp_path: Path) -> None:
+    run_folder = _trained_on(tmp_path, "    labels: {num_classes: 4}\n    instances: labels")
+    labels = str(tmp_path / "data" / "labels" / "clip0")
+    with pytest.raises(InputError, match="needs instance maps"):
+        translate(run_folder, [labels], str(tmp_path / "out/"))
+    assert translate(run_folder, [labels], str(tmp_path / "out/"), instances=labels)["frames"] == 10

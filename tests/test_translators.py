@@ -22,11 +22,12 @@ _NO_WEIGHTS_FILE = vid2vid.LossWeights(perceptual_weight=0, l1_weight=1)
 
 def _vid2vid(**changes: Any) -> vid2vid.Config:
     shape = changes.pop("generator", {})
+    judges = _TINY_JUDGES.model_copy(update=changes.pop("judges", {}))
     growth = changes.pop("growth", (vid2vid.Growth(epochs=1, decay_epochs=1, clip_frames=4, window_frames=2, max_window_frames=2),))
     return vid2vid.Config(
         num_labels=CLASSES,
         generator=vid2vid.Generator(base_channels=8, num_downsamplings=2, num_blocks=2, num_local_blocks=1, **shape),
-        discriminators=_TINY_JUDGES,
+        discriminators=judges,
         losses=_NO_WEIGHTS_FILE,
         growth=growth,
         **changes,
@@ -45,6 +46,7 @@ CONFIGS: dict[str, Any] = {
     "vid2vid foreground": _vid2vid(generator={"foreground_labels": (2, 3)}, use_instances=True),
     "vid2vid two scales": _vid2vid(generator={"num_scales": 2}, growth=_COARSE_TO_FINE),
     "vid2vid per frame": _vid2vid(num_input_frames=1, generator={"flow": "none"}),
+    "vid2vid face judge": _vid2vid(judges={"region": vid2vid.Region(labels=(1, 4))}),
     "vid2vid no flow": _vid2vid(generator={"flow": "none"}),
     "vid2vid modern": _vid2vid(
         generator={"upsampling": "resize", "norm": "instance"},

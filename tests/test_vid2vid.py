@@ -15,7 +15,7 @@ from vidgen.networks.losses import feature_matching, masked_l1, multiscale_adver
 from vidgen.training.loop import learning_rate, stage_of
 from vidgen.translators import vid2vid
 from vidgen.translators.vid2vid import temporal_windows
-from vidgen.types import Condition
+from vidgen.types import Batch, Condition, Output
 
 
 @pytest.mark.parametrize(
@@ -221,6 +221,25 @@ def test_frames_are_made_without_their_past_for_the_epochs_asked_for() -> None:
         least.append(output.mask[:, 1:].min().item())
     assert least[0] == 1
     assert least[1] < 1
+
+
+def test_the_judge_of_a_region_sees_the_square_around_it() -> None:
+    judges = vid2vid.Discriminators(base_channels=4, num_scales=1, num_temporal_scales=0, region=vid2vid.Region(labels=(2,)))
+    config = vid2vid.Config(
+        num_labels=3,
+        num_input_frames=1,
+        generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2, flow="none"),
+        discriminators=judges,
+    )
+    translator = vid2vid.build(config)
+    labels = torch.zeros(1, 2, 64, 128, dtype=torch.long)
+    labels[:, 0, 40:44, 100:110] = 2  # the second frame has no region: its middle is judged
+    target = torch.rand(1, 2, 3, 64, 128) * 2 - 1
+    batch = Batch(Condition(labels=labels), target)
+    made, real = translator._region_inputs(batch, Output(frames=-target))
+    assert made.shape == real.shape == (2, 6, 32, 32)
+    assert torch.equal(real[0, 3:], target[0, 0, :, 25:57, 88:120])
+    assert torch.equal(made[1, 3:], -target[0, 1, :, 16:48, 48:80])
 
 
 def test_a_foreground_class_that_does_not_exist_is_refused_by_name() -> None:

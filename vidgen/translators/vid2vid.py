@@ -57,6 +57,23 @@ class Generator(Settings):
     """Classes made by a branch of their own (26 is the Cityscapes car)."""
 
 
+class Region(Settings):
+    """A part of the picture, such as the face, that has a judge of its own; a square of a quarter of the width around it."""
+
+    labels: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Classes that make up the region."""
+    channel: Annotated[int, Field(ge=0)] | None = None
+    """Or: the region is where this channel of the condition pictures exceeds `above` (the part channel of DensePose)."""
+    above: Annotated[float, Field(ge=-1, le=1)] = 0.9
+    weight: Annotated[float, Field(ge=0)] = 2.0
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Region:
+        if bool(self.labels) == (self.channel is not None):
+            raise ValueError("set either labels or channel")
+        return self
+
+
 class Discriminators(Settings):
     """Judges of frames and of motion."""
 
@@ -71,6 +88,8 @@ class Discriminators(Settings):
     """Judges of motion, each at a stride num_temporal_frames times the one before; 0 for none."""
     num_temporal_frames: Annotated[int, Field(ge=2)] = 3
     temporal_windows: Literal["dense", "sparse"] = "dense"
+    region: Region | None = None
+    """A further judge of one part of the picture, with two image scales less."""
 
 
 class LossWeights(Settings):
@@ -235,6 +254,10 @@ class Vid2Vid(Translator):
             "use_spectral_norm": judges.use_spectral_norm,
         }
         self.discriminator = MultiscaleDiscriminator(config.channels_per_frame + 3, **judge)  # type: ignore[arg-type]
+        self.region_discriminator: MultiscaleDiscriminator | None = None
+        if judges.region is not None:
+            smaller = {**judge, "num_scales": max(1, judges.num_scales - 2)}
+            self.region_discriminator = MultiscaleDiscriminator(config.channels_per_frame + 3, **smaller)  # type: ignore[arg-type]
         temporal_channels = 3 * judges.num_temporal_frames + 2 * (judges.num_temporal_frames - 1)
         self.temporal_discriminators = nn.ModuleList(
             MultiscaleDiscriminator(temporal_channels, **judge)  # type: ignore[arg-type]
@@ -384,9 +407,11 @@ class Vid2Vid(Translator):
         temporal = [
             Phase(f"temporal_discriminator_{scale}", (judge,), 1.0) for scale, judge in enumerate(self.temporal_discriminators)
         ]
+        region = [] if self.region_discriminator is None else [Phase("region", (self.region_discriminator,), fast, betas)]
         return (
             Phase("generator", tuple(generators), slow, betas),
             Phase("discriminator", (self.discriminator,), fast, betas),
+            *region,
             *temporal,
         )
 
@@ -400,6 +425,8 @@ class Vid2Vid(Translator):
             return self._generator_losses(batch, output, teachers)
         if phase.name == "discriminator":
             return self._discriminator_losses(batch, output)
+        if phase.name == "region":
+            return self._region_losses(batch, output)
         return self._temporal_losses(_temporal_scale(phase), batch, output, teachers)
 
     def _generator_losses(self, batch: Batch, output: Output, teachers: Teachers) -> Losses:
@@ -423,6 +450,7 @@ class Vid2Vid(Translator):
         if weights.l1_weight:
             losses["l1"] = weights.l1_weight * torch.stack([(frames.float() - real).abs().mean() for frames in made]).sum()
         losses |= self._motion_losses(batch, output)
+        losses |= self._region_generator_losses(batch, output)
         for scale in range(len(self.temporal_discriminators)):
             losses |= self._temporal_generator_losses(scale, batch, output, teachers)
         return losses
@@ -455,6 +483,56 @@ class Vid2Vid(Translator):
         truth = self._judge(condition, real)
         losses = _judge_losses(truth, [self._judge(condition, frames) for frames in made], self.config.discriminators.objective)
         return {f"discriminator_{name}": value for name, value in losses.items()}
+
+    def _region_generator_losses(self, batch: Batch, output: Output) -> Losses:
+        """Adversarial loss and feature matching of the region's judge; the latter counts per scale of the main judge."""
+        judges = self.config.discriminators
+        if self.region_discriminator is None or judges.region is None:
+            return {}
+        made, real = self._region_inputs(batch, output)
+        with torch.no_grad():
+            truth = self.region_discriminator(real)
+        judgement = self.region_discriminator(made)
+        gan = multiscale_adversarial(judgement, real=True, learner="generator", objective=judges.objective)
+        matching = feature_matching(judgement, truth) * len(judgement) / judges.num_scales
+        weights = self.config.losses
+        return {
+            "region_gan": judges.region.weight * weights.gan_weight * gan,
+            "region_feature_matching": judges.region.weight * weights.feature_matching_weight * matching,
+        }
+
+    def _region_losses(self, batch: Batch, output: Output) -> Losses:
+        assert self.region_discriminator is not None
+        made, real = self._region_inputs(batch, output)
+        fake = self.region_discriminator(made.detach())
+        losses = _judge_losses(self.region_discriminator(real), [fake], self.config.discriminators.objective)
+        return {f"region_discriminator_{name}": value for name, value in losses.items()}
+
+    def _region_inputs(self, batch: Batch, output: Output) -> tuple[Tensor, Tensor]:
+        """The square around the region of each frame, made and real, under its condition: [N, C+3, side, side].
+
+        A frame without the region is judged in its middle, so that all processes judge equally many.
+        """
+        condition = self._judged_condition(batch)
+        side = min(max(16, condition.shape[-1] // 32 * 8), condition.shape[-2])
+        crops: tuple[list[Tensor], list[Tensor]] = ([], [])
+        pictures = (output.frames.flatten(0, 1), batch.window_target.flatten(0, 1))
+        for index, inside in enumerate(self._region_mask(condition)):
+            rows, columns = (inside.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+            top, left = (
+                _start_of_square(places, side, length) for places, length in zip((rows, columns), inside.shape, strict=True)
+            )
+            square = (slice(None), slice(top, top + side), slice(left, left + side))
+            for collected, frames in zip(crops, pictures, strict=True):
+                collected.append(torch.cat([condition[index][square], frames[index][square].float()]))
+        return torch.stack(crops[0]), torch.stack(crops[1])
+
+    def _region_mask(self, condition: Tensor) -> Tensor:
+        region = self.config.discriminators.region
+        assert region is not None
+        if region.channel is not None:
+            return condition[:, self.config.num_labels + region.channel] > region.above
+        return condition[:, list(region.labels)].sum(1) > 0
 
     def _judged_condition(self, batch: Batch) -> Tensor:
         return self._encode(batch.window_condition).flatten(0, 1)
@@ -532,6 +610,12 @@ def _temporal_scale(phase: Phase) -> int:
     return int(phase.name.rsplit("_", 1)[1])
 
 
+def _start_of_square(places: list[int], side: int, length: int) -> int:
+    """First row or column of a square of `side` centred on `places` and kept inside 0..length-1."""
+    centre = (places[0] + places[-1]) // 2 if places else length // 2
+    return min(max(0, centre - side // 2), length - side)
+
+
 def _judge_losses(truth: Judgement, made: list[Judgement], objective: GanObjective) -> Losses:
     """Half the sum of real and fake losses; the real one counts once per made version, as published."""
     real = multiscale_adversarial(truth, real=True, learner="discriminator", objective=objective)
@@ -578,11 +662,20 @@ def build(config: Config) -> Vid2Vid:
     """
     if config.channels_per_frame == 0:
         raise ConfigError("model: neither num_labels nor condition_channels is set; the model needs a condition")
-    outside = [label for label in config.generator.foreground_labels if label >= config.num_labels]
-    if outside:
+    region = config.discriminators.region
+    named = {
+        "generator.foreground_labels": config.generator.foreground_labels,
+        "discriminators.region.labels": region.labels if region else (),
+    }
+    for key, classes in named.items():
+        outside = [label for label in classes if label >= config.num_labels]
+        if outside:
+            raise ConfigError(
+                f"model.{key}: {outside[0]} is not a class; the label maps have {config.num_labels} (0..{config.num_labels - 1})"
+            )
+    if region and region.channel is not None and region.channel >= config.condition_channels:
         raise ConfigError(
-            f"model.generator.foreground_labels: {outside[0]} is not a class; the label maps have {config.num_labels}"
-            f" (0..{config.num_labels - 1})"
+            f"model.discriminators.region.channel: {region.channel} is outside the {config.condition_channels} condition channels"
         )
     return Vid2Vid(config)
 

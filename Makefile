@@ -1,5 +1,5 @@
 # `make demo` and `make test` set everything up by themselves; `make demo TORCH=cpu` does so without the CUDA libraries.
-# Without make: sh tools/bootstrap && .venv/bin/vidgen demo
+# Without make: sh tools/bootstrap && .venv/bin/vidgen demo --overwrite
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-browser lint bench clean
 export TORCH
@@ -11,7 +11,7 @@ help: ## show this list
 	@sh tools/bootstrap
 
 demo: .venv/.ready ## train, translate and measure on a small made-up street
-	.venv/bin/vidgen demo
+	.venv/bin/vidgen demo --overwrite
 
 test: .venv/.ready ## run the tests
 	.venv/bin/python -m pytest

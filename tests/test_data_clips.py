@@ -135,6 +135,28 @@ def test_edges_and_pictures_become_channels(root: Path) -> None:
     assert set(batch.condition.frames[:, :, 3].unique().tolist()) <= {-1.0, 1.0}
 
 
+def test_a_generator_that_reads_only_noise_gets_a_condition_of_no_channels(root: Path) -> None:
+    batch = _clips(root, condition=ConditionSettings()).excerpt(0, 0, 3, 0)
+    assert batch.condition.frames is not None
+    assert batch.condition.frames.shape == (1, 3, 0, 32, 48)
+
+
+def test_a_model_that_reads_a_condition_refuses_data_that_show_none(root: Path, tmp_path: Path) -> None:
+    config = tiny.write_config(tmp_path, root)
+    config.write_text(config.read_text().replace("    labels: {num_classes: 4}", "    {}"))
+    with pytest.raises(ConfigError, match=r"data.condition: shows nothing, but this model reads label maps"):
+        train(config, tmp_path / "run")
+
+
+def test_single_files_make_a_pair(tmp_path: Path) -> None:
+    write_png(tmp_path / "image.png", np.full((32, 48, 3), 200, np.uint8))
+    write_png(tmp_path / "labels.png", np.full((32, 48), 3, np.uint8))
+    condition = ConditionSettings(labels=LabelSettings(folder="labels.png", num_classes=4))
+    batch = _clips(tmp_path, target="image.png", condition=condition).excerpt(0, 0, 1, 0)
+    assert batch.condition.labels is not None
+    assert batch.condition.labels.unique().tolist() == [3]
+
+
 def test_coarse_stages_get_smaller_frames(root: Path) -> None:
     stage = Stage("coarse", 1, 1e-3, 0.0, clip_frames=2, window_frames=2, size_divisor=2)
     assert _batch(_clips(root), stage=stage).target.shape[-2:] == (16, 24)
@@ -165,7 +187,7 @@ def _drop_sequence(root: Path) -> str:
 
 def _drop_role(root: Path) -> str:
     shutil.rmtree(root / "labels")
-    return r"labels: no such folder; .* holds images"
+    return r"labels: no such folder or file; .* holds images"
 
 
 def _resize_label(root: Path) -> str:

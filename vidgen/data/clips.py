@@ -36,8 +36,9 @@ class DataSettings(Settings):
 
     root: Path
     target: str = "images"
-    """Folder under the root with the real pictures."""
-    condition: ConditionSettings
+    """Folder (or a single file) under the root with the real pictures."""
+    condition: ConditionSettings = ConditionSettings()
+    """What the model is shown; nothing for generators that read only noise."""
     sequences: tuple[str, ...] | None = None
     """Names of the sequences to use; all by default."""
     frames: str | None = None
@@ -163,10 +164,13 @@ def _sequence_paths(root: Path, folder: str) -> dict[str, Path]:
     where = root / folder
     if not root.is_dir():
         raise InputError(f"data.root: {root} is not a folder")
+    if where.is_file():
+        return {"": where}
     if not where.is_dir():
-        present = sorted(child.name for child in root.iterdir() if child.is_dir())
+        present = sorted(child.name for child in root.iterdir() if not child.name.startswith("."))
         raise InputError(
-            f"{where}: no such folder; {root} holds {_few(present)}", hint="set data.target and data.condition to the names"
+            f"{where}: no such folder or file; {root} holds {_few(present)}",
+            hint="set data.target and data.condition to the names",
         )
     paths = list_sources(where)
     return {"" if path == where else path.stem if path.is_file() else path.name: path for path in paths}

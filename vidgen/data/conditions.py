@@ -57,7 +57,7 @@ class EdgeSettings(Settings):
 
 
 class ConditionSettings(Settings):
-    """Everything a model is shown of a frame."""
+    """Everything a model is shown of a frame; nothing at all for generators that read only noise."""
 
     labels: LabelSettings | None = None
     pictures: tuple[str, ...] = ()
@@ -66,12 +66,6 @@ class ConditionSettings(Settings):
     """Edges found in the target (training) or in the input (translation); one channel."""
     instances: str | None = None
     """Folder of instance maps, of which the boundaries are shown."""
-
-    @model_validator(mode="after")
-    def _something(self) -> ConditionSettings:
-        if self.labels is None and not self.pictures and self.edges is None:
-            raise ValueError("set labels, pictures or edges: the model needs a condition")
-        return self
 
     @property
     def num_picture_channels(self) -> int:
@@ -116,6 +110,8 @@ class ConditionMaker:
     ) -> dict[str, np.ndarray]:
         """Arrays of one moment: "labels" int64 [H,W], "instances" int64 [H,W], "frames" float32 [C,H,W] in -1..1.
 
+        Where the model is shown nothing, "frames" has no channels.
+
         Raises:
             InputError: a frame is missing, has another size than its companions, or holds an unknown value.
         """
@@ -144,6 +140,8 @@ class ConditionMaker:
             channels.append(edges[None].astype(np.float32) / 127.5 - 1)
         if channels:
             made["frames"] = np.concatenate(channels)
+        elif self.table is None:
+            made["frames"] = np.zeros((0, *size), np.float32)
         return made
 
     @staticmethod

@@ -180,7 +180,7 @@ class Recorder:
         translator.train()
         torch.random.set_rng_state(generator_state)
         shown = self._condition_pictures(batch)
-        rows = [shown, to_pixels(output.frames[0]), to_pixels(batch.window_target[0])]
+        rows = [row for row in (shown, to_pixels(output.frames[0]), to_pixels(batch.window_target[0])) if row]
         columns = [np.concatenate(moment, axis=0) for moment in zip(*rows, strict=True)]
         name = f"step-{record.step:07d}"
         spread = np.linspace(0, len(columns) - 1, min(4, len(columns))).round().astype(int)
@@ -195,6 +195,8 @@ class Recorder:
         if condition.labels is not None and self._clips.table is not None:
             return [self._clips.table.colorize(ids.cpu().numpy()) for ids in condition.labels[0]]
         frames = condition.frames[0]
+        if frames.shape[1] == 0:
+            return []
         if frames.shape[1] < 3:
             return to_pixels(frames[:, :1].expand(-1, 3, -1, -1))
         return to_pixels(frames[:, :3])

@@ -86,7 +86,7 @@ def follow_data(settings: RunSettings, table: LabelTable | None) -> RunSettings:
     """The same settings with the model's input filled in from the data, so that no number is written twice.
 
     Raises:
-        ConfigError: the model states another number than the data have.
+        ConfigError: the model states another number than the data have, or reads a condition where the data show none.
     """
     shown = settings.data.condition
     found = {
@@ -94,6 +94,9 @@ def follow_data(settings: RunSettings, table: LabelTable | None) -> RunSettings:
         "condition_channels": shown.num_picture_channels,
         "use_instances": shown.instances is not None,
     }
+    reads_condition = {"num_labels", "condition_channels"} & set(type(settings.model).model_fields)
+    if reads_condition and not any(found[name] for name in reads_condition):
+        raise ConfigError("data.condition: shows nothing, but this model reads label maps, pictures or edges; set one of them")
     for name, value in found.items():
         stated = getattr(settings.model, name)
         if stated and stated != value:

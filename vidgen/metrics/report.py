@@ -98,6 +98,9 @@ class Scores:
             "faults": self.faults,
             "comparisons": self.comparisons,
             "provenance": self.provenance,
+            "per_frame": {
+                name: [float(value) if math.isfinite(value) else None for value in values] for name, values in self.columns.items()
+            },
         }
 
     def table(self) -> str:

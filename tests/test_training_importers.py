@@ -131,3 +131,34 @@ def test_a_zip_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         read_state_dict(tmp_path / "w.pth")
     assert not (tmp_path.parent / "escape.txt").exists()
+
+
+def _rezipped(path: Path) -> None:
+    """The same archive, compressed."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("fault", ["stride 0", "shared storage", "sparse", "complex", "infinite", "deflated", "one bit"])
+def test_tensors_that_are_no_weights_are_refused(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "w.pth"
+    storage = torch.ones(4096)
+    states = {
+        "stride 0": {"a": torch.ones(1).expand(1 << 30)},
+        "shared storage": {str(index): storage for index in range(100)},
+        "sparse": {"a": torch.eye(3).to_sparse()},
+        "complex": {"a": torch.zeros(3, dtype=torch.complex64)},
+        "infinite": {"a": torch.tensor([1.0, torch.inf])},
+    }
+    torch.save(states.get(fault, {"a": storage}), path)
+    if fault == "deflated":
+        _rezipped(path)
+    if fault == "one bit":
+        data = bytearray(path.read_bytes())
+        data[data.index(storage.numpy().tobytes()[:64]) + 100] ^= 1
+        path.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match=r"w\.pth"):
+        read_state_dict(path)

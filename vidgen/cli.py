@@ -365,6 +365,31 @@ def flow_train(**options: Any) -> Result:
 
 
 @cli.group()
+def models() -> None:
+    """Weights files: import published ones, look into one."""
+
+
+@models.command("import", example="vidgen models import --from vid2vid latest_net_G0.pth latest_net_G1.pth -o city.safetensors")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--from", "system", required=True, metavar="SYSTEM", help="Whose files they are: pix2pix, pix2pixhd or vid2vid.")
+@click.option("-o", "--out", "output", type=PATH, required=True, help="Weights file to write (.safetensors).")
+@click.option("--labels", metavar="NAME|COUNT|FILE|none", help="Label maps it reads; by default as its channels suggest.")
+@click.option("--size", metavar="WIDTHxHEIGHT", help="Size to work at; by default that of the published models.")
+@click.option("--foreground", type=click.IntRange(min=0), multiple=True, metavar="CLASS", help="Of vid2vid's foreground branch.")
+@overwrite
+def models_import(**options: Any) -> Result:
+    """Make a weights file from published ones; name each ..._net_ROLE.pth or write ROLE=FILE, such as G0=street.pth."""
+    return _call("models.import_weights", **options)
+
+
+@models.command("info", example="vidgen models info runs/street")
+@click.argument("file", type=PATH)
+def models_info(**options: Any) -> Result:
+    """Say what a weights file or a run holds."""
+    return _call("models.info", **options)
+
+
+@cli.group()
 def data() -> None:
     """Training data: check it, look at it."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -30,9 +32,12 @@ def read_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         if not found.startswith(sha256.lower()):
             raise CheckpointError(f"{path}: its SHA-256 is {found}, expected {sha256}")
     if path.suffix == ".safetensors":
-        return read_weights(path).tensors
+        stored = read_weights(path).tensors
+        _check_tensors(path, stored)
+        return stored
     if path.suffix in (".pt2", ".pt1"):
         raise CheckpointError(f"{path}: exported programs are refused, since loading one can run code; export a state dict instead")
+    _check_container(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises nine kinds of errors on foreign files
@@ -42,7 +47,38 @@ def read_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: {what}") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(f"{path}: is not a plain state dict (name -> tensor)")
-    return loaded
+    _check_tensors(path, loaded)
+    return {str(name): value for name, value in loaded.items()}
+
+
+def _check_container(path: Path) -> None:
+    """Refuse archives that a training never writes: compressed ones may unpack to any size, damaged ones load in silence."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return
+        with zipfile.ZipFile(path) as archive:
+            packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
+            if packed:
+                raise CheckpointError(f"{path}: {packed[0]!r} inside is compressed, which torch.save never does; refused")
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path}: is not a complete PyTorch file ({error})", hint="copy or download it again") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path}: {damaged!r} inside does not match its checksum", hint="copy or download it again")
+
+
+def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are no weights, and views that would grow beyond the file once they are copied."""
+    for name, value in state.items():
+        if value.layout is not torch.strided or value.is_quantized or not (value.is_floating_point() or value.dtype == torch.int64):
+            raise CheckpointError(f"{path}: {name} is {value.dtype} in {value.layout} layout; weights are dense float tensors")
+    total = sum(value.numel() * value.element_size() for value in state.values())
+    if total > path.stat().st_size:
+        raise CheckpointError(f"{path}: its tensors would take {total} bytes, more than the file has; refused")
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {name} holds values that are not finite")
 
 
 def load_vgg19(path: Path, sha256: str | None = None, width_divisor: int = 1) -> Vgg19Features:

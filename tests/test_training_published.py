@@ -1,0 +1,153 @@
+"""Published checkpoints: read off their shapes, every key accounted for, and they run to the original's output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import vidgen
+from vidgen.commands import models
+from vidgen.errors import CheckpointError, ConfigError, OutputError
+from vidgen.media.images import write_png
+from vidgen.training import published, run
+
+
+def _parity(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(weights under the original's keys, inputs and outputs)"""
+    archive = np.load(path)
+    tensors = {name: torch.from_numpy(archive[name]) for name in archive.files if name != "config"}
+    weights = {name.removeprefix("weight/"): value for name, value in tensors.items() if name.startswith("weight/")}
+    return weights, {name: value for name, value in tensors.items() if not name.startswith("weight/")}
+
+
+def _save(folder: Path, **states: dict[str, Tensor]) -> list[str]:
+    """Files as the original names them."""
+    files = [folder / f"latest_net_{role}.pth" for role in states]
+    for file, state in zip(files, states.values(), strict=True):
+        torch.save(state, file)
+    return [str(file) for file in files]
+
+
+def _import(tmp_path: Path, files: list[str], system: str = "vid2vid", **options: object) -> Path:
+    output = tmp_path / "imported.safetensors"
+    models.import_weights(files, system, output, overwrite=True, **options)  # type: ignore[arg-type]
+    return output
+
+
+@pytest.fixture
+def street_files(parity_root: Path, tmp_path: Path) -> list[str]:
+    """Two scales with foreground, 7 classes, no judges, as published models are."""
+    coarse, _ = _parity(parity_root / "vid2vid_composite_fg.npz")
+    fine, _ = _parity(parity_root / "vid2vid_composite_local_fg.npz")
+    return _save(tmp_path, G0=coarse, G1=fine)
+
+
+def test_an_imported_vid2vid_generator_gives_the_originals_output(parity_root: Path, tmp_path: Path) -> None:
+    for name, options in (("vid2vid_composite", {}), ("vid2vid_composite_fg", {"foreground": [1]})):
+        weights, values = _parity(parity_root / f"{name}.npz")
+        model = vidgen.load(str(_import(tmp_path, _save(tmp_path, G0=weights), labels="7", **options)), precision="fp32")
+        with torch.no_grad():
+            made = model.translator.generator[0](
+                values["input/condition"], values["input/previous"], foreground_mask=values.get("input/foreground_mask")
+            )
+        torch.testing.assert_close(made.frame, values["output/frame"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(made.flow, values["output/flow"], atol=1e-4, rtol=0)
+
+
+def test_an_imported_model_with_a_finer_scale_translates(street_files: list[str], tmp_path: Path) -> None:
+    file = _import(tmp_path, street_files, labels="7", foreground=[1], size="64x32")
+    for index in range(3):
+        write_png(tmp_path / "maps" / f"{index}.png", np.full((32, 64), index, np.uint8))
+    frames = list(vidgen.load(str(file)).translate(str(tmp_path / "maps")))
+    assert [frame.shape for frame in frames] == [(32, 64, 3)] * 3
+    told = models.info(file)
+    assert (told["kind"], told["size"], told["condition"]["labels"]) == ("vid2vid", "64x32", 7)
+    assert told["imported"]["untrained"] == ["discriminator"]
+    generator = json.loads(run.find_weights(file)[0].metadata["config"])["model"]["generator"]
+    assert {name: generator[name] for name in ("num_scales", "num_downsamplings", "num_blocks", "num_local_blocks")} == {
+        "num_scales": 2,
+        "num_downsamplings": 3,
+        "num_blocks": 3,
+        "num_local_blocks": 2,
+    }
+
+
+def test_a_judge_of_motion_is_imported_where_its_file_is_given(parity_root: Path, tmp_path: Path) -> None:
+    coarse, _ = _parity(parity_root / "vid2vid_composite.npz")
+    judge, values = _parity(parity_root / "vid2vid_temporal_discriminator.npz")
+    file = _import(tmp_path, _save(tmp_path, G0=coarse, D_T0=judge), labels="7")
+    translator = vidgen.load(str(file), precision="fp32").translator
+    with torch.no_grad():
+        judged = translator.temporal_discriminators[0](values["input/windows"])
+    torch.testing.assert_close(judged[0][0], values["output/scale0/stage0"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(judged[1][4], values["output/scale1/stage4"], atol=1e-4, rtol=0)
+    assert models.info(file)["imported"]["untrained"] == ["discriminator"]
+
+
+def test_the_published_street_channels_mean_cityscapes_with_instances() -> None:
+    shown, channels, table = published._condition(36, None)
+    assert table is not None
+    assert (table.names[26], channels, shown["instances"]) == ("car", {"num_labels": 35, "use_instances": True}, "instances")
+    assert published._condition(6, None)[1] == {"condition_channels": 6}
+    assert published._condition(1, None)[0] == {"pictures": [], "edges": {}}
+    with pytest.raises(ConfigError, match="12 classes, but the model reads 36"):
+        published._condition(36, "camvid")
+
+
+def test_batch_norms_without_a_batch_count_load_and_unused_statistics_are_dropped() -> None:
+    batch = {"1.weight": torch.ones(3), "1.running_mean": torch.ones(3), "1.running_var": torch.ones(3)}
+    assert published._without_unused_statistics(batch)["1.num_batches_tracked"] == 0
+    instance = {"0.weight": torch.ones(1), "1.running_mean": torch.ones(3), "1.running_var": torch.ones(3)}
+    assert set(published._without_unused_statistics(instance)) == {"0.weight"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("extra", r"1 keys that the G0 of this system does not have: attention\.1\.weight"),
+        ("missing", r"1 missing: image_head\.bias"),
+        ("misshapen", r"of another shape: image_blocks\.0\.first\.conv\.weight is \(1, 1, 3, 3\)"),
+        ("other system", r"has no usable 'model_down_seg\.1\.weight'"),
+        ("nameless", r"does not end with _net_ROLE\.pth"),
+        ("unknown role", r"has no network E here"),
+        ("not a number", r"model_final_img\.1\.bias holds values that are not finite"),
+        ("code", r"more than tensors"),
+    ],
+)
+def test_keys_that_do_not_fit_are_refused_by_name(parity_root: Path, tmp_path: Path, fault: str, message: str) -> None:
+    weights, _ = _parity(parity_root / "vid2vid_composite.npz")
+    files = _save(tmp_path, G0=weights)
+    if fault == "extra":
+        files = _save(tmp_path, G0={**weights, "attention.1.weight": torch.zeros(1)})
+    elif fault == "missing":
+        files = _save(tmp_path, G0={key: value for key, value in weights.items() if key != "model_final_img.1.bias"})
+    elif fault == "misshapen":
+        files = _save(tmp_path, G0={**weights, "model_res_img.0.conv_block.1.weight": torch.zeros(1, 1, 3, 3)})
+    elif fault == "other system":
+        files = _save(tmp_path, G0={"model.1.weight": torch.zeros(4, 3, 7, 7)})
+    elif fault == "nameless":
+        Path(files[0]).rename(tmp_path / "weights.pth")
+        files = [str(tmp_path / "weights.pth")]
+    elif fault == "unknown role":
+        files = _save(tmp_path, G0=weights, E={"model.1.weight": torch.zeros(4, 3, 7, 7)})
+    elif fault == "not a number":
+        files = _save(tmp_path, G0={**weights, "model_final_img.1.bias": torch.full((3,), torch.nan)})
+    elif fault == "code":
+        torch.save({"a": print}, files[0])
+    with pytest.raises((CheckpointError, ConfigError), match=message):
+        _import(tmp_path, files, labels="7")
+    assert not (tmp_path / "imported.safetensors").exists()
+
+
+def test_a_role_can_be_stated_and_an_output_is_not_overwritten(parity_root: Path, tmp_path: Path) -> None:
+    weights, _ = _parity(parity_root / "vid2vid_composite.npz")
+    torch.save(weights, tmp_path / "street.pth")
+    told = models.import_weights([f"G0={tmp_path / 'street.pth'}"], "vid2vid", tmp_path / "w.safetensors", labels="7")
+    assert told["parameters"] > told["generator_parameters"] > 0
+    with pytest.raises(OutputError, match="exists already"):
+        models.import_weights([f"G0={tmp_path / 'street.pth'}"], "vid2vid", tmp_path / "w.safetensors", labels="7")

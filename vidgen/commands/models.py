@@ -1,0 +1,87 @@
+"""Weights files: made from published checkpoints, and looked into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vidgen import durable
+from vidgen.errors import ConfigError
+from vidgen.training import checkpoint, published, run
+
+
+def import_weights(
+    files: Sequence[str],
+    system: str,
+    output: Path,
+    *,
+    labels: str | None = None,
+    size: str | None = None,
+    foreground: Sequence[int] = (),
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a weights file from the files of a published model; see `published.import_weights`.
+
+    Args:
+        size: `WIDTHxHEIGHT` to work at.
+
+    Returns:
+        what `info` says of the new file.
+
+    Raises:
+        CheckpointError: a file is unsafe or broken, or does not fit the system.
+        OutputError: the output exists or cannot be written.
+    """
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"{output}: weights are written as .safetensors", hint=f"-o {output.with_suffix('.safetensors')}")
+    durable.check_writable_target(output, overwrite=overwrite)
+    made = published.import_weights(system, files, labels=labels, size=_size(size), foreground=foreground)
+    durable.write_bytes(output, checkpoint.pack(made.tensors, made.metadata))
+    return info(output)
+
+
+def info(file: Path) -> dict[str, Any]:
+    """What a weights file (or the newest checkpoint of a run folder) holds.
+
+    Raises:
+        CheckpointError: it is no weights file of vidgen.
+    """
+    weights, path = run.find_weights(file)
+    settings, table, (height, width) = run.settings_from_weights(weights, str(path))
+    translator = run.build(settings)
+    checkpoint.load_into(translator, weights.tensors, str(path))
+    with path.open("rb") as opened:
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    shown = settings.data.condition
+    return {
+        "file": str(path),
+        "kind": settings.model.kind,
+        "size": f"{width}x{height}",
+        "parameters": sum(parameter.numel() for parameter in translator.parameters()),
+        "generator_parameters": sum(parameter.numel() for parameter in translator.generator.parameters()),
+        "condition": {
+            "labels": table.num_classes if table else None,
+            "pictures": list(shown.pictures) or None,
+            "edges": shown.edges is not None or None,
+            "instances": shown.instances is not None or None,
+        },
+        "labels": list(table.names) if table else None,
+        "past_frames": translator.num_past_frames,
+        "imported": json.loads(weights.metadata["imported"]) if "imported" in weights.metadata else None,
+        "vidgen": weights.metadata.get("vidgen"),
+        "bytes": path.stat().st_size,
+        "sha256": sha256,
+    }
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or "0" in match.groups():
+        raise ConfigError(f"--size {text}: expected WIDTHxHEIGHT, such as 1024x512")
+    return int(match[2]), int(match[1])

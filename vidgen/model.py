@@ -136,10 +136,12 @@ class Model:
         shown = self.settings.data.condition
         reading: Literal["labels", "pictures"] = "labels" if shown.labels is not None else "pictures"
         main = open_source(where, reading=reading, start=start, end=end)
-        extra = len(shown.pictures) - (0 if shown.labels is not None else 1)
-        if max(0, extra) != len(others):
-            wanted = ", ".join(shown.pictures[-extra:]) if extra > 0 else "none"
-            raise InputError(f"{main.name}: this model reads {max(0, extra)} further inputs ({wanted}), got {len(others)}")
+        further = list(shown.pictures if shown.labels is not None else shown.pictures[1:])
+        if shown.reads_picture_for_edges:
+            further.append("pictures to find edges in")
+        if len(further) != len(others):
+            wanted = ", ".join(further) or "none"
+            raise InputError(f"{main.name}: this model reads {len(further)} further inputs ({wanted}), got {len(others)}")
         if (shown.instances is not None) != (instances is not None):
             need = "needs instance maps" if shown.instances else "reads no instance maps"
             raise InputError(f"{main.name}: this model {need}", hint="see --instances")
@@ -213,13 +215,14 @@ class Model:
         for frames in _together(sources):
             main, rest = frames[0], list(frames[1:])
             instance = rest.pop(0) if inputs.instances else None
+            edge_source = rest.pop() if shown.reads_picture_for_edges else main if shown.edges is not None else None
             pictures = ([] if shown.labels is not None or not shown.pictures else [main]) + rest
             moment = maker.moment(
                 size,
                 label=main if shown.labels is not None else None,
                 instance=instance,
                 pictures=pictures,
-                edge_source=_edge_source(shown, main, pictures),
+                edge_source=edge_source,
             )
             padded = {name: _pad(array, self.translator.size_multiple) for name, array in moment.items()}
             yield main, maker.condition([padded])
@@ -332,14 +335,6 @@ class Translation:
 
 def _details_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json") if path.suffix == "" or "%" in path.name else path.with_suffix(".json")
-
-
-def _edge_source(shown: Any, main: Frame, pictures: list[Frame]) -> Frame | None:
-    if shown.edges is None:
-        return None
-    if shown.labels is None:
-        return main
-    return pictures[0] if pictures else None
 
 
 def _together(sources: Sequence[FrameSource]) -> Iterator[tuple[Frame, ...]]:

@@ -1,7 +1,8 @@
 """Windows of paired video for training: the same clip for the same (seed, step, index), whatever ran before.
 
 A data set is a root with one folder per role (`images`, `labels`, ...), each holding one folder of frames or one video file per
-sequence. Sequences are paired by name, their frames by order after natural sorting.
+sequence. Sequences are paired by name, their frames by order after natural sorting. Or every picture is a sequence of one frame,
+paired by its name, or holds the picture and its condition side by side. A role may also be a single file.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from flow.warp import warp
 from vidgen.config import Settings
+from vidgen.data import augment
+from vidgen.data.augment import AugmentSettings
 from vidgen.data.conditions import ConditionMaker, ConditionSettings, Size, label_table
+from vidgen.data.stills import HalfSource, Side, find_stills, match_names
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import conditions
 from vidgen.media.frames import Frame, FrameSource, list_sources, open_source
@@ -39,14 +43,20 @@ class DataSettings(Settings):
     """Folder (or a single file) under the root with the real pictures."""
     condition: ConditionSettings = ConditionSettings()
     """What the model is shown; nothing for generators that read only noise."""
+    pairs: Literal["sequences", "stills", "side_by_side"] = "sequences"
+    """sequences: folders of frames, or videos. stills: every picture is a sequence of its own, paired by name. side_by_side: so
+    is every picture of `target`, and it holds two, A on the left and B on the right; a condition whose folder is `target` too
+    (a picture, where none is named) is the other half."""
+    direction: Literal["a_to_b", "b_to_a"] = "a_to_b"
+    """Which half of side_by_side pictures is made from the other."""
     sequences: tuple[str, ...] | None = None
     """Names of the sequences to use; all by default."""
     frames: str | None = None
-    """Part of every sequence to use, `first:stop` in frames, such as 0:70."""
+    """Part of every sequence to use, `first:stop` in frames, such as 0:70; of single pictures, the part of all of them."""
     width: Annotated[int, Field(ge=8)] | None = None
-    """Working width in pixels; the source's own by default."""
+    """Working width in pixels; the source's own, or that which follows the height, by default."""
     height: Annotated[int, Field(ge=8)] | None = None
-    """Working height; by default it follows the width at the source's aspect, rounded to what the model needs."""
+    """Working height; by default it follows the width at each source's aspect, rounded to what the model needs."""
     crop_width: Annotated[int, Field(ge=8)] | None = None
     crop_height: Annotated[int, Field(ge=8)] | None = None
     """Size of a random crop, the same for all frames of a clip; no crop by default."""
@@ -54,6 +64,8 @@ class DataSettings(Settings):
     """Clips are enlarged by a random factor of up to this before the crop."""
     flip: bool = True
     """Mirror half of the clips."""
+    augment: AugmentSettings = AugmentSettings()
+    """Deformations of clips; none by default."""
     max_frame_step: Annotated[int, Field(ge=1)] = 1
     """Clips take every n-th frame, n drawn from 1 to this."""
     cache_mb: Annotated[int, Field(ge=0)] = 2048
@@ -67,6 +79,14 @@ class DataSettings(Settings):
         if value is not None:
             parse_range(value)
         return value
+
+    @model_validator(mode="after")
+    def _other_half(self) -> DataSettings:
+        shown = self.condition
+        named = {*shown.pictures, shown.instances, shown.labels.folder if shown.labels else None}
+        if self.pairs == "side_by_side" and self.target not in named:
+            object.__setattr__(self, "condition", shown.model_copy(update={"pictures": (self.target, *shown.pictures)}))
+        return self
 
 
 def parse_range(text: str) -> slice:
@@ -113,14 +133,11 @@ def find_sequences(settings: DataSettings) -> list[Sequence]:
         InputError: a folder is missing, names or frame counts do not match, or nothing is left.
     """
     shown = settings.condition
-    roles: dict[str, tuple[str, bool]] = {settings.target: (settings.target, False)}
-    if shown.labels is not None:
-        roles[shown.labels.folder] = (shown.labels.folder, True)
-    if shown.instances is not None:
-        roles[shown.instances] = (shown.instances, True)
-    for folder in shown.pictures:
-        roles[folder] = (folder, False)
-    found = {folder: _sequence_paths(settings.root, folder) for folder in roles}
+    label_folder = shown.labels.folder if shown.labels else None
+    folders = [folder for folder in (settings.target, label_folder, shown.instances, *shown.pictures) if folder is not None]
+    found = {folder: _sequence_paths(settings, folder) for folder in folders}
+    if settings.pairs != "sequences":
+        found = match_names(found)
     names = list(found[settings.target])
     for folder, paths in found.items():
         _check_names(settings.root, settings.target, names, folder, list(paths))
@@ -129,22 +146,33 @@ def find_sequences(settings: DataSettings) -> list[Sequence]:
         if unknown:
             raise ConfigError(f"data.sequences: {unknown[0]!r} is not among {_few(names)} under {settings.root / settings.target}")
         names = [name for name in names if name in settings.sequences]
+    part = parse_range(settings.frames) if settings.frames else slice(None)
+    if settings.pairs != "sequences":
+        if not names[part]:
+            raise InputError(f"{settings.root / settings.target}: holds {len(names)} pictures, none in {settings.frames}")
+        names, part = names[part], slice(None)
+    target_side: Side = "right" if settings.direction == "a_to_b" else "left"
+    other_side: Side = "left" if settings.direction == "a_to_b" else "right"
 
-    def source(folder: str | None, name: str) -> FrameSource | None:
+    def source(folder: str | None, name: str, reading: Literal["pictures", "labels"], side: Side) -> FrameSource | None:
         if folder is None:
             return None
-        return open_source(found[folder][name], reading="labels" if roles[folder][1] else "pictures")
+        whole = open_source(found[folder][name], reading=reading)
+        return HalfSource(whole, side) if settings.pairs == "side_by_side" and folder == settings.target else whole
 
-    part = parse_range(settings.frames) if settings.frames else slice(None)
     sequences = []
     for name in names:
-        pictures = tuple(open_source(found[folder][name]) for folder in shown.pictures)
-        parts = (
-            source(settings.target, name),
-            source(shown.labels.folder if shown.labels else None, name),
-            source(shown.instances, name),
+        pictures = [source(folder, name, "pictures", other_side) for folder in shown.pictures]
+        sequence = Sequence(
+            name,
+            source(settings.target, name, "pictures", target_side),
+            source(label_folder, name, "labels", other_side),
+            source(shown.instances, name, "labels", other_side),
+            tuple(picture for picture in pictures if picture is not None),
+            0,
+            0,
         )
-        sequences.append(_checked(Sequence(name, *parts, pictures, 0, 0), part))
+        sequences.append(_checked(sequence, part))
     return sequences
 
 
@@ -160,8 +188,8 @@ def find_table(settings: DataSettings, sequences: list[Sequence]) -> LabelTable 
     return label_table(settings.condition.labels, settings.root, sources)
 
 
-def _sequence_paths(root: Path, folder: str) -> dict[str, Path]:
-    where = root / folder
+def _sequence_paths(settings: DataSettings, folder: str) -> dict[str, Path]:
+    root, where = settings.root, settings.root / folder
     if not root.is_dir():
         raise InputError(f"data.root: {root} is not a folder")
     if where.is_file():
@@ -172,12 +200,15 @@ def _sequence_paths(root: Path, folder: str) -> dict[str, Path]:
             f"{where}: no such folder or file; {root} holds {_few(present)}",
             hint="set data.target and data.condition to the names",
         )
+    if settings.pairs != "sequences":
+        return find_stills(where)
     paths = list_sources(where)
     return {"" if path == where else path.stem if path.is_file() else path.name: path for path in paths}
 
 
 def _check_names(root: Path, first: str, names: list[str], second: str, others: list[str]) -> None:
-    missing = [name for name in names if name not in others] + [name for name in others if name not in names]
+    unmatched = {*names} ^ {*others}
+    missing = [name for name in (*names, *others) if name in unmatched]
     if missing:
         raise InputError(
             f"{root}: sequences of {first} and {second} do not match; without a partner: {_few(missing)}"
@@ -209,6 +240,7 @@ class _Cut:
     frames: tuple[int, ...]
     mirrored: bool
     load_size: Size
+    positions: np.ndarray | None
     top: int
     left: int
     crop_size: Size
@@ -242,31 +274,40 @@ class Clips:
         self._multiple = size_multiple
         self._flow = flow
         self._cache = _Cache(settings.cache_mb << 20)
-        self.size = self._working_size()
+        self._check_sides()
+        self._sizes = [self._load_size(sequence) for sequence in sequences]
+        self.size = self._whole_size(min(self._sizes))
 
-    def _working_size(self) -> Size:
-        """(height, width) of full-size clips before cropping, the same for all sequences."""
-        settings, multiple = self.settings, self._multiple
-        sizes = {source.size for sequence in self.sequences for source in sequence.roles}
+    def _load_size(self, sequence: Sequence) -> Size:
+        """(height, width) of a sequence's full-size clips before cropping."""
+        settings, multiple, source = self.settings, self._multiple, sequence.roles[0]
+        height, width = source.size
         if settings.width and settings.height:
-            for name, value in (("width", settings.width), ("height", settings.height)):
-                if value % multiple:
-                    near = max(multiple, round(value / multiple) * multiple)
-                    raise ConfigError(f"data.{name}: {value} is not a multiple of {multiple}, which this model needs; try {near}")
-            return settings.height, settings.width
-        height, width = sorted(sizes)[0]
-        if settings.width:
-            if settings.width % multiple:
-                near = max(multiple, round(settings.width / multiple) * multiple)
-                raise ConfigError(
-                    f"data.width: {settings.width} is not a multiple of {multiple}, which this model needs; try {near}"
-                )
+            height, width = settings.height, settings.width
+        elif settings.width:
             height, width = round(height * settings.width / width), settings.width
+        elif settings.height:
+            height, width = settings.height, round(width * settings.height / height)
         if min(height, width) < multiple:
-            raise InputError(
-                f"{self.sequences[0].roles[0].name}: is {width}x{height}; this model needs at least {multiple}x{multiple}"
-            )
-        return max(multiple, round(height / multiple) * multiple), max(multiple, round(width / multiple) * multiple)
+            raise InputError(f"{source.name}: is {width}x{height}; this model needs at least {multiple}x{multiple}")
+        return (height, width) if self._crops else self._whole_size((height, width))
+
+    @property
+    def _crops(self) -> bool:
+        return self.settings.crop_width is not None or self.settings.crop_height is not None
+
+    def _check_sides(self) -> None:
+        """Refuse a size for the network that it cannot take; what is cropped may have any."""
+        for name in ("crop_width", "crop_height") if self._crops else ("width", "height"):
+            value = getattr(self.settings, name)
+            if value is not None and value % self._multiple:
+                near = max(self._multiple, round(value / self._multiple) * self._multiple)
+                raise ConfigError(f"data.{name}: {value} is not a multiple of {self._multiple}, which this model needs; try {near}")
+
+    def _whole_size(self, size: Size) -> Size:
+        """The nearest size that the model takes whole."""
+        height, width = (max(self._multiple, round(side / self._multiple) * self._multiple) for side in size)
+        return height, width
 
     def batch(self, stage: Stage, step: int, indices: range, *, primer_frames: int, clips_per_step: int) -> Batch:
         """The clips `indices` of the step's batch.
@@ -280,6 +321,12 @@ class Clips:
         shortest = min((self.sequences[self._sequence_of(sample)] for sample in samples), key=lambda item: item.num_frames)
         num_frames = _clip_frames(stage, shortest, primer_frames) + primer_frames
         cuts = [self._cut(stage, samples[index], num_frames) for index in indices]
+        if len({cut.crop_size for cut in cuts}) > 1:
+            found = " and ".join(sorted({f"{width}x{height}" for height, width in (cut.crop_size for cut in cuts)})[:2])
+            raise ConfigError(
+                f"train.clips_at_once: {len(cuts)}, but clips have different sizes ({found})",
+                hint="set data.width and data.height, or data.crop_width and data.crop_height, or train.clips_at_once=1",
+            )
         clips = [self._clip(cut, primer_frames) for cut in cuts]
         return clips[0] if len(clips) == 1 else _join(clips)
 
@@ -292,7 +339,8 @@ class Clips:
         """Consecutive frames as they are, without random variation: for samples and validation."""
         owner = self.sequences[sequence]
         frames = tuple(range(first, min(first + num_frames, owner.num_frames)))
-        return self._clip(_Cut(sequence, frames, False, self.size, 0, 0, self.size), primer_frames)
+        size = self._whole_size(self._sizes[sequence])
+        return self._clip(_Cut(sequence, frames, False, size, None, 0, 0, size), primer_frames)
 
     def _cut(self, stage: Stage, sample: int, num_frames: int) -> _Cut:
         chosen = self._sequence_of(sample)
@@ -304,10 +352,12 @@ class Clips:
         mirrored = bool(generator.random() < 0.5) and self.settings.flip
         grown = 1 + float(generator.random()) * (self.settings.enlarge - 1)
         multiple, divisor = self._multiple, stage.size_divisor
-        height, width = (max(multiple, round(side * grown / divisor / multiple) * multiple) for side in self.size)
+        height, width = (max(multiple, round(side * grown / divisor)) for side in self._sizes[chosen])
+        if not self._crops:
+            height, width = self._whole_size((height, width))
         crop_height, crop_width = self.settings.crop_height, self.settings.crop_width
-        if self.settings.enlarge > 1 and crop_height is None:
-            crop_height, crop_width = self.size
+        if self.settings.enlarge > 1 and not self._crops:
+            crop_height, crop_width = self._sizes[chosen]
         crop = (
             min(height, (crop_height or height * divisor) // divisor),
             min(width, (crop_width or width * divisor) // divisor),
@@ -316,10 +366,11 @@ class Clips:
         top = int(generator.integers(0, height - crop[0] + 1))
         left = int(generator.integers(0, width - crop[1] + 1))
         frames = tuple(range(start, start + num_frames * step, step))
-        return _Cut(chosen, frames, mirrored, (height, width), top, left, crop)
+        positions = augment.draw_positions(self.settings.augment, np.random.default_rng([self._seed, 3, sample]), (height, width))
+        return _Cut(chosen, frames, mirrored, (height, width), positions, top, left, crop)
 
     def _clip(self, cut: _Cut, primer_frames: int) -> Batch:
-        moments = [self._moment(cut.sequence, frame, cut.load_size) for frame in cut.frames]
+        moments = [self._maker.finish(self._layers(cut, frame)) for frame in cut.frames]
         rows = slice(cut.top, cut.top + cut.crop_size[0])
         columns = slice(cut.left, cut.left + cut.crop_size[1])
 
@@ -338,8 +389,15 @@ class Clips:
         confidence = torch.stack([pair[1] for pair in pairs])[None]
         return Batch(condition, target, flows, confidence, primer_frames)
 
-    def _moment(self, sequence: int, frame: int, size: Size) -> dict[str, np.ndarray]:
-        """All arrays of one moment at `size`; "target" is uint8 [3,H,W]."""
+    def _layers(self, cut: _Cut, frame: int) -> dict[str, np.ndarray]:
+        """The layers of one moment, deformed where the cut says so; "target" is uint8 [3,H,W]."""
+        layers = self._loaded(cut.sequence, frame, cut.load_size)
+        if cut.positions is None:
+            return layers
+        return {name: augment.deform(layer, cut.positions) for name, layer in layers.items()}
+
+    def _loaded(self, sequence: int, frame: int, size: Size) -> dict[str, np.ndarray]:
+        """The layers of one moment at `size`."""
 
         def make() -> dict[str, np.ndarray]:
             owner = self.sequences[sequence]
@@ -350,21 +408,22 @@ class Clips:
             target = read(owner.target)
             pictures = [picture for source in owner.pictures if (picture := read(source)) is not None]
             label, instance = read(owner.labels), read(owner.instances)
-            if target is not None and label is not None and target.pixels.shape[:2] != label.pixels.shape[:2]:
-                raise InputError(
-                    f"{label.name}: is {label.pixels.shape[1]}x{label.pixels.shape[0]}, but {target.name} is "
-                    f"{target.pixels.shape[1]}x{target.pixels.shape[0]}; a label map must have the size of its picture"
-                )
-            moment = self._maker.moment(
+            assert target is not None
+            for partner in (label, instance, *pictures):
+                if partner is not None and partner.pixels.shape[:2] != target.pixels.shape[:2]:
+                    raise InputError(
+                        f"{partner.name}: is {partner.pixels.shape[1]}x{partner.pixels.shape[0]}, but {target.name} is "
+                        f"{target.pixels.shape[1]}x{target.pixels.shape[0]}; what belongs together must have one size"
+                    )
+            layers = self._maker.layers(
                 size,
                 label=label,
                 instance=instance,
                 pictures=pictures,
                 edge_source=target if self.settings.condition.edges else None,
             )
-            assert target is not None
-            moment["target"] = np.ascontiguousarray(conditions.resize_picture(target.pixels, size).transpose(2, 0, 1))
-            return moment
+            layers["target"] = np.ascontiguousarray(conditions.resize_picture(target.pixels, size).transpose(2, 0, 1))
+            return layers
 
         return self._cache.get((sequence, frame, size), make)
 
@@ -382,7 +441,7 @@ class Clips:
             confidence = (difference < CONFIDENCE_THRESHOLD).float()
             return {"flow": flow[0].numpy(), "confidence": confidence.numpy()}
 
-        stays = cut.crop_size == cut.load_size
+        stays = cut.crop_size == cut.load_size and cut.positions is None
         key = ("flow", cut.sequence, cut.frames[index - 1], cut.frames[index], cut.mirrored, cut.load_size)
         found = self._cache.get(key, make) if stays else make()
         return torch.from_numpy(found["flow"]), torch.from_numpy(found["confidence"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -37,7 +37,8 @@ class LabelSettings(Settings):
     folder: str = "labels"
     """Under the data's root: a folder of sequences, each a folder of PNG label maps or an FFV1 video."""
     table: str | None = None
-    """What the values mean: cityscapes, camvid, street, a table file, or discover; nothing for plain ids 0..num_classes-1."""
+    """What the values mean: cityscapes, camvid, street, a table file, discover (every id or colour that occurs), or main_colors
+    (the few main colours of antialiased pictures of labels); nothing for plain ids 0..num_classes-1."""
     num_classes: Annotated[int, Field(ge=1, le=65536)] | None = None
     ignore: tuple[int, ...] = ()
     """Values that belong to no class."""
@@ -45,7 +46,7 @@ class LabelSettings(Settings):
     @model_validator(mode="after")
     def _one_meaning(self) -> LabelSettings:
         if self.table is None and self.num_classes is None:
-            raise ValueError("set table (cityscapes, camvid, street, discover or a file) or num_classes")
+            raise ValueError("set table (cityscapes, camvid, street, discover, main_colors or a file) or num_classes")
         return self
 
 
@@ -54,6 +55,11 @@ class EdgeSettings(Settings):
 
     low: Annotated[int, Field(ge=0, le=1000)] = 100
     high: Annotated[int, Field(ge=0, le=1000)] = 200
+    blur: Annotated[float, Field(ge=0, le=20)] = 0.0
+    """Standard deviation in pixels of a Gaussian that smooths the picture first."""
+    drawn: Literal["apart", "over"] = "apart"
+    """apart: in a channel of their own, white on black. over: in black over the pictures, and over label maps as pixels of no
+    class (DeepSIM's super-primitive)."""
 
 
 class ConditionSettings(Settings):
@@ -63,13 +69,19 @@ class ConditionSettings(Settings):
     pictures: tuple[str, ...] = ()
     """Folders of pictures that are shown as they are (pose drawings, line art), three channels each."""
     edges: EdgeSettings | None = None
-    """Edges found in the target (training) or in the input (translation); one channel."""
+    """Edges found in the target. Translation finds them in its input, or, where the model also reads labels or pictures, in the
+    last of the other inputs."""
     instances: str | None = None
     """Folder of instance maps, of which the boundaries are shown."""
 
     @property
     def num_picture_channels(self) -> int:
-        return 3 * len(self.pictures) + (1 if self.edges else 0)
+        return 3 * len(self.pictures) + (1 if self.edges and self.edges.drawn == "apart" else 0)
+
+    @property
+    def reads_picture_for_edges(self) -> bool:
+        """Whether translation needs a picture only to find edges in it."""
+        return self.edges is not None and (self.labels is not None or bool(self.pictures))
 
 
 def label_table(settings: LabelSettings, root: Path, sources: Sequence[FrameSource]) -> LabelTable:
@@ -83,6 +95,8 @@ def label_table(settings: LabelSettings, root: Path, sources: Sequence[FrameSour
         return labels.plain(settings.num_classes, settings.ignore)
     if settings.table == "discover":
         return labels.discover(sources)
+    if settings.table == "main_colors":
+        return labels.main_colors(sources)
     if settings.table == "street":
         return STREET
     if settings.table in labels.NAMES:
@@ -90,7 +104,7 @@ def label_table(settings: LabelSettings, root: Path, sources: Sequence[FrameSour
     for path in (Path(settings.table), root / settings.table):
         if path.is_file():
             return LabelTable.from_file(path)
-    known = ", ".join((*labels.NAMES, "street", "discover"))
+    known = ", ".join((*labels.NAMES, "street", "discover", "main_colors"))
     raise ConfigError(f"data.condition.labels.table: {settings.table!r} is neither a file nor one of {known}")
 
 
@@ -115,6 +129,17 @@ class ConditionMaker:
         Raises:
             InputError: a frame is missing, has another size than its companions, or holds an unknown value.
         """
+        return self.finish(self.layers(size, label=label, instance=instance, pictures=pictures, edge_source=edge_source))
+
+    def layers(
+        self, size: Size, *, label: Frame | None, instance: Frame | None, pictures: Sequence[Frame], edge_source: Frame | None
+    ) -> dict[str, np.ndarray]:
+        """What `finish` makes a moment of, and what may be deformed before: "labels" and "instances" as there, "pictures" uint8
+        [3N,H,W], "edge_source" uint8 [3,H,W].
+
+        Raises:
+            InputError: as for `moment`.
+        """
         given = [frame for frame in (label, instance, *pictures, edge_source) if frame is not None]
         for frame in given[1:]:
             if frame.pixels.shape[:2] != given[0].pixels.shape[:2]:
@@ -131,17 +156,29 @@ class ConditionMaker:
             if instance is None:
                 raise InputError("this model reads instance maps, but none were given", hint="name them with --instances")
             made["instances"] = conditions.resize_labels(_single_channel(instance), size).astype(np.int64)
-        channels = [_unit_range(conditions.resize_picture(picture.pixels, size)) for picture in pictures]
+        made["pictures"] = np.concatenate([np.zeros((0, *size), np.uint8), *(_planes(picture, size) for picture in pictures)])
         if self.settings.edges is not None:
             if edge_source is None:
                 raise InputError("this model reads edges, but no pictures were given to find them in")
-            picture = conditions.resize_picture(edge_source.pixels, size)
-            edges = conditions.canny_edges(picture, self.settings.edges.low, self.settings.edges.high)
-            channels.append(edges[None].astype(np.float32) / 127.5 - 1)
-        if channels:
-            made["frames"] = np.concatenate(channels)
-        elif self.table is None:
-            made["frames"] = np.zeros((0, *size), np.float32)
+            made["edge_source"] = _planes(edge_source, size)
+        return made
+
+    def finish(self, layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The arrays of a moment from its layers: edges are found here, and pictures brought to -1..1; others are kept."""
+        made = {name: layer for name, layer in layers.items() if name not in ("pictures", "edge_source")}
+        frames = layers["pictures"].astype(np.float32) / 127.5 - 1
+        edges = self.settings.edges
+        if edges is not None:
+            source = np.ascontiguousarray(layers["edge_source"].transpose(1, 2, 0))
+            found = conditions.canny_edges(source, edges.low, edges.high, edges.blur)
+            if edges.drawn == "apart":
+                frames = np.concatenate([frames, found[None].astype(np.float32) / 127.5 - 1])
+            else:
+                frames[:, found > 0] = -1
+                if "labels" in made:
+                    made["labels"] = np.where(found > 0, labels.IGNORED, made["labels"])
+        if len(frames) or self.table is None:
+            made["frames"] = frames
         return made
 
     @staticmethod
@@ -156,9 +193,9 @@ class ConditionMaker:
         return Condition(labels=gather("labels"), frames=gather("frames"), instances=gather("instances"))
 
 
-def _unit_range(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [H,W,3] -> float32 [3,H,W] in -1..1."""
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1
+def _planes(frame: Frame, size: Size) -> np.ndarray:
+    """uint8 [3,H,W] at `size`."""
+    return np.ascontiguousarray(conditions.resize_picture(frame.pixels, size).transpose(2, 0, 1))
 
 
 def _single_channel(frame: Frame) -> np.ndarray:

@@ -6,13 +6,16 @@ import cv2
 import numpy as np
 
 
-def canny_edges(pixels: np.ndarray, low: float = 100, high: float = 200) -> np.ndarray:
+def canny_edges(pixels: np.ndarray, low: float = 100, high: float = 200, blur: float = 0) -> np.ndarray:
     """Edges of a picture: uint8 [H,W,3] RGB to uint8 [H,W], 255 on edges and 0 elsewhere.
 
-    `low` and `high` are the hysteresis thresholds on the L2 norm of the Sobel gradient of the grey picture.
+    `low` and `high` are the hysteresis thresholds on the L2 norm of the Sobel gradient of the grey picture, which is first
+    smoothed by a Gaussian of `blur` pixels (0 for none).
     Source: Canny, A Computational Approach to Edge Detection, 1986.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    if blur:
+        grey = cv2.GaussianBlur(grey, (0, 0), blur)
     return cv2.Canny(grey, low, high, L2gradient=True)
 
 

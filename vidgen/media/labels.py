@@ -6,8 +6,9 @@ import colorsys
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ Color = tuple[int, int, int]
 IGNORED = -1
 _UNKNOWN = -2
 _MAX_DISCOVERED = 256
+_MAX_SHADES = 4096
+_SAME_COLOR_DISTANCE = 48
+_LEAST_SHARE = 0.005
 _GOLDEN_RATIO = 0.618033988749895
 
 
@@ -35,12 +39,14 @@ class LabelTable:
         colors: RGB 0..255 of each class; what pictures of labels are painted with, and how colour-coded files store them.
         values: the id that files store for each class; None when files are colour-coded.
         ignore: ids (0xRRGGBB for colour-coded files) of pixels that belong to no class.
+        nearest: whether an unknown colour stands for the class of the nearest colour, as in antialiased pictures of labels.
     """
 
     names: tuple[str, ...]
     colors: tuple[Color, ...]
     values: tuple[int, ...] | None
     ignore: tuple[int, ...] = ()
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         if (
@@ -107,6 +113,11 @@ class LabelTable:
 
     def _classes_of_colors(self, stored: np.ndarray) -> np.ndarray:
         codes, classes = self._lookup
+        if self.nearest:
+            found, places = np.unique(stored, return_inverse=True)
+            distances = np.square(_channels(found)[:, None] - _channels(codes)[None]).sum(-1)
+            nearest: np.ndarray = classes[distances.argmin(1)][places].reshape(stored.shape)
+            return nearest
         positions = np.searchsorted(codes, stored).clip(max=len(codes) - 1)
         return np.where(codes[positions] == stored, classes[positions], _UNKNOWN)
 
@@ -131,6 +142,7 @@ class LabelTable:
             colors=tuple(self.colors[index] for index in kept),
             values=None if self.values is None else tuple(self.values[index] for index in kept),
             ignore=(*self.ignore, *dropped),
+            nearest=self.nearest,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,6 +152,7 @@ class LabelTable:
             "colors": [list(color) for color in self.colors],
             "values": None if self.values is None else list(self.values),
             "ignore": list(self.ignore),
+            "nearest": self.nearest,
         }
 
     @staticmethod
@@ -149,14 +162,20 @@ class LabelTable:
         Raises:
             InputError: a key is missing, unknown or of the wrong kind.
         """
-        unknown = set(value) - {"names", "colors", "values", "ignore"}
+        unknown = set(value) - {"names", "colors", "values", "ignore", "nearest"}
         if unknown or "names" not in value or "colors" not in value:
             raise InputError(f"label table: keys {sorted(value)}; expected names, colors, values, ignore")
         try:
             colors = tuple((int(red), int(green), int(blue)) for red, green, blue in value["colors"])
             stored = value.get("values")
             values = None if stored is None else tuple(map(int, stored))
-            return LabelTable(tuple(map(str, value["names"])), colors, values, tuple(map(int, value.get("ignore", ()))))
+            return LabelTable(
+                tuple(map(str, value["names"])),
+                colors,
+                values,
+                tuple(map(int, value.get("ignore", ()))),
+                value.get("nearest") is True,
+            )
         except (TypeError, ValueError) as error:
             raise InputError(f"label table: {error}") from error
 
@@ -243,9 +262,42 @@ def discover(sources: Iterable[Iterable[Frame]]) -> LabelTable:
         raise InputError("no label frames to learn the classes from")
     found = sorted(codes)
     if colored:
-        colors = tuple((code >> 16, code >> 8 & 255, code & 255) for code in found)
-        return LabelTable(tuple(f"colour {red},{green},{blue}" for red, green, blue in colors), colors, None)
+        return _painted([(code >> 16, code >> 8 & 255, code & 255) for code in found])
     return LabelTable(tuple(f"id {code}" for code in found), distinct_colors(len(found)), tuple(found))
+
+
+def main_colors(sources: Iterable[Iterable[Frame]]) -> LabelTable:
+    """A table of the colours that cover label pictures, the most frequent first; every other colour means the nearest of them.
+
+    For pictures of labels whose outlines were smoothed or compressed: colours close to a more frequent one count as that, and
+    those that cover less than half a percent do not count.
+
+    Raises:
+        InputError: the files hold ids, there are more than 256 such colours, or there is no frame.
+    """
+    pixels: Counter[int] = Counter()
+    for frame in (frame for source in sources for frame in source):
+        if frame.pixels.ndim != 3:
+            raise InputError(f"{frame.name}: holds ids, not colours", hint="for ids the table is discover, or num_classes")
+        pixels.update(dict(zip(*(part.tolist() for part in np.unique(_packed(frame.pixels), return_counts=True)), strict=True)))
+    if not pixels:
+        raise InputError("no label frames to learn the classes from")
+    shares: dict[int, int] = {}
+    for code, count in pixels.most_common(_MAX_SHADES):
+        kept = np.array(list(shares), dtype=np.int64)
+        distances = np.square(_channels(kept) - _channels(np.array([code]))).sum(-1)
+        near = int(kept[distances.argmin()]) if len(kept) and distances.min() <= _SAME_COLOR_DISTANCE**2 else code
+        shares[near] = shares.get(near, 0) + count
+    least = _LEAST_SHARE * pixels.total()
+    found = [code for code, count in sorted(shares.items(), key=lambda item: -item[1]) if count >= least]
+    if not found or len(found) > _MAX_DISCOVERED:
+        raise InputError(f"{len(found)} main colours; label pictures have 1 to {_MAX_DISCOVERED}")
+    return replace(_painted([(code >> 16, code >> 8 & 255, code & 255) for code in found]), nearest=True)
+
+
+def _painted(colors: Sequence[Color]) -> LabelTable:
+    """A table for colour-coded files."""
+    return LabelTable(tuple(f"colour {red},{green},{blue}" for red, green, blue in colors), tuple(colors), None)
 
 
 def named(name: str) -> LabelTable:
@@ -262,6 +314,11 @@ def named(name: str) -> LabelTable:
 def _packed(pixels: np.ndarray) -> np.ndarray:
     wide = pixels.astype(np.int64)
     return wide if pixels.ndim == 2 else (wide[:, :, 0] << 16) + (wide[:, :, 1] << 8) + wide[:, :, 2]
+
+
+def _channels(codes: np.ndarray) -> np.ndarray:
+    """0xRRGGBB int64 [N] -> [N,3]."""
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
 
 
 def _from_csv(text: str) -> LabelTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,14 @@ class Metric:
         better: "low", "high", "one" (a ratio that is best at 1), or "context" (says how far to trust the others).
         needs: what must be given besides the output: "reference" is the source, or the target where there is one.
         about: one line.
+        weights: the published network that it needs, one of `vidgen.metrics.weights.WEIGHTS`; empty for none.
     """
 
     unit: str
     better: str
     needs: str
     about: str
+    weights: str = ""
 
 
 METRICS: dict[str, Metric] = {
@@ -56,6 +58,26 @@ METRICS: dict[str, Metric] = {
     "swd_t": Metric("x 1000", "low", "reference set", "swd of luma patches 7x7 pixels by 3 frames; needs clips in the set"),
     "niqe_ref": Metric("distance", "low", "reference set", "natural-scene statistics against a model fitted to the reference set"),
     "colour_distance": Metric("grey levels 0..255", "low", "reference set", "sliced earth mover's distance of the colours"),
+    "pixel_acc": Metric("fraction", "high", "segmenter", "pixels in which the segmenter finds the class of the label map"),
+    "miou": Metric("fraction", "high", "segmenter", "intersection over union, mean over the classes that occur"),
+    "pixel_acc_target": Metric("fraction", "context", "segmenter and target", "pixel_acc of the target: what the segmenter can do"),
+    "miou_target": Metric("fraction", "context", "segmenter and target", "miou of the target: what the segmenter can do"),
+    "lpips": Metric("distance", "low", "target", "learned perceptual distance, mean over frames", "lpips"),
+    "tlp": Metric("distance x 100", "low", "target", "TecoGAN's tLP: how the perceptual change of frames differs", "lpips"),
+    "dists": Metric("distance", "low", "target", "deep structure and texture dissimilarity, mean over frames", "dists"),
+    "sifid": Metric("distance", "low", "target", "SinGAN's single-image Fréchet distance, mean over frames", "sifid"),
+    "fid": Metric("distance", "low", "reference set", "Fréchet distance of Inception features, one frame a second", "inception"),
+    "kid": Metric(
+        "distance", "low", "reference set", "kernel distance of the same features; unbiased, so about 0 at best", "inception"
+    ),
+    "fvd": Metric("distance", "low", "reference set", "Fréchet distance of I3D logits of 16 frames in a row", "i3d"),
+    "kvd": Metric("distance", "low", "reference set", "kernel distance of the same logits; unbiased, so about 0 at best", "i3d"),
+    "clip_consistency": Metric(
+        "cosine", "context", "", "likeness to the frame before and the first, by CLIP; a frozen one has 1", "clip"
+    ),
+    "dino_consistency": Metric(
+        "cosine", "context", "", "likeness to the frame before and the first, by DINO; a frozen one has 1", "dino"
+    ),
 }
 
 
@@ -68,12 +90,16 @@ class Score:
         count: how many frames, pairs or samples it rests on.
         skipped: how many more there were that could not be used.
         reason: why there is no value.
+        note: how far to trust the value, where there is something to say.
+        deviation: of the value over random subsets of the samples, where it is measured so.
     """
 
     value: float | None
     count: int = 0
     skipped: int = 0
     reason: str | None = None
+    note: str | None = None
+    deviation: float | None = None
 
     @staticmethod
     def of(value: float, count: int, skipped: int = 0, reason: str = "not a number") -> Score:
@@ -85,6 +111,12 @@ class Score:
     @staticmethod
     def missing(reason: str, skipped: int = 0) -> Score:
         return Score(None, 0, skipped, reason)
+
+    def noted(self, note: str | None) -> Score:
+        """The same with `note` added, where there is a value to speak of."""
+        if note is None or self.value is None:
+            return self
+        return replace(self, note=note if self.note is None else f"{self.note}; {note}")
 
 
 def base_of(key: str) -> str:

@@ -37,7 +37,9 @@ FLICKER_BLOCK = 16
 CHANGED_GREY_LEVELS = 0.999  # one level of 255, less the rounding of float32
 ROUNDING_ERROR = 2 / 12 / 255**2
 CUT_ERROR_RATIO, CUT_MIN_ERROR, CUT_COVERAGE = 10.0, 1e-3, 0.2
-_SPAN_OF_COLUMN = {"sharpness": 0, "sharpness_reference": 0, "psnr": 0, "ssim": 0, "ssim_luma": 0, "ms_ssim": 0, "luma_bend": 2}
+_OF_ONE_FRAME = ("sharpness", "sharpness_reference", "psnr", "ssim", "ssim_luma", "ms_ssim", "lpips", "dists", "sifid")
+_OF_LABELS = ("pixel_acc", "pixel_acc_target", "label_pixels")
+_SPAN_OF_COLUMN = {**dict.fromkeys((*_OF_ONE_FRAME, *_OF_LABELS), 0), "luma_bend": 2}
 
 
 @dataclass(frozen=True)

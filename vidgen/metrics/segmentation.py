@@ -39,8 +39,7 @@ class Segmenter:
     program: Program
     num_classes: int
     classes: Sequence[int] | None = None
-    input_range: NO_LABELS = "the label maps name no class that counts (every pixel is ignored)"
-InputRange = "unit"
+    input_range: InputRange = "unit"
 
     def predict(self, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """The class of each pixel of uint8 [H,W,3], int64 at `size` (height, width).
@@ -139,7 +138,7 @@ class Agreement:
 
 
 def accuracy(columns: Columns, name: str) -> Score:
-    """Share of right pixels over a video, from each frame's share and its number of counted pixels, in the column `label_pixels`."""
+    """Share of right pixels over a video, from each frame's share and its counted pixels in the column `label_pixels`."""
     shares, pixels = columns[name], columns["label_pixels"]
     used = np.isfinite(shares)
     total = pixels[used].sum()

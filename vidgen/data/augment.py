@@ -56,7 +56,7 @@ def draw_positions(settings: AugmentSettings, generator: np.random.Generator, si
 
     None where the draw leaves the clip as it is.
     """
-    extent = np.array(size, float) - 1
+    extent = np.maximum(np.array(size, float) - 1, 1)
     spline = generator.random() < settings.thin_plate
     shifts = generator.uniform(-1, 1, (_GRID_POINTS**2, 2)) * settings.thin_plate_shift * extent
     matrix, offset = _draw_affine(settings, generator, extent)

@@ -260,6 +260,7 @@ def train(**options: Any) -> Result:
 @click.option("--other", "others", multiple=True, metavar="INPUT", help="A further kind of picture the model reads; repeatable.")
 @click.option("--work-size", type=click.Choice(["auto", "input"]), default="auto", show_default=True, help="Of the frames made.")
 @click.option("--side-by-side", is_flag=True, help="Input and result in one picture.")
+@click.option("--steady", type=click.FloatRange(0, 1), help="Share of the last result, moved along, for models of single images.")
 @click.option("--start", metavar="TIME", help="First moment to translate: seconds, or frames such as 45f.")
 @click.option("--end", metavar="TIME", help="Moment to stop before.")
 @click.option("--shard", metavar="K/N|auto", help="Take only part K of N of the inputs; auto reads a SLURM array.")
@@ -309,6 +310,19 @@ def evaluate(strict: bool, **options: Any) -> None:
     result = _call("evaluate.run", **options)
     click.get_current_context().ensure_object(Screen).show(result, _score_table)
     _call("evaluate.enforce", result=result, strict=strict)
+
+
+@cli.command(example="vidgen report scores.json other.json runs/street -o report.html")
+@click.argument("inputs", nargs=-1, required=True, metavar="RUN|SCORES...")
+@click.option("-o", "--out", type=PATH, default=Path("report.html"), show_default=True, help="The page.")
+@click.option("--max-megabytes", type=click.FloatRange(min=1), default=30.0, show_default=True, help="About how large it may be.")
+@click.option("--max-height", type=click.IntRange(min=96), default=480, show_default=True, help="Of the videos in it.")
+@click.option("--fps", type=click.FloatRange(min=0.1, max=1000), help="Frames per second of folders of pictures.")
+@click.option("--rank-by", default="warp_error_norm", show_default=True, metavar="SCORE", help="What ranks several outputs.")
+@overwrite
+def report(**options: Any) -> Result:
+    """Show scores and training as one page that needs no other file."""
+    return _call("report.report", **options)
 
 
 class FlowGroup(Group):

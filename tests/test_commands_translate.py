@@ -313,9 +313,61 @@ def test_a_model_of_two_kinds_of_pictures_needs_both(tmp_path: Path) -> None:
     assert translate(run_folder, [images], str(tmp_path / "out/"), others=[poses])["frames"] == 10
 
 
+def test_a_model_of_labels_and_edges_finds_the_edges_in_pictures_of_their_own(tmp_path: Path) -> None:
+    run_folder = _trained_on(tmp_path, "    labels: {num_classes: 4}\n    edges: {drawn: over}")
+    labels, images = (str(tmp_path / "data" / role / "clip0") for role in ("labels", "images"))
+    with pytest.raises(InputError, match=r"reads 1 further inputs \(pictures to find edges in\), got 0"):
+        translate(run_folder, [labels], str(tmp_path / "out/"))
+    translate(run_folder, [labels], str(tmp_path / "out/"), others=[images], side_by_side=True)
+    shown = _frames(tmp_path / "out")[0][:, :48]
+    assert (shown == 0).all(axis=2).any()
+
+
 def test_a_model_of_instances_needs_them(tmp_path: Path) -> None:
     run_folder = _trained_on(tmp_path, "    labels: {num_classes: 4}\n    instances: labels")
     labels = str(tmp_path / "data" / "labels" / "clip0")
     with pytest.raises(InputError, match="needs instance maps"):
         translate(run_folder, [labels], str(tmp_path / "out/"))
     assert translate(run_folder, [labels], str(tmp_path / "out/"), instances=labels)["frames"] == 10
+
+
+@pytest.fixture(scope="module")
+def image_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that makes every frame alone."""
+    folder = tmp_path_factory.mktemp("image_model")
+    config = tiny.write_config(folder, tiny.write_data(folder / "data"))
+    alone = ["model.num_input_frames=1", "model.generator.flow=none", "model.discriminators.num_temporal_scales=0"]
+    train(config, folder / "run", sets=alone, steps=1)
+    return folder / "run"
+
+
+def test_an_image_model_warns_once_that_videos_flicker_and_steady_blends_them(
+    image_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = _label_folder(tmp_path / "many/a", 4)
+    _label_folder(tmp_path / "many/b", 4)
+    translate(image_run, [str(tmp_path / "many")], str(tmp_path / "plain"))
+    assert [record.getMessage() for record in caplog.records if "train vid2vid" in record.getMessage()][1:] == []
+    assert "--steady" in caplog.text
+    caplog.clear()
+    translate(image_run, [str(source)], str(tmp_path / "out/"), steady=0.8)
+    assert "--steady" not in caplog.text
+    model = Model.load(image_run)
+    plain, steady = list(model.translate(source)), list(model.translate(source, steady=0.8))
+    assert np.array_equal(plain[0], steady[0])
+    assert not np.array_equal(plain[1], steady[1])
+    assert all(np.array_equal(a, b) for a, b in zip(_frames(tmp_path / "out"), steady, strict=True))
+    translate(image_run, [str(source / "0000.png")], str(tmp_path / "one.png"))
+    assert "--steady" not in caplog.text
+
+
+def test_blending_is_refused_where_the_model_sees_its_past(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="sees its own past"):
+        translate(run_folder, [str(_label_folder(tmp_path / "in", 2))], str(tmp_path / "out/"), steady=0.5)
+
+
+def test_one_picture_from_maps_in_memory_is_the_frame_of_a_stream(image_run: Path, tmp_path: Path) -> None:
+    model = Model.load(image_run)
+    source = _label_folder(tmp_path / "in", 1, (33, 47))
+    alone = model.picture(open_source(source, reading="labels").read(0, 1)[0])
+    assert np.array_equal(alone, next(iter(model.translate(source))))

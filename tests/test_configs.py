@@ -13,12 +13,14 @@ from vidgen.training import run
 from vidgen.translators import available
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*/*.yaml"))
+CONFIGS_OF_ANOTHER_KIND = {"deepsim": "pix2pixhd"}
+"""Papers whose contribution is data or schedule: folder -> the translator they configure."""
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_shipped_configuration_is_valid_and_begins_with_its_command(path: Path) -> None:
     settings = run.load_run_config(path, [])
-    assert settings.model.kind == path.parent.name
+    assert settings.model.kind == CONFIGS_OF_ANOTHER_KIND.get(path.parent.name, path.parent.name)
     first = path.read_text().splitlines()[0]
     assert first.startswith(f"# vidgen train configs/{path.parent.name}/{path.name} --set data.root=")
     stages = available()[settings.model.kind].stages(settings.model, 10)

@@ -68,6 +68,9 @@ def test_the_probability_is_the_part_of_clips_that_are_bent():
 
 def test_a_draw_depends_on_its_generator_alone():
     first, again, other = (draw_positions(DEEPSIM, np.random.default_rng([0, 3, step]), SIZE) for step in (5, 5, 6))
+    assert first is not None
+    assert again is not None
+    assert other is not None
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 

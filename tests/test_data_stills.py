@@ -332,8 +332,8 @@ BAD = {
 }
 
 
-def _read_all(root: Path, **values: object) -> None:
-    clips = _clips(root, **values)
+def _read_all(root: Path, condition: object = IDS) -> None:
+    clips = _clips(root, condition=condition)
     for step in range(3):
         _batch(clips, step)
 

@@ -209,3 +209,23 @@ def test_real_instance_ids_name_the_class_of_every_object(data_root):
     assert instances.dtype == np.uint16
     assert wide.max() > 26000
     assert np.array_equal(np.where(wide >= 1000, wide // 1000, wide), classes)
+
+
+def test_shades_of_a_colour_are_one_class_and_smoothed_outlines_mean_the_nearest(tmp_path):
+    painted = np.full((40, 40, 3), (250, 10, 10), np.uint8)
+    painted[:, 20:] = (10, 250, 10)
+    painted[:, 30:] = (12, 248, 10)
+    painted[:6, 19] = (150, 100, 10)
+    painted[0, 0] = (0, 0, 255)  # too little to be a class
+    table = labels.main_colors(sources(tmp_path, painted))
+    assert set(table.colors) == {(10, 250, 10), (250, 10, 10)}
+    green = table.colors.index((10, 250, 10))
+    decoded = table.decode(painted, "painted")
+    assert (decoded[:, 20:] == green).all()
+    assert (decoded[1:, :20] == 1 - green).all()
+    assert labels.LabelTable.from_dict(table.to_dict()) == table
+
+
+def test_main_colours_are_not_sought_in_ids(tmp_path):
+    with pytest.raises(InputError, match=r"holds ids, not colours"):
+        labels.main_colors(sources(tmp_path, np.zeros((4, 4), np.uint8)))

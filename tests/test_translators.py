@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidgen.training.loop import LoopSettings, Trainer
 from vidgen.training.precision import Runtime
-from vidgen.translators import available, vid2vid
+from vidgen.translators import available, singan, vid2vid
 from vidgen.translators.base import Teachers, Translator
 from vidgen.types import Batch, Condition, Stage
 
@@ -40,7 +40,24 @@ _COARSE_TO_FINE = (
         epochs=2, decay_epochs=1, clip_frames=2, window_frames=1, max_window_frames=2, grow_every_epochs=1, finest_only_epochs=1
     ),
 )
+_TINY_SINGAN: dict[str, Any] = {
+    "image_size": (HEIGHT, WIDTH),
+    "min_size": 20,
+    "base_channels": 4,
+    "steps_per_scale": 2,
+}
 CONFIGS: dict[str, Any] = {
+    "singan": singan.Config(**_TINY_SINGAN),
+    "singan fast": singan.Config(
+        **_TINY_SINGAN,
+        border="noise",
+        num_discriminator_steps=1,
+        num_generator_steps=1,
+        discriminator_norm="none",
+        crop_size=32,
+        penalty_crop_size=24,
+        num_kept_cascades=2,
+    ),
     "vid2vid": _vid2vid(),
     "vid2vid from zeros": _vid2vid(first_frame="zeros"),
     "vid2vid foreground": _vid2vid(generator={"foreground_labels": (2, 3)}, use_instances=True),
@@ -77,6 +94,8 @@ def _stages(config: Any) -> tuple[Stage, ...]:
 def _condition(num_frames: int, config: Any, seed: int = 0) -> Condition:
     generator = torch.Generator().manual_seed(seed)
     shape = (1, num_frames, HEIGHT, WIDTH)
+    if not hasattr(config, "num_labels"):
+        return Condition(frames=torch.zeros(1, num_frames, 0, HEIGHT, WIDTH))
     instances = torch.randint(0, 3, shape, generator=generator) if config.use_instances else None
     return Condition(labels=torch.randint(0, CLASSES, shape, generator=generator), instances=instances)
 

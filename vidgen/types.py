@@ -208,12 +208,18 @@ class Phase:
         modules: what learns; everything else is frozen meanwhile.
         learning_rate_scale: factor on the stage's learning rate (two time-scale update rule).
         betas: Adam's.
+        repetition: how often a phase of this name came before in the same step; all of them share one optimizer.
+        module_scales: a further factor for each of the modules; all 1 where it is empty.
+        num_updates: optimizer steps that are taken with the same gradient.
     """
 
     name: str
     modules: tuple[nn.Module, ...]
     learning_rate_scale: float = 1.0
     betas: tuple[float, float] = (0.5, 0.999)
+    repetition: int = 0
+    module_scales: tuple[float, ...] = ()
+    num_updates: int = 1
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for module in self.modules for parameter in module.parameters()]

@@ -91,14 +91,16 @@ def train(
     torch.manual_seed(settings.train.seed)
     sequences = find_sequences(settings.data)
     table = find_table(settings.data, sequences)
-    settings = run.follow_data(settings, table)
+    seed = settings.train.seed
+    size = Clips(settings.data, sequences, table, seed=seed, size_multiple=1, flow=None).size
+    settings = run.follow_data(settings, table, size)
     translator = run.build(settings)
     runtime.prepare(translator)
     clips = Clips(
         settings.data,
         sequences,
         table,
-        seed=settings.train.seed,
+        seed=seed,
         size_multiple=translator.size_multiple,
         flow=flow if translator.needs_flow else None,
     )
@@ -132,7 +134,7 @@ def _settings(
 
 
 def _perceptual(settings: RunSettings, runtime: Runtime) -> torch.nn.Module | None:
-    weight = getattr(settings.model.losses, "perceptual_weight", 0)
+    weight = getattr(getattr(settings.model, "losses", None), "perceptual_weight", 0)
     if not weight:
         return None
     if settings.train.perceptual_weights is None:

@@ -122,13 +122,16 @@ class Trainer:
         self.translator.begin(stage)
         self._phases = self.translator.phases(stage)
         names = {parameter: name for name, parameter in self.translator.named_parameters()}
-        optimizers = {}
+        optimizers: dict[str, torch.optim.Optimizer] = {}
         for phase in self._phases:
+            if phase.repetition:
+                continue
             learning = tuple(names[parameter] for parameter in phase.parameters())
             if self._learning.get(phase.name) == learning:
                 optimizers[phase.name] = self.optimizers[phase.name]
             else:
-                optimizers[phase.name] = torch.optim.Adam(phase.parameters(), lr=stage.learning_rate, betas=phase.betas, fused=True)
+                groups = _parameter_groups(phase)
+                optimizers[phase.name] = torch.optim.Adam(groups, lr=stage.learning_rate, betas=phase.betas, fused=True)
             self._learning[phase.name] = learning
         self.optimizers = optimizers
         learners = {parameter for phase in self._phases for parameter in phase.parameters()}
@@ -177,8 +180,9 @@ class Trainer:
         stage = self.stages[index]
         rate = learning_rate(stage, step_in_stage)
         for phase in self._phases:
-            for options in self.optimizers[phase.name].param_groups:
-                options["lr"] = rate * phase.learning_rate_scale
+            scales = phase.module_scales or (1.0,)
+            for options, scale in zip(self.optimizers[phase.name].param_groups, scales, strict=True):
+                options["lr"] = rate * phase.learning_rate_scale * scale
         self.translator.train()
         moved = [(indices, batch.map(self.runtime.place)) for indices, batch in groups]
         windows = [batch.windows(stage.window_frames) for _, batch in moved]
@@ -246,14 +250,16 @@ class Trainer:
         return losses
 
     def _update(self, phase: Phase) -> bool:
-        """One optimizer step; False, and no step, where a gradient is not finite."""
+        """One optimizer step and no gradient left; False, and no step, where a gradient is not finite."""
         parameters = [parameter for parameter in phase.parameters() if parameter.grad is not None]
         limit = self.settings.gradient_clip
         norm = nn.utils.clip_grad_norm_(parameters, limit if limit is not None else math.inf, error_if_nonfinite=False)
-        if not torch.isfinite(norm):
-            return False
-        self.optimizers[phase.name].step()
-        return True
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            for _ in range(phase.num_updates):
+                self.optimizers[phase.name].step()
+        self.optimizers[phase.name].zero_grad(set_to_none=True)
+        return finite
 
     # -- state ----------------------------------------------------------------------------------------------------------
 
@@ -269,6 +275,13 @@ class Trainer:
             weights = dict(tensors)
             self.average.n_averaged.copy_(weights.pop(NUM_AVERAGED))
             self.average.module.load_state_dict(weights)
+
+
+def _parameter_groups(phase: Phase) -> Any:
+    """The phase's parameters, in one group for each of its modules where they learn at rates of their own."""
+    if not phase.module_scales:
+        return phase.parameters()
+    return [{"params": list(module.parameters())} for module in phase.modules]
 
 
 def _explained(error: RuntimeError) -> Exception:

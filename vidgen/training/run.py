@@ -82,19 +82,24 @@ def run_schema() -> type[RunSettings]:
     return create_model("Run", __base__=RunSettings, model=(annotation, ...))  # type: ignore[arg-type]
 
 
-def follow_data(settings: RunSettings, table: LabelTable | None) -> RunSettings:
-    """The same settings with the model's input filled in from the data, so that no number is written twice.
+def follow_data(settings: RunSettings, table: LabelTable | None, size: tuple[int, int] | None = None) -> RunSettings:
+    """The same settings with what the model takes from the data filled in, so that no number is written twice.
+
+    Args:
+        size: (height, width) of the data, for models that are built for one size.
 
     Raises:
         ConfigError: the model states another number than the data have, or reads a condition where the data show none.
     """
     shown = settings.data.condition
-    found = {
+    found: dict[str, Any] = {
         "num_labels": table.num_classes if table else 0,
         "condition_channels": shown.num_picture_channels,
         "use_instances": shown.instances is not None,
+        "image_size": size,
     }
-    reads_condition = {"num_labels", "condition_channels"} & set(type(settings.model).model_fields)
+    found = {name: value for name, value in found.items() if name in type(settings.model).model_fields}
+    reads_condition = {"num_labels", "condition_channels"} & set(found)
     if reads_condition and not any(found[name] for name in reads_condition):
         raise ConfigError("data.condition: shows nothing, but this model reads label maps, pictures or edges; set one of them")
     for name, value in found.items():

@@ -1,0 +1,191 @@
+"""How large a single-image model, and how many steps per scale, fit into a time: measured on this machine, then divided up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vidgen.errors import ConfigError
+from vidgen.networks.single_image import Size
+from vidgen.training.loop import LoopSettings, StepRecord, Trainer
+from vidgen.training.precision import Runtime
+from vidgen.translators import available
+from vidgen.translators.base import Teachers
+from vidgen.types import Batch, Condition, Stage
+
+FEWEST_STEPS = 120
+"""A scale that would get fewer is not worth its place: the model is made smaller instead."""
+MOST_STEPS = 2000
+_SHARE = 0.85
+"""Part of the budget that is planned; the rest is for start, checkpoints, and a machine that has other work."""
+_SMALLER: tuple[dict[str, Any], ...] = (
+    {},
+    {"width": 24},
+    {"width": 16},
+    {"width": 16, "max_size": 192},
+    {"width": 16, "max_size": 144},
+    {"width": 12, "max_size": 112},
+    {"width": 8, "max_size": 80},
+)
+
+
+@dataclass(frozen=True)
+class LevelPlan:
+    """One scale: its size, width, steps, and the seconds they will take."""
+
+    level: int
+    size: Size
+    channels: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model and a schedule.
+
+    Attributes:
+        model: the model's section of a run's configuration, all but what follows the data.
+    """
+
+    model: dict[str, Any]
+    levels: tuple[LevelPlan, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(level.seconds for level in self.levels)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The plan as a table."""
+        return [
+            {
+                "scale": level.level,
+                "size": f"{level.size[1]}x{level.size[0]}",
+                "channels": level.channels,
+                "steps": level.steps,
+                "seconds": round(level.seconds, 1),
+            }
+            for level in self.levels
+        ]
+
+
+def plan(size: Size, model: dict[str, Any], budget_seconds: float | None, runtime: Runtime) -> Plan:
+    """Divide a time among the scales.
+
+    Each scale gets steps in inverse proportion to the root of what one costs, which serves a sum of equal diminishing returns
+    best. Where a scale would get too few, the model is made narrower, then its finest scale smaller.
+
+    Args:
+        size: (height, width) of the picture.
+        model: the model's configuration; widths, sizes and steps in it are upper limits.
+        budget_seconds: for everything; None keeps the configuration and only says how long it takes.
+
+    Raises:
+        ConfigError, InputError: the configuration does not fit the picture.
+    """
+    started = time.monotonic()
+    for change in _SMALLER if budget_seconds is not None else ({},):
+        smaller = _reduced(model, change)
+        config = _config(smaller, size)
+        if budget_seconds is None:
+            costs = measure(config, runtime)
+            return _described(smaller, size, [config.steps(level) for level in range(len(costs))], costs)
+        left = _SHARE * budget_seconds - (time.monotonic() - started)
+        costs = measure(config, runtime)
+        steps = divide(left, costs)
+        if min(steps) >= FEWEST_STEPS or change is _SMALLER[-1]:
+            return _described({**smaller, "steps_per_scale": tuple(steps)}, size, steps, costs)
+    raise AssertionError("unreachable")
+
+
+def divide(seconds: float, costs: list[float]) -> list[int]:
+    """Steps of each scale for a time, when one step costs `costs`; at least 1, at most `MOST_STEPS`."""
+
+    def steps(scale: float) -> list[int]:
+        return [max(1, min(MOST_STEPS, int(scale / cost**0.5))) for cost in costs]
+
+    low, high = 0.0, MOST_STEPS * max(costs) ** 0.5
+    for _ in range(60):
+        middle = (low + high) / 2
+        spent = sum(count * cost for count, cost in zip(steps(middle), costs, strict=True))
+        low, high = (middle, high) if spent <= seconds else (low, middle)
+    return steps(low)
+
+
+def measure(config: Any, runtime: Runtime, repeats: int = 2) -> list[float]:
+    """Seconds of one training step at each scale, measured with random weights and a random picture."""
+    module = available()[config.kind]
+    translator = module.build(config)
+    runtime.prepare(translator)
+    schedule = _one_stage_per_scale(module.stages(config, 1))
+    settings = LoopSettings(
+        seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=10, max_steps=None
+    )
+    height, width = config.image_size
+    picture = torch.rand(1, 1, 3, height, width) * 2 - 1
+    batch = Batch(Condition(frames=picture[:, :, :0]), picture)
+    seconds = []
+    for stage in schedule:
+        clock = _Clock(repeats)
+        trainer = Trainer(translator, (stage,), settings, Teachers(), runtime)
+        trainer.run(lambda step: [(range(1), batch)], clock)
+        seconds.append(clock.seconds)
+    return seconds
+
+
+class _Clock:
+    """Observer that takes the shortest of some steps after the first."""
+
+    def __init__(self, repeats: int) -> None:
+        self._repeats = repeats
+        self._before = 0.0
+        self._times: list[float] = []
+
+    def step_done(self, record: StepRecord, trainer: Trainer) -> bool:
+        now = time.monotonic()
+        if record.step > 1:
+            self._times.append(now - self._before)
+        self._before = time.monotonic()
+        return len(self._times) >= self._repeats
+
+    @property
+    def seconds(self) -> float:
+        return min(self._times)
+
+
+def _one_stage_per_scale(stages: tuple[Stage, ...]) -> Iterator[Stage]:
+    seen = 0
+    for stage in stages:
+        if stage.active_scales > seen:
+            seen = stage.active_scales
+            yield Stage(stage.name, 100, stage.learning_rate, stage.learning_rate, active_scales=seen, learning=stage.learning)
+
+
+def _reduced(model: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    reduced = dict(model)
+    if "width" in change:
+        for name in ("base_channels", "max_channels"):
+            reduced[name] = min(change["width"], reduced.get(name, change["width"]))
+    if "max_size" in change:
+        reduced["max_size"] = min(change["max_size"], reduced.get("max_size", change["max_size"]))
+    return reduced
+
+
+def _config(model: dict[str, Any], size: Size) -> Any:
+    names = available()
+    if model["kind"] not in names:
+        raise ConfigError(f"unknown kind {model['kind']!r}; known: {', '.join(names)}")
+    return names[model["kind"]].Config(**{**model, "image_size": size})
+
+
+def _described(model: dict[str, Any], size: Size, steps: list[int], costs: list[float]) -> Plan:
+    config = _config(model, size)
+    levels = tuple(
+        LevelPlan(level, config.pyramid.sizes[level], config.width(level), count, count * cost)
+        for level, (count, cost) in enumerate(zip(steps, costs, strict=True))
+    )
+    return Plan(model, levels)

@@ -59,13 +59,15 @@ class FlowNetwork(nn.Module):
         height, width = first.shape[-2:]
         return self.pyramid(first, second)[-1][..., :height, :width].contiguous()
 
-    def pyramid(self, first: Tensor, second: Tensor) -> list[Tensor]:
+    def pyramid(self, first: Tensor, second: Tensor, num_halvings: int | None = None) -> list[Tensor]:
         """Flow of every level, coarse to fine, each in pixels of its own resolution, the last at full resolution.
 
         Levels are 1/16, 1/8, 1/4 and 1 of the padded images; before them, where the shorter side is 320 or more, those of the
-        half-size images, and so on. Padding is to multiples of 16, or of 32 with one halving, 64 with two.
+        half-size images, and so on (or as often as `num_halvings` says). Padding is to multiples of 16, or of 32 with one halving,
+        64 with two.
         """
-        num_halvings = (min(first.shape[-2:]) // _HALF_SIZE_FROM).bit_length()
+        if num_halvings is None:
+            num_halvings = (min(first.shape[-2:]) // _HALF_SIZE_FROM).bit_length()
         padded = (pad_images(images, _PAD_MULTIPLE << num_halvings, _MIN_SIDE) for images in (first, second))
         return self._pyramid(num_halvings, *padded)
 

@@ -5,6 +5,8 @@ A pair is a pure function of (seed, step, index).
 
 The motion of a layer is a function from the first image into the second, and the layer's look is defined in the second: the first
 is the same look fetched along the motion. So any smooth motion, not only an invertible one, has exact flow and exact occlusion.
+
+Pairs whose flow is known from elsewhere (renders, label maps of renders) can be mixed in; crops of them are varied in the same way.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,9 +26,47 @@ from flow.errors import FlowError
 _PHOTOGRAPH_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _MAX_PHOTOGRAPH_SIDE = 640
 _PROCEDURAL_SIDE = 256
+_STILL_SHARE = 0.08
+_CALM_SHARE = 0.25
+_UNTOUCHED_SHARE = 0.15
 
 Texture = np.ndarray
 """float32 [H,W,3], RGB in 0..1."""
+
+
+class KnownPair(NamedTuple):
+    """Two images and the flow between them, known from elsewhere.
+
+    Attributes:
+        first, second: uint8 [H,W,3], RGB.
+        flow: float [H,W,2], pixels, from the grid of `first` into `second`; finite. float16 is precise enough, and half the size.
+        visible: bool [H,W]; False where `second` does not show the point.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    flow: np.ndarray
+    visible: np.ndarray
+
+    def check(self, where: str) -> None:
+        """Refuse what cannot be trained on.
+
+        Raises:
+            FlowError: a shape, a type or a value is wrong.
+        """
+        size = self.flow.shape[:2]
+        wanted = {
+            "first": ((*size, 3), "uint8"),
+            "second": ((*size, 3), "uint8"),
+            "flow": ((*size, 2), "float"),
+            "visible": (size, "bool"),
+        }
+        for name, (shape, kind) in wanted.items():
+            array = getattr(self, name)
+            if array.shape != shape or not array.dtype.name.startswith(kind):
+                raise FlowError(f"{where}: {name} must be {kind} {list(shape)}, is {array.dtype} {list(array.shape)}")
+        if not np.isfinite(self.flow).all():
+            raise FlowError(f"{where}: flow holds NaN or infinity")
 
 
 @dataclass(frozen=True)
@@ -56,6 +97,11 @@ class Scenes:
         flat_share: how many scenes consist of flat coloured areas only, as label maps and line art do, 0..1.
         motion_scale: typical length of a motion in pixels at height 160; the tail reaches 0.45 of the shorter side.
         photometric_scale: strength of the changes of exposure, the blur and the noise; 0 leaves the layers as they are.
+        known_pairs: pairs to mix in, each at least as large as the images.
+        known_share: how many pairs are crops of `known_pairs`, 0..1 (none without any).
+
+    Raises:
+        FlowError: one of `known_pairs` cannot be used.
     """
 
     height: int = 160
@@ -66,6 +112,17 @@ class Scenes:
     flat_share: float = 0.15
     motion_scale: float = 3.0
     photometric_scale: float = 1.0
+    known_pairs: Sequence[KnownPair] = ()
+    known_share: float = 0.3
+
+    def __post_init__(self) -> None:
+        for number, known in enumerate(self.known_pairs):
+            known.check(f"known pair {number}")
+            height, width = known.visible.shape
+            if height < self.height or width < self.width:
+                raise FlowError(
+                    f"known pair {number}: {width}x{height} is smaller than the training images, {self.width}x{self.height}"
+                )
 
     def batch(self, step: int, batch_size: int) -> Pairs:
         """The `batch_size` pairs of training step `step`."""
@@ -75,20 +132,29 @@ class Scenes:
     def pair(self, step: int, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """first [3,H,W], second [3,H,W], flow [2,H,W] and visible [1,H,W] of one pair; see `Pairs`."""
         random = np.random.default_rng([self.seed, step, index])
-        layers = self._layers(random)
-        first, second, flow, visible = _compose(layers, self.height, self.width)
-        first, second = _photograph(first, second, random, self.photometric_scale)
-        return _to_tensor(first * 2 - 1), _to_tensor(second * 2 - 1), _to_tensor(flow), torch.from_numpy(visible)[None]
+        if self.known_pairs and random.random() < self.known_share:
+            known = self.known_pairs[int(random.integers(len(self.known_pairs)))]
+            first, second, flow, visible = _vary(known, random, self.height, self.width)
+        else:
+            first, second, flow, visible = _compose(self._layers(random), self.height, self.width)
+        untouched = random.random() < _UNTOUCHED_SHARE
+        first, second = _photograph(first, second, random, 0.0 if untouched else self.photometric_scale)
+        return (
+            _to_tensor(first * 2 - 1),
+            _to_tensor(second * 2 - 1),
+            _to_tensor(flow),
+            torch.from_numpy(np.ascontiguousarray(visible))[None],
+        )
 
     def _layers(self, random: np.random.Generator) -> list[_Layer]:
         flat = random.random() < self.flat_share
-        still = random.random() < 0.04
+        strength = _draw_strength(random)
         num_objects = int(random.integers(2, 9))
-        camera = self._draw_motion(random, 0.7, still=still or random.random() < 0.1)
+        camera = self._draw_motion(random, 0.7, 0.0 if random.random() < 0.1 else strength)
         centre = np.array([self.width / 2, self.height / 2])
         layers = [_Layer(self._look(random, flat, plain_share=0.0), None, camera.around(centre, centre, self.height, self.width))]
         for _ in range(num_objects):
-            own = self._draw_motion(random, 1.0, still=still or random.random() < 0.1)
+            own = self._draw_motion(random, 1.0, 0.0 if random.random() < 0.1 else strength)
             middle = random.random(2) * (self.width, self.height)
             shift = own.shift + camera.shift * (random.random() < 0.7)
             motion = own.around(middle - shift / 2, middle + shift / 2, self.height, self.width)
@@ -105,9 +171,9 @@ class Scenes:
         draw = _draw_noise if kind < 0.6 else _draw_cells if kind < 0.9 else _draw_stripes
         return _Look(draw(random), random)
 
-    def _draw_motion(self, random: np.random.Generator, share: float, *, still: bool) -> _Motion:
+    def _draw_motion(self, random: np.random.Generator, share: float, strength: float) -> _Motion:
         scale = share * self.motion_scale * self.height / 160
-        return _Motion.still() if still else _Motion.draw(random, scale, 0.45 * min(self.height, self.width))
+        return _Motion.draw(random, scale, 0.45 * min(self.height, self.width), strength)
 
 
 def read_textures(folder: Path | str) -> list[Texture]:
@@ -196,23 +262,19 @@ class _Motion:
     bend: np.ndarray | None
 
     @classmethod
-    def still(cls) -> _Motion:
-        return cls(np.eye(2), np.zeros(2), None)
-
-    @classmethod
-    def draw(cls, random: np.random.Generator, scale: float, limit: float) -> _Motion:
-        """A motion of typically `scale` and at most `limit` pixels; all parts have heavy tails."""
-        angle = np.radians(4) * np.clip(random.standard_t(3), -10, 10)
-        zoom = np.clip(np.exp(0.05 * random.standard_t(3)), 0.7, 1.4)
-        stretch, shear = np.exp(random.normal(0, 0.02)), random.normal(0, 0.02)
+    def draw(cls, random: np.random.Generator, scale: float, limit: float, strength: float = 1.0) -> _Motion:
+        """A motion of typically `scale` and at most `limit` pixels, times `strength`; all parts have heavy tails."""
+        angle = strength * np.radians(4) * np.clip(random.standard_t(3), -10, 10)
+        zoom = np.clip(np.exp(0.05 * random.standard_t(3)), 0.7, 1.4) ** strength
+        stretch, shear = np.exp(strength * random.normal(0, 0.02)), strength * random.normal(0, 0.02)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         matrix = zoom * turn @ np.array([[stretch, shear], [0, 1 / stretch]])
         direction = random.uniform(0, 2 * np.pi)
-        length = min(scale * abs(random.standard_t(1.5)), limit)
+        length = strength * min(scale * abs(random.standard_t(1.5)), limit)
         bend = None
         if random.random() < 0.4:
             cells = int(random.integers(3, 7))
-            bend = (random.normal(0, 0.4 * scale, (cells, cells, 2)) * random.random()).astype(np.float32)
+            bend = (random.normal(0, 0.4 * scale, (cells, cells, 2)) * strength * random.random()).astype(np.float32)
         return cls(matrix, length * np.array([np.cos(direction), np.sin(direction)]), bend)
 
     def around(self, before: np.ndarray, after: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -222,6 +284,37 @@ class _Motion:
         if self.bend is not None:
             flow += cv2.resize(self.bend, (width, height), interpolation=cv2.INTER_CUBIC)
         return flow
+
+
+def _draw_strength(random: np.random.Generator) -> float:
+    """How much a scene moves: mostly as it comes, at times by fractions of a pixel, at times not at all."""
+    kind = random.random()
+    if kind < _STILL_SHARE:
+        return 0.0
+    return float(np.exp(random.uniform(np.log(0.02), np.log(0.4)))) if kind < _STILL_SHARE + _CALM_SHARE else 1.0
+
+
+def _vary(
+    known: KnownPair, random: np.random.Generator, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A crop of a known pair, at times mirrored, negative, in other colours or standing still; the values of `_compose`."""
+    top = int(random.integers(known.visible.shape[0] - height + 1))
+    left = int(random.integers(known.visible.shape[1] - width + 1))
+    first, second, flow, visible = (array[top : top + height, left : left + width] for array in known)
+    x, y = cv2.split(_grid(height, width) + flow.astype(np.float32))
+    visible = visible & (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    channels = random.permutation(3) if random.random() < 0.3 else np.arange(3)
+    first, second = (image[..., channels].astype(np.float32) / 255 for image in (first, second))
+    flow = flow.astype(np.float32)
+    if random.random() < _STILL_SHARE:
+        second, flow, visible = first, np.zeros_like(flow), np.ones_like(visible)
+    if random.random() < 0.3:
+        first, second = 1 - first, 1 - second
+    for axis, share in ((1, 0.5), (0, 0.1)):
+        if random.random() < share:
+            first, second, flow, visible = (np.flip(value, axis) for value in (first, second, flow, visible))
+            flow = flow * np.array([-1, 1] if axis else [1, -1], np.float32)
+    return first, second, flow, visible
 
 
 def _draw_shape(random: np.random.Generator, centre: np.ndarray, height: int, width: int) -> _Shape:
@@ -332,4 +425,4 @@ def _grid(height: int, width: int) -> np.ndarray:
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), np.float32))

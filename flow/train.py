@@ -27,7 +27,7 @@ from flow.errors import FlowError
 from flow.files import write_atomically
 from flow.losses import endpoint_error, multilevel_loss, unsupervised_loss
 from flow.network import FlowNetwork
-from flow.synthetic import Scenes, Texture
+from flow.synthetic import KnownPair, Scenes, Texture
 
 CHECKPOINT = "last.safetensors"
 WEIGHTS = "weights.safetensors"
@@ -36,6 +36,7 @@ _SIZE_MULTIPLE = 16
 _FINAL_LEARNING_RATE_SHARE = 0.01
 _MAX_GRADIENT_NORM = 1.0
 _NUM_HELD_OUT = 16
+_HALVING_FROM = 128
 
 StepLosses = Callable[[FlowNetwork, int], dict[str, Tensor]]
 """(network, step) -> name -> scalar, already weighted; the sum is minimised."""
@@ -54,7 +55,7 @@ class TrainConfig:
         height, width: of the training images or crops, multiples of 16.
         learning_rate: the highest, reached after `warmup_steps`.
         weight_decay: AdamW's.
-        motion_scale: see `Scenes`; synthetic training only.
+        motion_scale, known_share: see `Scenes`; synthetic training only.
         smoothness_weight: see `unsupervised_loss`; fine-tuning only.
         precision: "bfloat16" runs the convolutions in it where that is fast; costs and losses stay float32.
         seed: another seed, another run.
@@ -69,6 +70,7 @@ class TrainConfig:
     warmup_steps: int = 300
     weight_decay: float = 1e-4
     motion_scale: float = 3.0
+    known_share: float = 0.3
     smoothness_weight: float = 0.2
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
@@ -89,6 +91,7 @@ def train_supervised(
     config: TrainConfig,
     *,
     textures: Sequence[Texture] = (),
+    known_pairs: Sequence[KnownPair] = (),
     initial: Path | str | None = None,
     evaluate: Evaluation | None = None,
     device: str = "cpu",
@@ -100,6 +103,7 @@ def train_supervised(
         folder: of the run.
         config: must be the one the run began with, if it is resumed.
         textures: pictures for the layers, besides procedural ones; `flow.synthetic.read_textures` reads a folder.
+        known_pairs: pairs with known flow to mix in, `config.known_share` of all; at least as large as the training images.
         initial: weights to begin with; not used on resume.
         evaluate: called at every checkpoint; its numbers go to the log next to the error on held-out synthetic pairs.
         device: of torch.
@@ -111,14 +115,22 @@ def train_supervised(
     Raises:
         FlowError: the folder holds another run, the loss is not finite, or a file cannot be read or written.
     """
-    scenes = Scenes(config.height, config.width, textures, config.seed, motion_scale=config.motion_scale)
+    scenes = Scenes(
+        config.height,
+        config.width,
+        textures,
+        config.seed,
+        motion_scale=config.motion_scale,
+        known_pairs=known_pairs,
+        known_share=config.known_share,
+    )
     held_out = Scenes(config.height, config.width, (), config.seed + 1).batch(0, _NUM_HELD_OUT)
 
     def losses(network: FlowNetwork, step: int) -> dict[str, Tensor]:
         pairs = scenes.batch(step, config.batch_size)
         first, second, truth, visible = (value.to(device) for value in (pairs.first, pairs.second, pairs.flow, pairs.visible))
         with _precision(config, device):
-            flows = network.pyramid(first, second)
+            flows = network.pyramid(first, second, num_halvings=_draw_num_halvings(config, step))
         return {"endpoint": multilevel_loss(flows, truth, visible)}
 
     def evaluate_all(network: FlowNetwork) -> dict[str, float]:
@@ -224,6 +236,12 @@ def _new_network(config: TrainConfig, initial: Path | str | None) -> FlowNetwork
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return FlowNetwork()
+
+
+def _draw_num_halvings(config: TrainConfig, step: int) -> int:
+    """Every other step starts from images of half the size, as large images do in use."""
+    enough = min(config.height, config.width) >= _HALVING_FROM
+    return int(enough and np.random.default_rng([config.seed, step]).random() < 0.5)
 
 
 def _draw_crops(clip: Tensor, config: TrainConfig, step: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from flow.errors import FlowError
-from flow.synthetic import Scenes, read_textures, to_texture
+from flow.synthetic import KnownPair, Scenes, read_textures, to_texture
 from flow.warp import warp
 
 
@@ -101,3 +101,55 @@ def test_pictures_that_cannot_be_used_are_named(tmp_path):
         read_textures(tmp_path)
     with pytest.raises(FlowError, match=r"uint8 \[H,W,3\]"):
         to_texture(np.zeros((4, 4), np.uint8))
+
+
+def known_pair(height: int = 80, width: int = 112, shift: tuple[int, int] = (3, 2)) -> KnownPair:
+    """Noise that moves by `shift` (x, y) pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (height + 8, width + 8, 3)).astype(np.uint8)
+    first, second = (noise[4 - y : 4 - y + height, 4 - x : 4 - x + width] for x, y in ((0, 0), shift))
+    return KnownPair(first, second, np.broadcast_to(np.float16(shift), (height, width, 2)), np.ones((height, width), bool))
+
+
+def test_known_pairs_are_cropped_and_varied_but_stay_exact():
+    scenes = Scenes(64, 64, known_pairs=[known_pair()], known_share=1, photometric_scale=0)
+    pairs = scenes.batch(0, 24)
+    error = (warp(pairs.second, pairs.flow) - pairs.first).abs().amax(dim=1, keepdim=True)
+    assert error[pairs.visible].max() < 1e-4
+    assert pairs.visible.float().mean() > 0.8
+    seen = {tuple(flow[:, 30, 30].tolist()) for flow in pairs.flow}
+    assert seen <= {(3, 2), (-3, 2), (3, -2), (-3, -2), (0, 0)}
+    assert len(seen) > 2
+    assert len({float(image.sum()) for image in pairs.first}) > 12
+
+
+def test_known_pairs_come_as_often_as_asked():
+    red = KnownPair(*(np.full((64, 64, 3), 7, np.uint8),) * 2, np.zeros((64, 64, 2), np.float32), np.ones((64, 64), bool))
+    scenes = Scenes(64, 64, known_pairs=[red], known_share=0.25, photometric_scale=0)
+    num_known = sum(float(scenes.pair(0, index)[0].std()) < 1e-6 for index in range(80))
+    assert 10 < num_known < 32
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"first": np.zeros((80, 111, 3), np.uint8)}, "first must be uint8"),
+        ({"second": np.zeros((80, 112, 3), np.float32)}, "second must be uint8"),
+        ({"flow": np.full((80, 112, 2), np.nan, np.float32)}, "NaN"),
+        ({"visible": np.ones((80, 112), np.uint8)}, "visible must be bool"),
+    ],
+)
+def test_known_pairs_that_cannot_be_used_are_named(change, words):
+    with pytest.raises(FlowError, match=f"known pair 1: .*{words}"):
+        Scenes(64, 64, known_pairs=[known_pair(), known_pair()._replace(**change)])
+
+
+def test_known_pairs_smaller_than_the_training_images_are_refused():
+    with pytest.raises(FlowError, match="112x80 is smaller than the training images, 128x128"):
+        Scenes(128, 128, known_pairs=[known_pair()])
+
+
+def test_some_scenes_stand_still_and_many_move_by_fractions_of_a_pixel():
+    lengths = torch.stack([Scenes(64, 64).pair(0, index)[2].norm(dim=0).mean() for index in range(200)])
+    assert 8 <= int((lengths == 0).sum()) <= 30
+    assert int(((lengths > 0) & (lengths < 0.7)).sum()) > 20
+    assert int((lengths > 5).sum()) > 10

@@ -19,6 +19,7 @@ from flow.losses import angular_error, endpoint_error, outlier_share
 from flow.synthetic import read_textures
 from flow.train import TrainConfig, fine_tune, train_supervised
 from vidgen import durable
+from vidgen.data.street_pairs import street_pairs, training_streets
 from vidgen.errors import InputError, OutputError
 from vidgen.media import images
 from vidgen.media.frames import FrameSource, check_output, open_sink, open_source
@@ -29,6 +30,8 @@ Kind = Literal["flow", "picture"]
 
 NUM_SCALE_FIELDS = 16
 """So many fields at the beginning decide the colour scale, unless it is given."""
+
+_FIRST_STREET_FRAME, _PAIRS_PER_STREET = 30, 3
 
 _FLOW_SUFFIXES = (".flo", ".pfm")
 
@@ -124,6 +127,7 @@ def train(
     *,
     textures: Path | None = None,
     video: str | Path | None = None,
+    num_streets: int = 0,
     initial: Path | None = None,
     measure: Path | None = None,
     device: str = "cpu",
@@ -135,6 +139,7 @@ def train(
     Args:
         folder: of the run.
         textures: folder of photographs for the synthetic layers to wear.
+        num_streets: so many procedural streets (as frames, label maps and line art) are rendered and mixed in.
         video: frames to fine-tune on, without truth, instead of synthetic pairs. They are all held in memory.
         initial: weights to begin with.
         measure: folder as for `evaluate`; its endpoint errors go to the log at every checkpoint.
@@ -161,7 +166,10 @@ def train(
 
     options: dict[str, Any] = {"evaluate": endpoint_errors, "initial": initial, "device": device, "show_progress": show_progress}
     if video is None:
-        weights = train_supervised(folder, config, textures=read_textures(textures) if textures else (), **options)
+        streets = training_streets(num_streets, config.height, config.width)
+        known = [pair for street in streets for _, pair in street_pairs(street, _FIRST_STREET_FRAME, _PAIRS_PER_STREET)]
+        worn = read_textures(textures) if textures else ()
+        weights = train_supervised(folder, config, textures=worn, known_pairs=known, **options)
     else:
         clip = torch.stack([torch.from_numpy(frame.pixels).permute(2, 0, 1) for frame in open_source(video)])
         weights = fine_tune(folder, config, clip, **options)

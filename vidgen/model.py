@@ -18,10 +18,11 @@ from torch import Tensor
 import vidgen
 from vidgen import durable
 from vidgen.data.conditions import ConditionMaker, Size
-from vidgen.errors import InputError
+from vidgen.errors import ConfigError, InputError
 from vidgen.media import conditions
 from vidgen.media.frames import Frame, FrameSource, open_sink, open_source
 from vidgen.media.labels import LabelTable
+from vidgen.media.steady import Steadier
 from vidgen.threads import Behind, ahead
 from vidgen.training import checkpoint, run
 from vidgen.training.precision import Precision, Runtime
@@ -165,17 +166,22 @@ class Model:
         return Inputs(main, opened.instances, opened.others, tuple(known))
 
     def stream(
-        self, inputs: Inputs, *, table: LabelTable | None = None, work_size: WorkSize = "auto"
+        self, inputs: Inputs, *, table: LabelTable | None = None, work_size: WorkSize = "auto", steady: float = 0.0
     ) -> Generator[Translated, None, None]:
         """Make the frames one after the other; reading runs ahead of the network in a thread of its own.
 
         Args:
             table: meaning of the input's label values where they are stored in another way than in training.
             work_size: "auto" works at about the height the model was trained at and resizes the result, "input" at the input's.
+            steady: 0..1, share of the last result, moved along, in each frame of an image model; see `Steadier`.
 
         Raises:
             InputError: a frame cannot be read, or the model's condition is incomplete.
+            ConfigError: `steady` for a model that sees its own past.
         """
+        if steady and self.translator.num_past_frames:
+            raise ConfigError(f"steady: {self.settings.model.kind} sees its own past and needs no blending; leave it out")
+        steadier = Steadier(steady) if steady else None
         maker = ConditionMaker(self.settings.data.condition, table or self.table)
         size = self.working_size(inputs.main.size, work_size)
         carry: Any = None
@@ -190,11 +196,27 @@ class Model:
                     else:
                         output, carry = self.translator.translate(condition, carry)
                         made = _fit(to_pixels(output.frames[0].float())[0], size, inputs.main.size)
-                yield Translated(made, self._shown(frame, condition, inputs.main.size, size), frame.pts)
+                shown = self._shown(frame, condition, inputs.main.size, size)
+                if steadier is not None:
+                    made = steadier(made, frame.pixels if self.table is None else shown)
+                yield Translated(made, shown, frame.pts)
+
+    def picture(self, main: Frame, *, instance: Frame | None = None, others: Sequence[Frame] = ()) -> np.ndarray:
+        """One picture of maps in memory, uint8 [H,W,3] at their size; the inputs are those of `open`, one frame each.
+
+        Raises:
+            InputError: the maps do not fit the model or each other.
+        """
+        height, width = main.pixels.shape[:2]
+        size = self.working_size((height, width))
+        condition = self._condition(ConditionMaker(self.settings.data.condition, self.table), size, main, instance, others)
+        with torch.inference_mode(), self.runtime.autocast():
+            output, _ = self.translator.translate(condition.map(self.runtime.place))
+        return _fit(to_pixels(output.frames[0].float())[0], size, (height, width))
 
     def translate(self, video: str | Path | Inputs, **options: Any) -> Translation:
         """Translate a video; frames are made as they are asked for. See `open` and `stream` for the options."""
-        streaming: dict[str, Any] = {name: options.pop(name) for name in ("table", "work_size") if name in options}
+        streaming: dict[str, Any] = {name: options.pop(name) for name in ("table", "work_size", "steady") if name in options}
         return Translation(self, video if isinstance(video, Inputs) else self.open(video, **options), streaming)
 
     def working_size(self, size: Size, work_size: WorkSize = "auto") -> Size:
@@ -210,22 +232,26 @@ class Model:
 
     def _moments(self, maker: ConditionMaker, inputs: Inputs, size: Size) -> Iterator[tuple[Frame, Condition]]:
         """Each frame of the main input with its condition [1,1,...], padded to the model's multiple."""
-        shown = self.settings.data.condition
         sources = [inputs.main, *([inputs.instances] if inputs.instances else []), *inputs.others]
         for frames in _together(sources):
-            main, rest = frames[0], list(frames[1:])
-            instance = rest.pop(0) if inputs.instances else None
-            edge_source = rest.pop() if shown.reads_picture_for_edges else main if shown.edges is not None else None
-            pictures = ([] if shown.labels is not None or not shown.pictures else [main]) + rest
-            moment = maker.moment(
-                size,
-                label=main if shown.labels is not None else None,
-                instance=instance,
-                pictures=pictures,
-                edge_source=edge_source,
-            )
-            padded = {name: _pad(array, self.translator.size_multiple) for name, array in moment.items()}
-            yield main, maker.condition([padded])
+            others = frames[2 if inputs.instances else 1 :]
+            yield frames[0], self._condition(maker, size, frames[0], frames[1] if inputs.instances else None, others)
+
+    def _condition(
+        self, maker: ConditionMaker, size: Size, main: Frame, instance: Frame | None, others: Sequence[Frame]
+    ) -> Condition:
+        """What the model is shown of one moment, [1,1,...], padded to its multiple."""
+        shown, rest = maker.settings, list(others)
+        edge_source = rest.pop() if shown.reads_picture_for_edges else main if shown.edges is not None else None
+        moment = maker.moment(
+            size,
+            label=main if shown.labels is not None else None,
+            instance=instance,
+            pictures=([] if shown.labels is not None or not shown.pictures else [main]) + rest,
+            edge_source=edge_source,
+        )
+        multiple = self.translator.size_multiple
+        return maker.condition([{name: conditions.pad_to_multiple(array, multiple) for name, array in moment.items()}])
 
     def _primed(self, condition: Condition, size: Size, known: Sequence[np.ndarray]) -> Any:
         """The carry after the `known` first frames, all taken to lie under the present condition."""
@@ -240,7 +266,7 @@ class Model:
     def _tensor(self, picture: np.ndarray, size: Size) -> Tensor:
         """uint8 [H,W,3] -> float [1,3,h,w] at the padded working size."""
         resized = conditions.resize_picture(picture, size).transpose(2, 0, 1)
-        padded = _pad(resized, self.translator.size_multiple)
+        padded = conditions.pad_to_multiple(resized, self.translator.size_multiple)
         return self.runtime.place(torch.from_numpy(padded.astype(np.float32) / 127.5 - 1)[None])
 
     def _shown(self, frame: Frame, condition: Condition, size: Size, work: Size) -> np.ndarray:
@@ -326,6 +352,7 @@ class Translation:
             "working_size": list(model.working_size(main.size, self._streaming.get("work_size", "auto"))),
             "fps": float(main.frame_rate),
             "first_frames_given": len(self.inputs.first_frames),
+            "steady": self._streaming.get("steady", 0.0),
             "side_by_side": side_by_side,
             "runtime": model.runtime.describe(),
             "seconds": round(seconds, 3),
@@ -354,13 +381,6 @@ def _together(sources: Sequence[FrameSource]) -> Iterator[tuple[Frame, ...]]:
                 raise InputError(f"{source.name}: ends after {index} frames, before {sources[frames.index(None) - 1].name}")
         yield tuple(frame for frame in frames if frame is not None)
         index += 1
-
-
-def _pad(array: np.ndarray, multiple: int) -> np.ndarray:
-    """[..., H, W] grown to the right and below, by repeating its edge, to multiples of `multiple`."""
-    height, width = array.shape[-2:]
-    margins = ((0, 0),) * (array.ndim - 2) + ((0, -height % multiple), (0, -width % multiple))
-    return np.pad(array, margins, mode="edge")
 
 
 def _fit(pixels: np.ndarray, work: Size, size: Size) -> np.ndarray:

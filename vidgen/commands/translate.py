@@ -25,6 +25,11 @@ from vidgen.training.precision import Precision
 
 log = logging.getLogger(__name__)
 
+_FLICKERS = (
+    "%s makes every frame alone, so a video will flicker: train vid2vid for videos, or blend with --steady 0.7"
+    " (--steady 0 for unrelated pictures)"
+)
+
 
 def translate(
     model: Path,
@@ -37,6 +42,7 @@ def translate(
     others: Sequence[str] = (),
     side_by_side: bool = False,
     work_size: WorkSize = "auto",
+    steady: float | None = None,
     start: str | None = None,
     end: str | None = None,
     shard: str | None = None,
@@ -55,6 +61,7 @@ def translate(
         out: output file or folder of frames for one input; a folder for several, each named after its input.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
+        steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
 
     Returns:
@@ -83,7 +90,10 @@ def translate(
             continue
         try:
             opened = loaded.open(job, instances=instances, others=others, first_frames=first, start=start, end=end)
-            translation = loaded.translate(opened, table=table, work_size=work_size)
+            if steady is None and loaded.translator.num_past_frames == 0 and opened.main.num_frames != 1:
+                steady = 0.0
+                log.warning(_FLICKERS, loaded.settings.model.kind)
+            translation = loaded.translate(opened, table=table, work_size=work_size, steady=steady or 0.0)
             saved = _with_progress(translation, target, side_by_side=side_by_side, quality=quality, overwrite=overwrite)
             results.append(saved)
         except VidgenError as error:

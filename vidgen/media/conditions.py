@@ -32,13 +32,8 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return labels[rows[:, None], columns[None, :]]
 
 
-def pad_to_multiple(pixels: np.ndarray, multiple: int) -> np.ndarray:
-    """[H,W] or [H,W,C] grown to the right and below, by repeating its edge, until both sides are multiples of `multiple`."""
-    height, width = pixels.shape[:2]
-    margins = ((0, -height % multiple), (0, -width % multiple)) + ((0, 0),) * (pixels.ndim - 2)
-    return np.pad(pixels, margins, mode="edge")
-
-
-def crop_back(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The inverse of `pad_to_multiple`: the top left `size` (height, width)."""
-    return pixels[: size[0], : size[1]]
+def pad_to_multiple(array: np.ndarray, multiple: int) -> np.ndarray:
+    """[..., H, W] grown to the right and below, by repeating its edge, until both sides are multiples of `multiple`."""
+    height, width = array.shape[-2:]
+    margins = ((0, 0),) * (array.ndim - 2) + ((0, -height % multiple), (0, -width % multiple))
+    return np.pad(array, margins, mode="edge")

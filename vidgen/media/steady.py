@@ -1,0 +1,73 @@
+"""Steadier videos from models that make every frame alone: each frame is blended with the one before it, moved along."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flow.engines import create_engine
+from flow.warp import forward_backward_occlusion, resize_flow, warp
+
+MOTION_HEIGHT = 288
+"""Motion is estimated at no more than this height: flicker is a matter of areas, and time grows with the pixels."""
+
+_REFERENCE_HEIGHT = 436
+_SAME_COLOR = 0.1
+
+
+class Steadier:
+    """Blends each frame with the last result, fetched along the motion of what the frames are made from.
+
+    Motion comes from the input (frames, or label maps in colour), never from the flickering result. Where the input cannot be
+    followed from the frame before - it is occluded, enters the picture, or looks different - the new frame stays as it is.
+    Source: the forward-backward test of Sundaram et al., ECCV 2010; see `flow.warp.forward_backward_occlusion`.
+
+    Args:
+        weight: 0..1, share of the last result where it can be followed.
+        engine: a name that `flow.engines.create_engine` knows.
+    """
+
+    def __init__(self, weight: float, engine: str = "dis") -> None:
+        self.weight = weight
+        self._estimate = create_engine(engine)
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, made: np.ndarray, shown: np.ndarray) -> np.ndarray:
+        """The next frame of the steadier video.
+
+        Args:
+            made: uint8 [H,W,3], the frame as the model made it.
+            shown: uint8 [H,W,3], what it was made from.
+        """
+        result, now = _tensor(made), _reduced(_tensor(shown))
+        if self._last is not None:
+            before, previous = self._last
+            flow, visible = self._motion(now, previous)
+            size = (made.shape[0], made.shape[1])
+            share = self.weight * F.interpolate(visible, size=size, mode="bilinear", align_corners=False)
+            result = torch.lerp(result, warp(before, resize_flow(flow, size)), share)
+        self._last = result, now
+        pixels: np.ndarray = ((result[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        return pixels
+
+    def _motion(self, now: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """Flow of `now` into `previous` [1,2,h,w], and where it can be followed, 0 or 1, [1,1,h,w]."""
+        flow, back = self._estimate(now, previous), self._estimate(previous, now)
+        occluded = forward_backward_occlusion(flow, back, reference_height=_REFERENCE_HEIGHT)
+        same = (warp(previous, flow) - now).abs().mean(1, keepdim=True) < _SAME_COLOR
+        return flow, (same & ~occluded).float()
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 [H,W,3] -> float [1,3,H,W], -1..1."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()[None] / 127.5 - 1
+
+
+def _reduced(image: Tensor) -> Tensor:
+    height, width = image.shape[-2:]
+    if height <= MOTION_HEIGHT:
+        return image
+    size = (MOTION_HEIGHT, round(width * MOTION_HEIGHT / height))
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)

@@ -262,7 +262,8 @@ class PictureSource(FrameSource):
             height, width = pixels.shape[:2]
             raise InputError(
                 f"{paths.shown(path)}: {width}x{height}, but {paths.shown(self.files[0].name)} is {self.size[1]}x{self.size[0]};"
-                " all frames of a clip have one size"
+                " all frames of a clip have one size",
+                hint="if they are single pictures, train with data.pairs=stills",
             )
         return Frame(pixels, index, paths.shown(path))
 

@@ -69,3 +69,10 @@ def perceptual(features: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
     made = features(fake)
     weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
     return torch.stack([w * F.l1_loss(m.float(), r.float()) for w, m, r in zip(weights, made, wanted, strict=True)]).sum()
+
+
+def gradient_difference(fake: Tensor, real: Tensor) -> Tensor:
+    """Mean absolute difference of the Sobel gradients of two image batches [N,C,H,W]: edges in the same places, as strong."""
+    from kornia.filters import spatial_gradient
+
+    return F.l1_loss(spatial_gradient(fake.float()), spatial_gradient(real.float()))

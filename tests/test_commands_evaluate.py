@@ -16,6 +16,7 @@ from vidgen.commands.evaluate import evaluate
 from vidgen.errors import ConfigError, InputError
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
+from vidgen.metrics import motion
 
 HEIGHT, WIDTH, NUM_FRAMES = 64, 96, 6
 
@@ -127,7 +128,7 @@ def test_a_damaged_cache_is_measured_again_and_another_engine_has_its_own(tmp_pa
 
 def test_a_cache_is_kept_below_its_limit(tmp_path: Path, output: Path, truth: Path, monkeypatch):
     cache = tmp_path / "cache"
-    monkeypatch.setattr(command, "CACHE_BYTES", 20_000)
+    monkeypatch.setattr(motion, "CACHE_BYTES", 20_000)
     measure(output, target=truth, cache=cache)
     assert 0 < sum(file.stat().st_size for file in cache.iterdir()) <= 20_000
 

@@ -12,6 +12,7 @@ from vidgen.errors import ConfigError, InputError, PartialFailure, QualityGateEr
 from vidgen.metrics import report
 from vidgen.metrics.report import Gate, Scores
 from vidgen.metrics.score import METRICS, Score
+from vidgen.metrics.weights import WEIGHTS
 
 
 def scores_of(values: dict[str, Score], **columns: np.ndarray) -> Scores:
@@ -142,5 +143,7 @@ def test_csv_files_read_back_as_written():
 def test_every_metric_of_the_catalogue_says_which_way_is_better_and_what_it_needs():
     for name, metric in METRICS.items():
         assert metric.better in ("low", "high", "one", "context"), name
-        assert metric.needs in ("", "reference", "source", "target", "reference set"), name
+        needs = ("", "reference", "source", "target", "reference set", "segmenter", "segmenter and target")
+        assert metric.needs in needs, name
+        assert metric.weights in ("", *WEIGHTS), name
         assert metric.unit, name

@@ -7,14 +7,12 @@ content of the frames it belongs to.
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import math
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,26 +23,38 @@ import torch
 from torch import Tensor
 
 import vidgen
-from flow.engines import Dis, create_engine
+from flow.engines import create_engine
 from vidgen import durable
-from vidgen.errors import ConfigError, InputError, OutputError
-from vidgen.media.frames import PictureSource, VideoSource, list_sources, open_source
+from vidgen.errors import ConfigError, InputError
+from vidgen.media import labels as label_tables
+from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, PictureSource, VideoSource, list_sources, open_source
+from vidgen.media.labels import LabelTable
+from vidgen.media.video import Reading
 from vidgen.metrics import quality, temporal
 from vidgen.metrics.distribution import LookSample
-from vidgen.metrics.report import Gate, Scores, compare_scores, enforce, frames_csv, scores_csv, table
+from vidgen.metrics.learned import JudgeMeter, SetMeter, judge_scores
+from vidgen.metrics.motion import Engine, MotionCache
+from vidgen.metrics.programs import load_program
+from vidgen.metrics.report import Gate, Scores, compare_scores, enforce, frames_csv, rank, scores_csv, table
+from vidgen.metrics.schema import json_schema
 from vidgen.metrics.score import METRICS, Score, base_of
+from vidgen.metrics.segmentation import Agreement, InputRange, Segmenter, accuracy
+from vidgen.metrics.weights import GivenWeights, Judges, build_judges, needed
+from vidgen.training.importers import read_state_dict
 
-__all__ = ["Scores", "enforce", "evaluate", "list_metrics", "run", "table"]
+__all__ = ["Scores", "enforce", "evaluate", "json_schema", "list_metrics", "run", "table"]
 
 log = logging.getLogger(__name__)
 
 DEFAULT_CACHE = Path("~/.cache/vidgen/flow")
-CACHE_BYTES = 2 << 30
 MIN_EVAL_HEIGHT = 16
 MAX_ASPECT_DIFFERENCE = 0.02
 MAX_FRAME_RATE_DIFFERENCE = 0.01
 LOG_EVERY_FRAMES = 50
 SLOW_METRICS = {"tof_farneback"}
+SMALL_WEIGHTS = {"lpips-heads", "dists-weights"}
+IGNORED_ID = 255
+MAX_FRAME_RATE = 1000
 
 Where = str | Path | Iterable[Any]
 """A file, folder or pattern; or frames themselves: uint8 [H,W,3] RGB, or objects that hold such in `pixels`."""
@@ -57,12 +67,17 @@ def _luma_ssim(first: Tensor, second: Tensor) -> Tensor:
 _FRAME_SCORES = {"psnr": quality.psnr, "ssim": quality.ssim, "ssim_luma": _luma_ssim, "ms_ssim": quality.ms_ssim}
 _CHANGE_SCORES = {"tpsnr": quality.psnr, "tssim": _luma_ssim}
 _SET_SCORES = ("swd", "swd_t", "niqe_ref", "colour_distance")
+_LABEL_SCORES = ("pixel_acc", "miou", "pixel_acc_target", "miou_target")
 
 
 def list_metrics() -> dict[str, Any]:
     """Every metric: what it is, in which unit, which way is better, and what must be given for it."""
+
+    def needs(needed: str, weights: str) -> str:
+        return " and ".join(part for part in (needed, weights and f"--weights {weights}") if part) or "nothing else"
+
     return {
-        name: {"about": metric.about, "unit": metric.unit, "better": metric.better, "needs": metric.needs or "nothing else"}
+        name: {"about": metric.about, "unit": metric.unit, "better": metric.better, "needs": needs(metric.needs, metric.weights)}
         for name, metric in METRICS.items()
     }
 
@@ -72,11 +87,20 @@ def run(
     *,
     compare: Sequence[str] = (),
     strides: str | Sequence[int] = (1, 3, 9),
-    cache: Path | None = DEFAULT_CACHE,
+    cache: Path | None = None,
     no_cache: bool = False,
+    fps: str | None = None,
+    segmenter_classes: str | None = None,
+    weights: Sequence[str] = (),
     **options: Any,
 ) -> dict[str, Any]:
-    """What the command line calls: `evaluate` with `compare` as NAME=PATH, `strides` as "1,3,9"; gives `Scores.to_dict`.
+    """What the command line calls: `evaluate` with its options as text, such as `strides` "1,3,9"; gives `Scores.to_dict`.
+
+    Args:
+        compare: NAME=PATH each.
+        fps: a number, or a fraction such as 30000/1001.
+        segmenter_classes: "7,8,11".
+        weights: NAME=FILE or NAME=FILE#SHA256 each.
 
     Raises:
         ConfigError: one of these is not written so.
@@ -87,11 +111,29 @@ def run(
         if not (name and sign and path) or name in others:
             raise ConfigError(f"--compare {text!r}: expected NAME=PATH, each NAME once")
         others[name] = path
-    if isinstance(strides, str):
-        if not re.fullmatch(r"\d+(,\d+)*", strides):
-            raise ConfigError(f"--strides {strides!r}: expected whole numbers separated by commas, such as 1,3,9")
-        strides = [int(part) for part in strides.split(",")]
-    return evaluate(output, compare=others, strides=strides, cache=None if no_cache else cache, **options).to_dict()
+    return evaluate(
+        output,
+        compare=others,
+        strides=_numbers("--strides", strides, "1,3,9") if isinstance(strides, str) else strides,
+        cache=None if no_cache else cache or DEFAULT_CACHE,
+        fps=None if fps is None else _rate(fps),
+        segmenter_classes=None if segmenter_classes is None else _numbers("--segmenter-classes", segmenter_classes, "7,8,11"),
+        weights=GivenWeights.parse_all(weights),
+        **options,
+    ).to_dict()
+
+
+def _numbers(option: str, text: str, example: str) -> list[int]:
+    if not re.fullmatch(r"\d{1,6}(,\d{1,6})*", text):
+        raise ConfigError(f"{option} {text!r}: expected whole numbers separated by commas, such as {example}")
+    return [int(part) for part in text.split(",")]
+
+
+def _rate(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"--fps {text!r}: expected frames per second, such as 12 or 30000/1001") from error
 
 
 def evaluate(
@@ -107,6 +149,13 @@ def evaluate(
     eval_height: int | None = 288,
     strides: Sequence[int] = (1, 3, 9),
     fast: bool = False,
+    fps: Fraction | float | None = None,
+    segmenter: str | Segmenter | None = None,
+    segmenter_range: InputRange = "unit",
+    segmenter_classes: Sequence[int] | None = None,
+    label_maps: str | Path | None = None,
+    labels: str | None = None,
+    weights: Mapping[str, GivenWeights] | None = None,
     allow_trim: bool = False,
     cache: Path | None = DEFAULT_CACHE,
     csv: Path | None = None,
@@ -117,7 +166,7 @@ def evaluate(
     """Measure `output`.
 
     Args:
-        output: the video under test.
+        output: the video under test; for metrics of a reference set alone, also a folder of videos.
         source: what it was made from.
         target: paired real frames, where there are any.
         reference_set: real frames that are not paired: a folder of pictures, or of videos.
@@ -128,6 +177,15 @@ def evaluate(
         eval_height: everything is reduced to this height first (area averages; never enlarged); None keeps the size.
         strides: distances in frames at which steadiness is measured; 1 is always among them.
         fast: coarser flow, and stride 1 only.
+        fps: bring all inputs to this frame rate first, by taking the frame nearest in time. Inputs that state no rate (folders,
+            frames in memory) are taken to have that of the first video among the inputs, or 25.
+        segmenter: network that finds classes, for `pixel_acc` and `miou`: a TorchScript or .onnx file, or MODULE:CALLABLE. Its code
+            is run. See `vidgen.metrics.segmentation.Segmenter` for what it gets and gives.
+        segmenter_range: what its input is scaled to: "unit" (0..1), "signed" (-1..1) or "imagenet".
+        segmenter_classes: the label class that each of its classes stands for, where they are not the same.
+        label_maps: label maps of the output's frames; the source, where none are given.
+        labels: what their values mean: "ids" (class numbers, 255 is ignored), a known table, palette:NAME, or a table file.
+        weights: files of published networks, by the names of `vidgen.metrics.weights.WEIGHTS`.
         allow_trim: stop with the shortest input instead of refusing inputs of different lengths.
         cache: folder for the motion of the reference, or None.
         csv: file for one line of scores, and one for each of `compare`.
@@ -138,31 +196,48 @@ def evaluate(
     Raises:
         InputError: inputs cannot be read, or differ in length, shape or frame rate.
         ConfigError: an option is wrong.
+        CheckpointError: a file of weights is missing, damaged, or another network.
         flow.errors.FlowError: the engine cannot be used.
     """
     if eval_height is not None and eval_height < MIN_EVAL_HEIGHT:
         raise ConfigError(f"--eval-height {eval_height}: expected at least {MIN_EVAL_HEIGHT}")
+    if fps is not None and not 0 < fps <= MAX_FRAME_RATE:
+        raise ConfigError(f"--fps {float(fps):g}: expected more than 0 and at most {MAX_FRAME_RATE} frames per second")
     gates = [Gate.parse(text) for text in fail_if]
-    inputs = {"source": source, "target": target, "reference set": reference_set}
-    given = {name for name, where in inputs.items() if where is not None}
+    paired = {name: where for name, where in (("source", source), ("target", target)) if where is not None}
+    if segmenter is not None:
+        paired["labels"] = _label_maps(label_maps, source)
+    given = {*paired} | ({"reference set"} if reference_set is not None else set())
+    chosen = _choose_metrics(metrics, given, weights or {})
+    if reference_set is not None and not paired and _is_set(output):
+        chosen = _set_metrics_of(chosen, metrics)
+    segmenting = _segmenter(segmenter, segmenter_range, segmenter_classes, labels) if chosen & set(_LABEL_SCORES) else None
     setting = _Setting(
-        chosen=_choose_metrics(metrics, given),
+        chosen=chosen,
         strides=_checked_strides((1,) if fast else strides),
-        engine=_Engine.create(flow, flow_weights, fast=fast),
+        engine=Engine.create(flow, flow_weights, fast=fast),
         flow_from=_choose_reference(flow_from, given),
         eval_height=eval_height,
+        fps=None if fps is None else Fraction(fps).limit_denominator(1001),
+        judges=build_judges(sorted({METRICS[name].weights for name in chosen} - {""}), weights or {}, read_state_dict),
+        segmenter=segmenting,
         allow_trim=allow_trim,
         cache=cache,
     )
-    paired = {name: where for name, where in (("source", source), ("target", target)) if where is not None}
-    report = _measure({"output": output, **paired}, reference_set, setting)
-    others = {name: _measure({"output": other, **paired}, reference_set, setting) for name, other in (compare or {}).items()}
+    paired = {name: where for name, where in paired.items() if name != "labels" or segmenting is not None}
+    reference = None
+    if reference_set is not None and chosen & {name for name, metric in METRICS.items() if metric.needs == "reference set"}:
+        reference = _look_at(reference_set, setting, None, is_set=True)
+    measure = partial(_measure, paired=paired, reference=reference, reference_set=reference_set, setting=setting)
+    report = measure(output)
+    others = {name: measure(other) for name, other in (compare or {}).items()}
     report = replace(
         report,
         faults=[fault for gate in gates if (fault := gate.fault(report.scores))],
         comparisons={
-            name: compare_scores(report, other, partial(column_scores, strides=setting.strides)) for name, other in others.items()
+            name: compare_scores(report, other, partial(column_scores, setting=setting)) for name, other in others.items()
         },
+        ranking=rank({_named(output): report, **others}) if others else None,
     )
     if per_frame is not None:
         durable.write_text(per_frame, frames_csv(report.columns))
@@ -171,42 +246,57 @@ def evaluate(
     return report
 
 
+def _label_maps(label_maps: str | Path | None, source: Where | None) -> str | Path:
+    if label_maps is not None:
+        return label_maps
+    if isinstance(source, str | Path):
+        return source
+    raise ConfigError("--segmenter: needs label maps to compare with", hint="--source LABELS, or --label-maps LABELS")
+
+
+def _segmenter(
+    segmenter: str | Segmenter | None, input_range: InputRange, classes: Sequence[int] | None, labels: str | None
+) -> tuple[Segmenter, LabelTable]:
+    """The network, and what the values in label maps mean."""
+    if labels is None or labels == "ids":
+        table = label_tables.plain(IGNORED_ID, (IGNORED_ID,))
+    elif labels in label_tables.NAMES:
+        table = label_tables.named(labels)
+    elif labels.startswith("palette:"):
+        table = label_tables.named(labels.removeprefix("palette:"))
+        table = LabelTable(table.names, table.colors, None)
+    else:
+        table = LabelTable.from_file(Path(labels))
+    if isinstance(segmenter, Segmenter):
+        return segmenter, table
+    wrong = [index for index in classes or () if not 0 <= index < table.num_classes]
+    if wrong:
+        raise ConfigError(f"--segmenter-classes: {wrong[0]} is not a label class; they are 0..{table.num_classes - 1}")
+    assert segmenter is not None
+    program = load_program(segmenter, "--segmenter")
+    return Segmenter(segmenter, program, table.num_classes, classes, input_range), table
+
+
 @dataclass(frozen=True)
 class _Setting:
     """How videos are measured, the same for all that are compared."""
 
     chosen: set[str]
     strides: tuple[int, ...]
-    engine: _Engine
+    engine: Engine
     flow_from: str | None
     eval_height: int | None
+    fps: Fraction | None
+    judges: Judges
+    segmenter: tuple[Segmenter, LabelTable] | None
     allow_trim: bool
     cache: Path | None
 
     @property
     def needs_flow(self) -> bool:
         """Whether a chosen metric follows the motion of the reference."""
-        without = {*_FRAME_SCORES, *_CHANGE_SCORES}
+        without = {*_FRAME_SCORES, *_CHANGE_SCORES} | {name for name, metric in METRICS.items() if metric.weights}
         return any(METRICS[name].needs in ("reference", "source", "target") for name in self.chosen - without)
-
-
-@dataclass(frozen=True)
-class _Engine:
-    """An estimator of flow and the words that identify it."""
-
-    name: str
-    estimate: temporal.FlowEstimator
-
-    @staticmethod
-    def create(name: str, weights: Path | None, *, fast: bool) -> _Engine:
-        if name == "folder":
-            raise ConfigError("--flow folder: measuring needs flow both ways and at every stride, and a folder holds one of them")
-        if fast and name == "dis":
-            return _Engine("dis (medium preset)", Dis(finest_scale=None, num_variational_iterations=None))
-        estimate = create_engine(name, path=weights)
-        if weights is not None:
-            name = f"{name} (weights {hashlib.sha256(weights.read_bytes()).hexdigest()[:16]})"
-        return _Engine(f"{name}, cv2 {cv2.__version__}, torch {torch.__version__}", estimate)
 
 
 def _choose_reference(flow_from: str, given: set[str]) -> str | None:
@@ -219,21 +309,46 @@ def _choose_reference(flow_from: str, given: set[str]) -> str | None:
     return flow_from
 
 
-def _choose_metrics(text: str, given: set[str]) -> set[str]:
+def _choose_metrics(text: str, given: set[str], weights: Mapping[str, GivenWeights]) -> set[str]:
     met = given | {""} | ({"reference"} if given & {"source", "target"} else set())
-    possible = {name for name, metric in METRICS.items() if metric.needs in met}
+    met |= ({"segmenter"} if "labels" in given else set()) | ({"segmenter and target"} if given >= {"labels", "target"} else set())
+    possible = {
+        name for name, metric in METRICS.items() if metric.needs in met and (not metric.weights or metric.weights in weights)
+    }
+    for name in weights.keys() - {METRICS[name].weights for name in possible} - SMALL_WEIGHTS:
+        wanted = next(metric.needs for metric in METRICS.values() if metric.weights == name)
+        log.warning("--weights %s: not used, since there is no %s", name, wanted)
     if text in ("default", "all"):
         return possible if text == "all" else possible - SLOW_METRICS
     chosen = {base_of(name.strip()) for name in text.split(",") if name.strip()}
     if not chosen:
         raise ConfigError(f"--metrics {text!r}: names no metric", hint="vidgen evaluate --list-metrics")
-    for name in sorted(chosen):
+    for name in sorted(chosen - possible):
         if name not in METRICS:
             raise ConfigError(f"--metrics: no metric is called {name!r}", hint="vidgen evaluate --list-metrics")
-        if name not in possible:
-            wanted = {"reference": "--source or --target", "reference set": "--reference-set"}.get(METRICS[name].needs)
-            raise ConfigError(f"--metrics {name}: needs {wanted or f'--{METRICS[name].needs}'}, which is not given")
+        if METRICS[name].needs in met:
+            raise needed(name, METRICS[name].weights)
+        options = {
+            "reference": "--source or --target",
+            "reference set": "--reference-set",
+            "segmenter": "--segmenter and label maps (--source or --label-maps)",
+            "segmenter and target": "--segmenter, label maps (--source or --label-maps) and --target",
+        }
+        wanted = options.get(METRICS[name].needs, f"--{METRICS[name].needs}")
+        raise ConfigError(f"--metrics {name}: needs {wanted}, which is not given")
     return chosen
+
+
+def _set_metrics_of(chosen: set[str], text: str) -> set[str]:
+    """Those that a set of videos can have.
+
+    Raises:
+        ConfigError: others were asked for by name.
+    """
+    possible = {name for name in chosen if METRICS[name].needs == "reference set"}
+    if text not in ("default", "all") and chosen - possible:
+        raise ConfigError(f"--metrics {min(chosen - possible)}: is of one video, but the output holds several")
+    return possible
 
 
 def _checked_strides(strides: Sequence[int]) -> tuple[int, ...]:
@@ -245,36 +360,44 @@ def _checked_strides(strides: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({1, *strides}))
 
 
-def _measure(inputs: Mapping[str, Where], reference_set: str | Path | None, setting: _Setting) -> Scores:
-    """The report on `inputs["output"]`, without comparisons."""
+def _measure(
+    output: Where, *, paired: Mapping[str, Where], reference: _Look | None, reference_set: str | Path | None, setting: _Setting
+) -> Scores:
+    """The report on one output, without comparisons."""
+    if reference is not None and not paired and _is_set(output):
+        return _measure_set(output, reference, reference_set, setting)
+    inputs = {"output": output, **paired}
     meter = temporal.TemporalMeter(
         setting.strides,
         setting.engine.estimate,
-        motion_of=_MotionCache(setting.engine, setting.cache),
+        motion_of=MotionCache(setting.engine, setting.cache),
         flow_from=setting.flow_from if setting.needs_flow else None,
         farneback=create_engine("farneback") if "tof_farneback" in setting.chosen else None,
     )
-    wants_set = bool(setting.chosen & set(_SET_SCORES))
-    reference = _look_of(reference_set, setting.eval_height) if reference_set is not None and wants_set else None
-    sample = LookSample(reference.height) if reference is not None else None
+    judges, answers = JudgeMeter(setting.judges, setting.chosen), _Answers(setting)
     rows: list[dict[str, float]] = []
     before, size = None, (0, 0)
-    streams = {name: _opened(where) for name, where in inputs.items()}
-    for now in _moments(streams, setting.eval_height, setting.allow_trim):
-        rows.append(meter.add(now) | _paired_row(before, now, setting.chosen))
-        if sample is not None:
-            sample.add(now.output)
+    streams = {name: _opened(where, "labels" if name == "labels" else "pictures") for name, where in inputs.items()}
+    rates = _rates(streams, setting)
+    look = reference.like(rates["output"], setting) if reference is not None else None
+    contents = {name: hashlib.sha256() for name in streams}
+    for now, pixels in _moments(streams, rates, setting):
+        rows.append(meter.add(now) | _paired_row(before, now, setting.chosen) | judges.add(now, pixels) | answers.add(pixels))
+        if look is not None:
+            look.add(pixels["output"], now.output)
         before, size = now, (now.output.shape[-2], now.output.shape[-1])
+        for name, content in contents.items():
+            content.update(pixels[name].tobytes())
         if len(rows) % LOG_EVERY_FRAMES == 0:
             log.info("measured %d frames", len(rows))
     columns = temporal.columns_of(rows)
     cuts = temporal.find_cuts(columns)
     columns = temporal.without_cuts(columns, cuts)
-    scores = column_scores(columns, setting.strides)
+    scores = column_scores(columns, setting) | answers.scores()
     if setting.flow_from is not None and setting.needs_flow:
         scores["cuts"] = Score(float(len(cuts)), len(rows))
-    if sample is not None and reference is not None:
-        scores |= sample.scores(reference)
+    if look is not None and reference is not None:
+        scores |= look.scores(reference, setting)
     provenance = {
         **{name: _named(where) for name, where in inputs.items()},
         "reference_set": None if reference_set is None else str(reference_set),
@@ -284,11 +407,59 @@ def _measure(inputs: Mapping[str, Where], reference_set: str | Path | None, sett
         "strides": list(setting.strides),
         "num_frames": len(rows),
         "frame_rate": _frame_rate(streams["output"]),
-        "versions": {module.__name__: module.__version__ for module in (vidgen, torch, np, cv2)},
+        **_provenance(setting),
+        "content_sha256": {name: content.hexdigest() for name, content in contents.items()},
     }
-    reasons = temporal.judge(scores)
-    kept = {key: scores[key] for name in METRICS if name in setting.chosen for key in scores if base_of(key) == name}
-    return Scores(kept, reasons, cuts, provenance, columns)
+    return Scores(_asked_for(scores, setting), temporal.judge(scores), cuts, provenance, columns)
+
+
+def _measure_set(output: Where, reference: _Look, reference_set: str | Path | None, setting: _Setting) -> Scores:
+    """The report on several videos, which knows distances to the reference set only."""
+    assert isinstance(output, str | Path)
+    look = _look_at(output, setting, reference.height, is_set=False)
+    provenance = {
+        "output": str(output),
+        "reference_set": None if reference_set is None else str(reference_set),
+        "flow": None,
+        "flow_from": None,
+        "size": None,
+        "strides": [],
+        "num_frames": look.num_frames,
+        "frame_rate": None,
+        **_provenance(setting),
+        "content_sha256": {},
+    }
+    scores = look.scores(reference, setting)
+    return Scores(_asked_for(scores, setting), temporal.judge(scores), [], provenance, {})
+
+
+def _provenance(setting: _Setting) -> dict[str, Any]:
+    segmenter = setting.segmenter[0] if setting.segmenter is not None else None
+    return {
+        "versions": {module.__name__: module.__version__ for module in (vidgen, torch, np, cv2)},
+        "fps": None if setting.fps is None else float(setting.fps),
+        "weights": setting.judges.files,
+        "segmenter": None
+        if segmenter is None
+        else {
+            "name": segmenter.name,
+            "sha256": _file_hash(Path(segmenter.name).expanduser()),
+            "range": segmenter.input_range,
+            "classes": None if segmenter.classes is None else list(segmenter.classes),
+        },
+    }
+
+
+def _file_hash(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _asked_for(scores: Mapping[str, Score], setting: _Setting) -> dict[str, Score]:
+    """In the order of the catalogue."""
+    return {key: scores[key] for name in METRICS if name in setting.chosen for key in scores if base_of(key) == name}
 
 
 def _paired_row(before: temporal.Frames | None, now: temporal.Frames, chosen: set[str]) -> dict[str, float]:
@@ -304,7 +475,33 @@ def _paired_row(before: temporal.Frames | None, now: temporal.Frames, chosen: se
     return row
 
 
-def column_scores(columns: temporal.Columns, strides: Sequence[int]) -> dict[str, Score]:
+class _Answers:
+    """What the segmenter finds in the output and in the target, against the label maps."""
+
+    def __init__(self, setting: _Setting) -> None:
+        self._segmenter = setting.segmenter[0] if setting.segmenter is not None else None
+        self._agreements: dict[str, Agreement] = {}
+        self._chosen = setting.chosen
+
+    def add(self, pixels: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Per-frame accuracies."""
+        row: dict[str, float] = {}
+        if self._segmenter is None:
+            return row
+        for name, suffix in (("output", ""), ("target", "_target")):
+            if name in pixels and self._chosen & {f"pixel_acc{suffix}", f"miou{suffix}"}:
+                found = self._segmenter.predict(pixels[name], (pixels["labels"].shape[0], pixels["labels"].shape[1]))
+                empty = Agreement(self._segmenter.num_classes, self._segmenter.classes)
+                agreement = self._agreements.setdefault(suffix, empty)
+                row[f"pixel_acc{suffix}"], row["label_pixels"] = agreement.add(pixels["labels"], found)
+        return row
+
+    def scores(self) -> dict[str, Score]:
+        """Scores that do not follow from the accuracies of frames."""
+        return {f"miou{suffix}": agreement.mean_iou() for suffix, agreement in self._agreements.items()}
+
+
+def column_scores(columns: temporal.Columns, setting: _Setting) -> dict[str, Score]:
     """Every score that follows from per-frame values."""
     scores: dict[str, Score] = {}
     for name in (*_FRAME_SCORES, *_CHANGE_SCORES):
@@ -314,18 +511,27 @@ def column_scores(columns: temporal.Columns, strides: Sequence[int]) -> dict[str
             if name in _CHANGE_SCORES and len(columns[name]) < 2:
                 reason = "needs at least 2 frames, got 1"
             scores[name] = temporal.mean_score(columns, name, reason, span=int(name in _CHANGE_SCORES))
-    return scores | temporal.summarise(columns, strides)
+    scores |= {name: accuracy(columns, name) for name in ("pixel_acc", "pixel_acc_target") if name in columns}
+    return scores | temporal.summarise(columns, setting.strides) | judge_scores(columns, setting.judges)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------------
 
 
-def _opened(where: Where) -> Iterable[Any]:
-    return open_source(where) if isinstance(where, str | Path) else where
+def _opened(where: Where, reading: Reading = "pictures") -> Iterable[Any]:
+    return open_source(where, reading=reading) if isinstance(where, str | Path) else where
 
 
 def _named(where: Where) -> str:
     return str(where) if isinstance(where, str | Path) else getattr(where, "name", f"{type(where).__name__} of frames")
+
+
+def _is_set(where: Where) -> bool:
+    """Whether several videos are there, or a folder around one."""
+    if not isinstance(where, str | Path):
+        return False
+    clips = list_sources(where)
+    return clips != [Path(where)]
 
 
 def _frame_rate(stream: Iterable[Any]) -> float | None:
@@ -339,25 +545,68 @@ def _check_frame_rates(streams: Mapping[str, Iterable[Any]]) -> None:
         if abs(rate / next(iter(rates.values())) - 1) > MAX_FRAME_RATE_DIFFERENCE:
             listed = ", ".join(f"the {other} has {value:.5g}" for other, value in rates.items())
             raise InputError(
-                f"frame rates differ: {listed} frames per second", hint=f"convert the {name} first; repeated frames look steady"
+                f"frame rates differ: {listed} frames per second",
+                hint=f"--fps {min(rates.values()):.5g} brings all to one rate, or convert the {name} first",
             )
 
 
-def _moments(streams: Mapping[str, Iterable[Any]], eval_height: int | None, allow_trim: bool) -> Iterator[temporal.Frames]:
-    """The inputs side by side, frame by frame, on one canvas."""
+def _rates(streams: Mapping[str, Iterable[Any]], setting: _Setting) -> dict[str, Fraction | None]:
+    """Frames per second of each input as it is measured; None where nobody says."""
+    if setting.fps is not None:
+        return dict.fromkeys(streams, setting.fps)
     _check_frame_rates(streams)
-    frames = {name: _pixels(stream) for name, stream in streams.items()}
+    return {name: stream.frame_rate if isinstance(stream, VideoSource) else None for name, stream in streams.items()}
+
+
+def _moments(
+    streams: Mapping[str, Iterable[Any]], rates: Mapping[str, Fraction | None], setting: _Setting
+) -> Iterator[tuple[temporal.Frames, dict[str, np.ndarray]]]:
+    """The inputs side by side, frame by frame: on one canvas, and as they are (label maps as classes)."""
+    stated = (stream.frame_rate for stream in streams.values() if isinstance(stream, VideoSource))
+    assumed = next(stated, FOLDER_FRAME_RATE)
+    table = setting.segmenter[1] if setting.segmenter is not None else None
+    frames = {
+        name: _classes(frame, table) if name == "labels" and table is not None else _pixels(frame, _named(streams[name]))
+        for name, frame in ((name, _resampled(stream, setting.fps, assumed)) for name, stream in streams.items())
+    }
     size: tuple[int, int] | None = None
     index = 0
     while True:
         pixels = {name: frame for name, stream in frames.items() if (frame := next(stream, None)) is not None}
         ended = [name for name in streams if name not in pixels]
         if ended:
-            _check_ends(streams, ended, index, allow_trim)
+            _check_ends(streams, ended, index, setting.allow_trim)
             return
         if size is None:
-            size = canvas_size({name: frame.shape[:2] for name, frame in pixels.items()}, eval_height)
-        yield temporal.Frames(**{name: _on_canvas(frame, size) for name, frame in pixels.items()})
+            size = canvas_size({name: frame.shape[:2] for name, frame in pixels.items()}, setting.eval_height)
+        canvas = {name: _on_canvas(frame, size) for name, frame in pixels.items() if name != "labels"}
+        yield temporal.Frames(**canvas), pixels
+        index += 1
+
+
+def _resampled(stream: Iterable[Any], fps: Fraction | None, assumed: Fraction) -> Iterator[Any]:
+    """The frames of a stream at the times k / fps, each time the nearest one; all of them where `fps` is None.
+
+    Args:
+        assumed: frames per second of a stream that states none.
+    """
+    if fps is None:
+        yield from stream
+        return
+    rate = stream.frame_rate if isinstance(stream, VideoSource) else assumed
+    start: Fraction | None = None
+    last: tuple[Fraction, Any] | None = None
+    index = 0
+    for number, frame in enumerate(stream):
+        timed = isinstance(stream, VideoSource) and isinstance(frame, Frame)
+        time = frame.pts * stream.time_base if timed else number / rate  # type: ignore[attr-defined]
+        start = time if start is None else start
+        while last is not None and index / fps < (last[0] + time) / 2 - start:
+            yield last[1]
+            index += 1
+        last = time, frame
+    while last is not None and start is not None and index / fps < last[0] - start + 1 / rate:
+        yield last[1]
         index += 1
 
 
@@ -372,13 +621,22 @@ def _check_ends(streams: Mapping[str, Iterable[Any]], ended: Sequence[str], inde
         )
 
 
-def _pixels(stream: Iterable[Any]) -> Iterator[np.ndarray]:
+def _pixels(stream: Iterable[Any], name: str) -> Iterator[np.ndarray]:
     """uint8 [H,W,3] frames."""
     for frame in stream:
         pixels = np.asarray(getattr(frame, "pixels", frame))
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise InputError(f"{_named(stream)}: expected frames of uint8 [H,W,3], got {pixels.dtype} {list(pixels.shape)}")
+            raise InputError(f"{name}: expected frames of uint8 [H,W,3], got {pixels.dtype} {list(pixels.shape)}")
         yield pixels
+
+
+def _classes(stream: Iterable[Any], table: LabelTable) -> Iterator[np.ndarray]:
+    """int64 [H,W] classes of label maps, -1 where there is none."""
+    for frame in stream:
+        try:
+            yield table.decode(frame.pixels, frame.name)
+        except InputError as error:
+            raise InputError(str(error), hint=f"--labels TABLE says what the values of {frame.name} mean") from error
 
 
 def canvas_size(sizes: Mapping[str, tuple[int, ...]], eval_height: int | None) -> tuple[int, int]:
@@ -401,87 +659,64 @@ def _on_canvas(pixels: np.ndarray, size: tuple[int, int] | None) -> Tensor:
     return frame if size is None else quality.shrink(frame, *size)
 
 
-def _look_of(where: str | Path, eval_height: int | None) -> LookSample:
-    """The look of all pictures, videos and folders of frames at `where`."""
+@dataclass
+class _Look:
+    """What is kept of a video or of a set to compare them as sets; a half that nobody asks for stays None."""
+
+    height: int
+    sample: LookSample | None
+    features: SetMeter | None
+    num_frames: int = field(default=0)
+
+    @staticmethod
+    def create(height: int, setting: _Setting, *, is_stills: bool = False) -> _Look:
+        features = any(METRICS[name].needs == "reference set" and METRICS[name].weights for name in setting.chosen)
+        looks = bool(setting.chosen & set(_SET_SCORES))
+        return _Look(height, LookSample(height, is_stills) if looks else None, SetMeter(setting.judges) if features else None)
+
+    def like(self, frame_rate: Fraction | None, setting: _Setting) -> _Look:
+        """An empty one, to be compared with this."""
+        look = _Look.create(self.height, setting)
+        look.start_clip(frame_rate)
+        return look
+
+    def start_clip(self, frame_rate: Fraction | None, *, is_still: bool = False) -> None:
+        if self.sample is not None:
+            self.sample.start_clip()
+        if self.features is not None:
+            self.features.start_clip(None if frame_rate is None else float(frame_rate), is_still=is_still)
+
+    def add(self, pixels: np.ndarray, canvas: Tensor | None = None) -> None:
+        """Take in a frame uint8 [H,W,3], and the same on the canvas, where there is one."""
+        self.num_frames += 1
+        if self.sample is not None:
+            self.sample.add(_on_canvas(pixels, None) if canvas is None else canvas)
+        if self.features is not None:
+            self.features.add(pixels)
+
+    def scores(self, reference: _Look, setting: _Setting) -> dict[str, Score]:
+        scores: dict[str, Score] = {}
+        if self.sample is not None and reference.sample is not None:
+            scores |= self.sample.scores(reference.sample)
+        if self.features is not None and reference.features is not None:
+            scores |= self.features.scores(reference.features, setting.chosen)
+        return scores
+
+
+def _look_at(where: str | Path, setting: _Setting, height: int | None, *, is_set: bool) -> _Look:
+    """All pictures, videos and folders of frames at `where`; at a height of their own, where none is given.
+
+    A folder of pictures is one of stills for a reference set, and a clip otherwise.
+    """
     clips = [open_source(clip) for clip in list_sources(where)]
-    is_stills = len(clips) == 1 and isinstance(clips[0], PictureSource) and Path(where).is_dir()
+    is_stills = is_set and len(clips) == 1 and isinstance(clips[0], PictureSource) and Path(where).is_dir()
     if is_stills and isinstance(clips[0], PictureSource):
         clips = [open_source(file) for file in clips[0].files]
     smallest = min(clip.size[0] for clip in clips)
-    sample = LookSample(min(smallest, eval_height or smallest), is_stills)
+    look = _Look.create(height or min(smallest, setting.eval_height or smallest), setting, is_stills=is_stills)
     for clip in clips:
-        sample.start_clip()
-        for pixels in _pixels(clip):
-            sample.add(_on_canvas(pixels, None))
-    return sample
-
-
-# --- motion, cached -------------------------------------------------------------------------------------------------------
-
-
-class _MotionCache:
-    """Motion of reference frames, kept in files named by what it depends on: both frames, the engine and the format.
-
-    Flow is rounded to half precision whether it was cached or not, so that a cache never changes a score.
-    """
-
-    def __init__(self, engine: _Engine, folder: Path | None) -> None:
-        self._engine, self._folder = engine, folder.expanduser() if folder is not None else None
-        self._num_bytes = _folder_bytes(self._folder) if self._folder else 0
-
-    def __call__(self, first: Tensor, second: Tensor) -> temporal.Motion:
-        path = self._path(first, second)
-        motion = _read_motion(path, first.shape[-2:]) if path else None
-        if motion is None:
-            motion = temporal.reference_motion(first, second, self._engine.estimate)
-            motion = temporal.Motion(motion.flow.half().float(), motion.mask)
-            if path:
-                self._write(path, motion)
-        return motion
-
-    def _path(self, first: Tensor, second: Tensor) -> Path | None:
-        if self._folder is None:
-            return None
-        digest = hashlib.sha256(f"motion 1, {self._engine.name}, {tuple(first.shape)}".encode())
-        for frame in (first, second):
-            digest.update(frame.numpy().tobytes())
-        return self._folder / f"{digest.hexdigest()[:32]}.npz"
-
-    def _write(self, path: Path, motion: temporal.Motion) -> None:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, flow=motion.flow.half().numpy(), mask=np.packbits(motion.mask.numpy()))
-        try:
-            if self._num_bytes + buffer.tell() > CACHE_BYTES:
-                self._num_bytes = _remove_oldest(path.parent, CACHE_BYTES // 2)
-            durable.write_bytes(path, buffer.getvalue())
-            self._num_bytes += buffer.tell()
-        except (OutputError, OSError) as error:
-            log.warning("motion is not cached any more: %s", error)
-            self._folder = None
-
-
-def _read_motion(path: Path, size: Sequence[int]) -> temporal.Motion | None:
-    """A cached motion, or None where there is none or it is damaged."""
-    height, width = size
-    try:
-        with np.load(path) as file:
-            flow = torch.from_numpy(file["flow"]).float().view(1, 2, height, width)
-            mask = np.unpackbits(file["mask"], count=height * width).reshape(1, 1, height, width).astype(bool)
-        return temporal.Motion(flow, torch.from_numpy(mask))
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.npz"))
-
-
-def _remove_oldest(folder: Path, num_bytes: int) -> int:
-    """Remove files, the ones written longest ago first, until no more than `num_bytes` are left; how many are."""
-    left = _folder_bytes(folder)
-    for path in sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime):
-        if left <= num_bytes:
-            break
-        left -= path.stat().st_size
-        path.unlink(missing_ok=True)
-    return left
+        look.start_clip(setting.fps or (clip.frame_rate if isinstance(clip, VideoSource) else None), is_still=is_stills)
+        frames: Iterable[Any] = clip if is_stills else _resampled(clip, setting.fps, FOLDER_FRAME_RATE)
+        for pixels in _pixels(frames, clip.name):
+            look.add(pixels)
+    return look

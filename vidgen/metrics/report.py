@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -75,6 +76,7 @@ class Scores:
         columns: per-frame values behind the scores, without those that span a cut.
         faults: conditions of `--fail-if` that were missed, in words.
         comparisons: by name of another video, by key: its value, the difference, and a 95 % interval of the difference.
+        ranking: the videos compared, in order; None without comparisons.
     """
 
     scores: dict[str, Score]
@@ -84,6 +86,7 @@ class Scores:
     columns: Columns = field(repr=False)
     faults: list[str] = field(default_factory=list)
     comparisons: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    ranking: Ranking | None = None
 
     def __getitem__(self, key: str) -> float | None:
         return self.scores[key].value
@@ -97,11 +100,16 @@ class Scores:
             "cuts": self.cuts,
             "faults": self.faults,
             "comparisons": self.comparisons,
+            "ranking": None if self.ranking is None else {"order": self.ranking.order, "left_out": self.ranking.left_out},
             "provenance": self.provenance,
             "per_frame": {
                 name: [float(value) if math.isfinite(value) else None for value in values] for name, values in self.columns.items()
             },
         }
+
+    def to_json(self) -> str:
+        """The report as JSON text; `vidgen.metrics.schema` describes it."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def table(self) -> str:
         """The report as text for people."""
@@ -111,13 +119,14 @@ class Scores:
 def _score_to_dict(key: str, score: Score) -> dict[str, Any]:
     metric = metric_of(key)
     result = {"value": score.value, "unit": metric.unit, "better": metric.better, "n": score.count, "skipped": score.skipped}
-    return result if score.reason is None else result | {"reason": score.reason}
+    words = {"reason": score.reason, "note": score.note, "deviation": score.deviation}
+    return result | {name: word for name, word in words.items() if word is not None}
 
 
 def table(result: Mapping[str, Any]) -> str:
     """`Scores.to_dict` as text: one metric a line, then comparisons, then the verdict."""
     metrics = result["metrics"]
-    rows = [(key, _shown(score["value"]), score["better"], score.get("reason") or score["unit"]) for key, score in metrics.items()]
+    rows = [(key, _shown(score["value"]), score["better"], _remark(score)) for key, score in metrics.items()]
     lines = _aligned(rows)
     for name, differences in result["comparisons"].items():
         lines += ["", f"compared with {name} (difference, 95 % interval)"]
@@ -125,13 +134,24 @@ def table(result: Mapping[str, Any]) -> str:
             (key, *(_shown(entry[part]) for part in ("value", "difference", "low", "high"))) for key, entry in differences.items()
         ]
         lines += _aligned(shown)
+    ranking = result.get("ranking")
+    if ranking is not None:
+        lines += ["", "ranking, best first", *_aligned([(key, " < ".join(names)) for key, names in ranking["order"].items()])]
+        lines += [f"left out: {name}: {'; '.join(reasons)}" for name, reasons in ranking["left_out"].items()]
     verdict = [f"not to be ranked: {reason}" for reason in result["verdict"]["reasons"]]
     cuts = [f"cuts before frames {', '.join(map(str, result['cuts']))}"] if result["cuts"] else []
     return "\n".join([*lines, *cuts, *verdict])
 
 
+def _remark(score: Mapping[str, Any]) -> str:
+    if score.get("reason"):
+        return str(score["reason"])
+    spread = f", deviation {_shown(score['deviation'])}" if score.get("deviation") is not None else ""
+    return score["unit"] + spread + (f"; {score['note']}" if score.get("note") else "")
+
+
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column), default=0) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
@@ -164,13 +184,13 @@ def compare_scores(
     Raises:
         InputError: the videos differ in length.
     """
-    length, other_length = (len(scores.columns["sharpness"]) for scores in (first, second))
+    length, other_length = (len(scores.columns.get("sharpness", ())) for scores in (first, second))
     if length != other_length:
         raise InputError(f"compared videos must be equally long: {length} and {other_length} frames")
     generator = np.random.default_rng(seed)
     block = math.ceil(math.sqrt(length))
     draws: dict[str, list[float]] = {}
-    for _ in range(NUM_RESAMPLES):
+    for _ in range(NUM_RESAMPLES if length else 0):
         starts = generator.integers(0, length - block + 1, size=math.ceil(length / block))
         chosen = (starts[:, None] + np.arange(block)).ravel()[:length]
         drawn = [
@@ -188,6 +208,48 @@ def compare_scores(
         low, high = (float(bound) for bound in np.percentile(draws[key], [2.5, 97.5])) if enough else (None, None)
         result[key] = {"value": other, "difference": difference, "low": low, "high": high}
     return result
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Videos in order.
+
+    Attributes:
+        order: by key: names of the videos that have such a score, best first.
+        left_out: by name: why the video is in no order that it could win by being blurred, frozen or blank.
+    """
+
+    order: dict[str, list[str]]
+    left_out: dict[str, list[str]]
+
+
+def rank(reports: Mapping[str, Scores]) -> Ranking:
+    """Put the videos in order by each score that has a better and a worse.
+
+    A video that the verdict refuses is ranked only where it is compared with a target, a reference set or label maps. Scores that
+    are marked unreliable rank nobody.
+    """
+    left_out = {name: report.reasons for name, report in reports.items() if report.reasons}
+    order: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for report in reports.values() for key in report.scores):
+        metric, found = metric_of(key), {name: report.scores[key] for name, report in reports.items() if key in report.scores}
+        if metric.better == "context" or base_of(key) in _OF_REFERENCE:
+            continue
+        by_fidelity = metric.needs in ("target", "reference set", "segmenter") and not key.startswith("warp")
+        values = {
+            name: score.value
+            for name, score in found.items()
+            if score.value is not None and (by_fidelity or name not in left_out) and not (score.note or "").startswith("unreliable")
+        }
+        if len(values) > 1:
+            order[key] = sorted(values, key=lambda name: _distance_to_best(values[name], metric.better))
+    return Ranking(order, left_out)
+
+
+def _distance_to_best(value: float, better: str) -> float:
+    if better == "one":
+        return abs(math.log(value)) if value > 0 else math.inf
+    return -value if better == "high" else value
 
 
 def _values(scores: Mapping[str, Score]) -> dict[str, float]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vidgen.commands.data import check
 from vidgen.data.clips import Clips, DataSettings, find_sequences, find_table
 from vidgen.data.stills import find_stills
 from vidgen.errors import ConfigError, InputError
@@ -111,6 +112,12 @@ def test_a_picture_smaller_than_the_model_takes_is_refused_before_training(root)
 def test_a_crop_that_the_model_cannot_take_names_the_next_that_it_can(root):
     with pytest.raises(ConfigError, match=r"data.crop_width: 50 is not a multiple of 16.*try 48"):
         _clips(root, multiple=16, crop_width=50, crop_height=32)
+
+
+def test_data_check_takes_pictures_of_different_sizes_for_single_pictures(root):
+    roles = {role["role"]: role for role in check(root)["roles"]}
+    assert [(roles[name]["sequences"], roles[name]["frames"]) for name in ("images", "labels")] == [(3, 3), (3, 3)]
+    assert roles["labels"]["sizes"] == ["32x64", "40x40", "48x32"]
 
 
 def test_part_of_the_pictures_can_be_held_back(root):

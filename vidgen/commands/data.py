@@ -14,8 +14,9 @@ import numpy as np
 from vidgen import durable
 from vidgen.config import load
 from vidgen.data.clips import DataSettings, find_sequences, find_table
+from vidgen.data.stills import find_stills
 from vidgen.errors import InputError, PartialFailure
-from vidgen.media import conditions, labels
+from vidgen.media import conditions, images, labels
 from vidgen.media.frames import FrameSource, list_sources, open_source
 from vidgen.media.images import write_png
 from vidgen.media.labels import LabelTable
@@ -97,16 +98,11 @@ def _roles(root: Path) -> list[Role]:
     roles = []
     for folder in sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")):
         try:
-            paths = list_sources(folder)
+            paths = _named_clips(folder)
         except InputError:
             continue
-        is_labels = _looks_like_labels(paths[0])
-        sources = {
-            "" if path == folder else path.stem if path.is_file() else path.name: open_source(
-                path, reading="labels" if is_labels else "pictures"
-            )
-            for path in paths
-        }
+        is_labels = _looks_like_labels(next(iter(paths.values())))
+        sources = {name: open_source(path, reading="labels" if is_labels else "pictures") for name, path in paths.items()}
         roles.append(Role(folder.name, is_labels, sources))
     if not roles:
         raise InputError(
@@ -114,6 +110,15 @@ def _roles(root: Path) -> list[Role]:
             hint="expected folders such as images/SEQUENCE/*.png and labels/SEQUENCE/*.png",
         )
     return roles
+
+
+def _named_clips(folder: Path) -> dict[str, Path]:
+    """The sequences of a role by name; pictures of different sizes directly in the folder are single pictures, not a clip."""
+    clips = list_sources(folder)
+    if clips == [folder]:
+        stills = find_stills(folder)
+        return {"": folder} if len({images.read_size(path) for path in stills.values()}) == 1 else stills
+    return {path.stem if path.is_file() else path.name: path for path in clips}
 
 
 def _looks_like_labels(path: Path) -> bool:

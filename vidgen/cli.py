@@ -275,6 +275,23 @@ def translate(**options: Any) -> Result:
     return _call("translate.translate", **options)
 
 
+@cli.command(example="vidgen edit runs/city labels.png --instances objects.png --remove 26003 --move 26001:-40,0 -o edited.png")
+@click.argument("model", type=PATH)
+@click.argument("labels")
+@click.option("-o", "--out", "output", type=PATH, required=True, help="Picture to write (.png); its maps are written beside it.")
+@click.option("--instances", metavar="INPUT", help="Picture of object ids.")
+@click.option("--other", "others", multiple=True, metavar="INPUT", help="A further kind of picture the model reads; repeatable.")
+@click.option("--set", "sets", multiple=True, metavar="object=ID:class=CLASS", help="Give an object another class; repeatable.")
+@click.option("--remove", "removals", multiple=True, metavar="ID[:CLASS]", help="Put what is around, or CLASS, in its place.")
+@click.option("--move", "moves", multiple=True, metavar="ID:DX,DY", help="Move an object, in pixels.")
+@click.option("--paint", "paints", multiple=True, metavar="CLASS:X,Y,...,R", help="Stroke of radius R; or :polygon: or :rectangle:X,Y,...")
+@overwrite
+@compute
+def edit(**options: Any) -> Result:
+    """Change objects of a label map, and make the picture of it anew."""
+    return _call("edit.edit", **options)
+
+
 def _score_table(result: Result) -> str:
     return str(_call("evaluate.table", result=result))
 
@@ -338,6 +355,21 @@ def evaluate(strict: bool, **options: Any) -> None:
 def report(**options: Any) -> Result:
     """Show scores and training as one page that needs no other file."""
     return _call("report.report", **options)
+
+
+@cli.command(example="vidgen compare ours=street.mp4 theirs=other.mp4 real=frames/ -o compare.html")
+@click.argument("inputs", nargs=-1, required=True, metavar="[NAME=]INPUT...")
+@click.option("-o", "--out", required=True, help="A page (.html), or a video of labelled panels (.mp4 .webm .mkv .gif).")
+@click.option("--view", type=click.Choice(["side", "wipe", "difference"]), default="side", show_default=True)
+@click.option("--height", type=click.IntRange(min=16), help="Of a panel.  [default: of the lowest input; at most 480 in a page]")
+@click.option("--fps", type=click.FloatRange(min=0.1, max=1000), help="Frames per second of folders of pictures.")
+@click.option("--allow-trim", is_flag=True, help="Show the common part of inputs that differ in length.")
+@click.option("--max-megabytes", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Size of a page.")
+@click.option("--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True, help="Of a video.")
+@overwrite
+def compare(**options: Any) -> Result:
+    """Show videos next to each other, in step."""
+    return _call("compare.compare", **options)
 
 
 class FlowGroup(Group):

@@ -21,11 +21,11 @@ import numpy as np
 import vidgen
 from vidgen import durable
 from vidgen.commands import pages
-from vidgen.commands.evaluate import column_scores
 from vidgen.commands.pages import clips, curves, maps
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import images, paths
 from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, FrameSource, PictureSource, open_source
+from vidgen.metrics import temporal
 from vidgen.metrics.report import Scores, compare_scores
 from vidgen.metrics.score import METRICS, Score, base_of
 
@@ -44,6 +44,7 @@ _HEADLINES = (
 )
 _SAME = ("source", "target", "flow", "flow_from", "size", "strides", "num_frames")
 _BETTER = {"low": "lower", "high": "higher", "one": "near 1", "context": "context"}
+_NOT_MEASURED: dict[str, Any] = {"value": None, "reason": "not measured", "note": None, "n": 0, "skipped": 0}
 _SAMPLE_RATE = Fraction(2)
 _SHARE_OF_VIDEOS = 0.7
 
@@ -159,7 +160,7 @@ class _Scored:
 def _read_inputs(inputs: Sequence[str]) -> tuple[list[Path], list[_Scored]]:
     runs, scored = [], []
     for text in inputs:
-        name, path = _split_name(text)
+        name, path = pages.named_input(text)
         if path.is_dir():
             if not (path / "metrics.jsonl").is_file():
                 raise InputError(
@@ -169,11 +170,6 @@ def _read_inputs(inputs: Sequence[str]) -> tuple[list[Path], list[_Scored]]:
         else:
             scored += _read_scores(path, name)
     return runs, _distinct(scored)
-
-
-def _split_name(text: str) -> tuple[str | None, Path]:
-    name, sign, path = text.partition("=")
-    return (name, Path(path)) if sign and name and "/" not in name and not Path(text).exists() else (None, Path(text))
 
 
 def _read_scores(path: Path, name: str | None) -> list[_Scored]:
@@ -219,7 +215,14 @@ def _metric(entry: dict[str, Any]) -> dict[str, Any]:
     reason = entry.get("reason") or (None if value is not None else "no reason is given")
     counts = {name: entry[name] if isinstance(entry.get(name), int) else 0 for name in ("n", "skipped")}
     texts = {name: str(entry.get(name) or "") for name in ("unit", "better")}
-    return {"value": value, "reason": None if reason is None else str(reason), **texts, **counts}
+    note = entry.get("note")
+    return {
+        "value": value,
+        "reason": None if reason is None else str(reason),
+        "note": None if note is None else str(note),
+        **texts,
+        **counts,
+    }
 
 
 def _comparisons(content: Any) -> dict[str, dict[str, dict[str, Any]]]:
@@ -339,7 +342,7 @@ class _Measured:
             return None
         strides = [stride for stride in _list(item.provenance.get("strides")) if isinstance(stride, int) and stride > 0] or [1]
         try:
-            compared = compare_scores(item.scores(), best.scores(), partial(column_scores, strides=strides))
+            compared = compare_scores(item.scores(), best.scores(), partial(_summarise, strides=strides))
         except (InputError, KeyError, ValueError, IndexError) as error:
             log.debug("%s and %s: no interval (%s)", item.name, best.name, error)
             return None
@@ -363,7 +366,7 @@ class _Measured:
             "better": _BETTER.get(known["better"], known["better"]),
             "cells": [
                 {
-                    **item.metrics.get(key, {"value": None, "reason": "not measured", "n": 0, "skipped": 0}),
+                    **item.metrics.get(key, _NOT_MEASURED),
                     "best": best is not None
                     and item.name in values
                     and distance is not None
@@ -468,21 +471,30 @@ class _Measured:
         role = provenance.get("flow_from")
         reference = sources.get(str(role)) or sources.get("source and target")
         outputs = {item.name: sources[item.name] for item in self.scored if item.name in sources}
-        size = provenance.get("size")
-        if role not in ("source", "target") or reference is None or not outputs or not _is_size(size):
+        size = _size(provenance.get("size"))
+        if reference is None or not outputs or size is None:
             return []
         errors = {item.name: item.columns["warp_error@1"] for item in self.scored if "warp_error@1" in item.columns}
         num_frames = min([len(values) for values in errors.values()], default=0)
         try:
             moments = maps.choose_moments({name: values[:num_frames] for name, values in errors.items()}, num_frames)
-            return maps.draw(reference, outputs, moments, (size[0], size[1]))
+            return maps.draw(reference, outputs, moments, size)
         except InputError as error:
             self.notes.append(f"there are no maps: {error}")
             return []
 
 
-def _is_size(size: Any) -> bool:
-    return isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and 16 <= side <= 4096 for side in size)
+def _summarise(columns: temporal.Columns, strides: Sequence[int]) -> dict[str, Score]:
+    """The scores of a stretch of frames, for intervals."""
+    means = {key: temporal.mean_score(columns, key, "no frame has it") for key in columns if base_of(key) in METRICS}
+    return means | temporal.summarise(columns, strides)
+
+
+def _size(size: Any) -> tuple[int, int] | None:
+    """(height, width) of the canvas, where that is what it is."""
+    if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and 16 <= side <= 4096 for side in size):
+        return size[0], size[1]
+    return None
 
 
 def _exists(text: str) -> bool:
@@ -514,7 +526,11 @@ def _rank_key(item: _Scored, key: str) -> tuple[bool, bool, float]:
 
 def _distance_from_best(better: str) -> Callable[[float], float] | None:
     """A function that is smallest at the best value; None where there is no better."""
-    return {"low": lambda value: value, "high": lambda value: -value, "one": lambda value: abs(value - 1)}.get(better)
+    return {
+        "low": lambda value: value,
+        "high": lambda value: -value,
+        "one": lambda value: abs(math.log(value)) if value > 0 else math.inf,
+    }.get(better)
 
 
 def _table_order(key: str) -> tuple[int, list[float], str]:

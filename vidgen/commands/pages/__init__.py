@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -25,6 +27,13 @@ def render(template: str, **values: Any) -> str:
     environment.filters["number"] = number
     environment.filters["megabytes"] = megabytes
     return environment.get_template(template).render(**values)
+
+
+def named_input(text: str) -> tuple[str | None, Path]:
+    """NAME and PATH of `NAME=PATH`; no name where there is none, or where a file really bears such a name."""
+    name, sign, path = text.partition("=")
+    is_named = sign and name and path and "/" not in name and not os.path.lexists(text)
+    return (name, Path(path)) if is_named else (None, Path(text))
 
 
 def number(value: float | None) -> str:

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 
 from vidgen.commands.pages import data_uri, megabytes
-from vidgen.errors import InputError
 from vidgen.media.frames import Frame, open_sink
 from vidgen.media.labels import distinct_colors
 from vidgen.media.video import Quality
@@ -30,9 +29,14 @@ _STEPS: tuple[tuple[float, Quality], ...] = ((1, "good"), (1, "draft"), (0.75, "
 class Frames(Protocol):
     """What a clip is made from, such as a `vidgen.media.frames.FrameSource`."""
 
-    size: tuple[int, int]
-    time_base: Fraction
-    frame_rate: Fraction
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def time_base(self) -> Fraction: ...
+
+    @property
+    def frame_rate(self) -> Fraction: ...
 
     def __iter__(self) -> Iterator[Frame]: ...
 

@@ -55,8 +55,7 @@ def frame_charts(columns: Mapping[str, Columns]) -> list[dict[str, Any]]:
     charts = [_derived(curve, columns) for curve in _CURVES]
     keys = dict.fromkeys(key for values in columns.values() for key in values if base_of(key) in METRICS)
     plain = [_plain(key, columns) for key in keys if base_of(key) not in (*_REFERENCES, "textured")]
-    ordered = sorted((chart for chart in (*charts, *plain) if chart is not None), key=lambda chart: _rank(chart["key"]))
-    return ordered
+    return sorted((chart for chart in (*charts, *plain) if chart is not None), key=lambda chart: _rank(chart["key"]))
 
 
 def _rank(key: str) -> tuple[bool, int, str]:

@@ -284,7 +284,7 @@ def translate(**options: Any) -> Result:
 @click.option("--set", "sets", multiple=True, metavar="object=ID:class=CLASS", help="Give an object another class; repeatable.")
 @click.option("--remove", "removals", multiple=True, metavar="ID[:CLASS]", help="Put what is around, or CLASS, in its place.")
 @click.option("--move", "moves", multiple=True, metavar="ID:DX,DY", help="Move an object, in pixels.")
-@click.option("--paint", "paints", multiple=True, metavar="CLASS:X,Y,...,R", help="Stroke of radius R; or :polygon: or :rectangle:X,Y,...")
+@click.option("--paint", "paints", multiple=True, metavar="CLASS:X,Y,...,R", help="Stroke; also CLASS:polygon:... CLASS:rectangle:...")
 @overwrite
 @compute
 def edit(**options: Any) -> Result:

@@ -55,7 +55,10 @@ class Scene:
 
     @classmethod
     def from_labels(cls, labels: np.ndarray) -> Scene:
-        """A scene without an instance map: every connected area is an object, class * 1000 + number, the largest first."""
+        """A scene without an instance map: every connected area is an object, class * 1000 + number, the largest first.
+
+        Class 0 counts as one more than the last; areas from the thousandth of a class on share one number.
+        """
         instances = np.full(labels.shape, -1, np.int64)
         for label in np.unique(labels[labels >= 0]):
             _, areas, statistics, _ = cv2.connectedComponentsWithStats((labels == label).astype(np.uint8), connectivity=8)
@@ -64,7 +67,8 @@ class Scene:
             numbers[0] = 0
             numbers[by_size + 1] = np.arange(len(by_size))
             inside = areas > 0
-            instances[inside] = max(int(label), 1) * FIRST_OBJECT + numbers[areas[inside]]
+            first = (int(label) or int(labels.max()) + 1) * FIRST_OBJECT
+            instances[inside] = first + np.minimum(numbers[areas[inside]], FIRST_OBJECT - 1)
         return cls(labels.astype(np.int64), instances)
 
     @property

@@ -1,0 +1,142 @@
+"""Editing as a user meets it: maps in, changed maps and the picture of them out, one clear line for every fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vidgen import config, durable
+from vidgen.commands.edit import edit
+from vidgen.errors import ConfigError, InputError, OutputError
+from vidgen.media import images, labels
+from vidgen.media.labels import LabelTable
+from vidgen.model import Model
+from vidgen.training import checkpoint, run
+
+TABLE = LabelTable(("road", "sky", "traffic light", "car"), labels.distinct_colors(4), (7, 23, 19, 26), (0,))
+ROAD, SKY, CAR = 7, 23, 26
+
+
+def _model(path: Path, table: LabelTable, *, instances: bool) -> Path:
+    """An untrained model that makes every picture alone."""
+    model = {
+        "kind": "vid2vid",
+        "num_labels": table.num_classes,
+        "use_instances": instances,
+        "num_input_frames": 1,
+        "generator": {"base_channels": 4, "num_downsamplings": 2, "num_blocks": 2, "flow": "none"},
+        "discriminators": {"base_channels": 4, "num_scales": 1, "num_temporal_scales": 0},
+    }
+    shown = {"labels": {"num_classes": table.num_classes}, "instances": "instances" if instances else None}
+    settings = config.from_data({"model": model, "data": {"root": ".", "condition": shown}}, run.run_schema(), "test")
+    torch.manual_seed(0)
+    weights = checkpoint.pack(run.build(settings).state_dict(), run.weights_metadata(settings, table, (40, 60)))
+    durable.write_bytes(path, weights)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _model(tmp_path_factory.mktemp("model") / "m.safetensors", TABLE, instances=True)
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> tuple[str, str]:
+    """Cars 26000 and 26001 on a road under the sky; a row that belongs to no class."""
+    stored = np.full((40, 60), SKY, np.uint8)
+    stored[20:] = ROAD
+    stored[39] = 0
+    objects = stored.astype(np.uint16)
+    stored[24:32, 8:20], objects[24:32, 8:20] = CAR, 26000
+    stored[24:28, 40:44], objects[24:28, 40:44] = CAR, 26001
+    images.write_png(tmp_path / "labels.png", stored)
+    images.write_png(tmp_path / "objects.png", objects)
+    return str(tmp_path / "labels.png"), str(tmp_path / "objects.png")
+
+
+def test_edits_are_written_beside_the_picture_that_is_made_of_them(model: Path, maps: tuple[str, str], tmp_path: Path) -> None:
+    output = tmp_path / "out/edited.png"
+    made = edit(
+        model,
+        maps[0],
+        output,
+        instances=maps[1],
+        sets=["object=26000:class=sky"],
+        removals=["26001"],
+        paints=["traffic light:2,2,1", "car:rectangle:50,30,53,33", "26:polygon:30,36,36,36,36,30"],
+    )
+    stored, objects = (
+        images.read_labels(tmp_path / "out/edited.labels.png"),
+        images.read_labels(tmp_path / "out/edited.instances.png"),
+    )
+    before = images.read_labels(Path(maps[0]))
+    assert (stored[24:32, 8:20] == SKY).all()
+    assert (stored[24:28, 40:44] == ROAD).all()
+    assert (stored[2, 2], stored[31, 51], objects[31, 51], objects[2, 2]) == (19, CAR, CAR, 19)
+    assert stored[36, 36] == CAR
+    assert (stored[39] == 0).all()
+    assert (stored != before).sum() == 8 * 12 + 4 * 4 + 5 + 16 + (stored[30:37, 30:37] == CAR).sum()
+    picture = images.read_picture(output)
+    assert picture.shape == (40, 60, 3)
+    assert made["maps"] == [str(tmp_path / "out/edited.labels.png"), str(tmp_path / "out/edited.instances.png")]
+    again = Model.load(model)
+    frames = list(again.translate(made["maps"][0], instances=made["maps"][1]))
+    assert np.array_equal(frames[0], picture)
+
+
+def test_a_moved_object_and_an_edit_of_nothing(model: Path, maps: tuple[str, str], tmp_path: Path) -> None:
+    edit(model, maps[0], tmp_path / "moved.png", instances=maps[1], moves=["26000:+3,-2"])
+    assert (images.read_labels(tmp_path / "moved.instances.png")[22:30, 11:23] == 26000).all()
+    made = edit(model, maps[0], tmp_path / "same.png", instances=maps[1])
+    assert np.array_equal(images.read_labels(tmp_path / "same.labels.png"), images.read_labels(Path(maps[0])))
+    assert made["objects"]["26000"] == "car, 96 pixels, x 8..19, y 24..31"
+
+
+def test_without_an_instance_map_and_with_colours_the_connected_areas_are_edited(tmp_path: Path) -> None:
+    table = LabelTable(("ground", "body"), ((0, 255, 0), (255, 0, 0)), None)
+    painted = np.full((40, 60, 3), (0, 255, 0), np.uint8)
+    painted[10:20, 10:20] = painted[30:32, 30:32] = (255, 0, 0)
+    images.write_png(tmp_path / "primitive.png", painted)
+    model = _model(tmp_path / "m.safetensors", table, instances=False)
+    edit(model, str(tmp_path / "primitive.png"), tmp_path / "edited.png", removals=["1001"], moves=["1000:5,0"])
+    edited = images.read_labels(tmp_path / "edited.labels.png")
+    assert (edited[10:20, 15:25] == (255, 0, 0)).all()
+    assert ((edited == (255, 0, 0)).all(-1)).sum() == 100
+    assert not (tmp_path / "edited.instances.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("orders", "error", "message"),
+    [
+        ({"removals": ["26009"]}, InputError, "object 26009: is not in the picture; the objects there are 26000, 26001"),
+        ({"removals": ["car"]}, ConfigError, "--remove car: expected ID or ID:CLASS"),
+        ({"removals": ["26000:lake"]}, ConfigError, "no class 'lake'; there are road, sky, traffic light, car"),
+        ({"moves": ["26000:4"]}, ConfigError, "--move 26000:4: expected ID:DX,DY"),
+        ({"moves": ["26000:400,0"]}, InputError, "leaves the picture of 60x40"),
+        ({"sets": ["26000=road"]}, ConfigError, "expected object=ID:class=CLASS"),
+        ({"paints": ["car:1,2"]}, ConfigError, "--paint car:1,2: 2 numbers; expected"),
+        ({"paints": ["car:circle:1,2,3"]}, ConfigError, "expected CLASS:X,Y,...,RADIUS"),
+        ({"paints": ["car:polygon:1,2,3,4"]}, ConfigError, "4 numbers"),
+        ({"paints": ["car:rectangle:90,90,99,99"]}, InputError, "misses the picture of 60x40"),
+    ],
+)
+def test_every_faulty_order_is_one_clear_line_and_nothing_is_written(
+    model: Path, maps: tuple[str, str], tmp_path: Path, orders: dict, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        edit(model, maps[0], tmp_path / "out.png", instances=maps[1], **orders)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_outputs_that_exist_or_cannot_be_pictures_are_refused(model: Path, maps: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "out.labels.png").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"out\.labels\.png: exists already"):
+        edit(model, maps[0], tmp_path / "out.png", instances=maps[1])
+    assert not (tmp_path / "out.png").exists()
+    with pytest.raises(ConfigError, match=r"written as \.png"):
+        edit(model, maps[0], tmp_path / "out.mp4", instances=maps[1])

@@ -1,0 +1,215 @@
+"""Change what a picture shows: edit its label map, and have the model make the picture anew."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidgen import durable
+from vidgen.errors import ConfigError, InputError
+from vidgen.media import edits, images
+from vidgen.media.edits import Scene, SceneObject
+from vidgen.media.frames import Frame
+from vidgen.media.labels import LabelTable
+from vidgen.model import Model
+from vidgen.training.precision import Precision
+
+Edit = Callable[[Scene], Scene]
+
+_MAX_LISTED = 20
+_PAINT = "CLASS:X,Y,...,RADIUS, CLASS:polygon:X,Y,X,Y,X,Y,... or CLASS:rectangle:X,Y,X,Y"
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What is to be done to a scene, in the words of the command line; see `edit`."""
+
+    sets: Sequence[str] = ()
+    removals: Sequence[str] = ()
+    moves: Sequence[str] = ()
+    paints: Sequence[str] = ()
+
+
+def edit(
+    model: Path,
+    labels: str,
+    output: Path,
+    *,
+    instances: str | None = None,
+    others: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    removals: Sequence[str] = (),
+    moves: Sequence[str] = (),
+    paints: Sequence[str] = (),
+    overwrite: bool = False,
+    device: str = "auto",
+    precision: Precision | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Edit a label map and make the picture of it; the edited maps are written beside the picture.
+
+    Edits are made in this order: classes, removals, moves, paint. Without an instance map, every connected area of a class is an
+    object, numbered class * 1000 + 0, 1, ... from the largest.
+
+    Args:
+        labels, instances, others: one picture each, as `Model.open` reads them.
+        output: the picture to write (.png).
+        sets: `object=ID:class=CLASS`.
+        removals: `ID`, or `ID:CLASS` with the class that takes its place.
+        moves: `ID:DX,DY`.
+        paints: `CLASS:X,Y,...,RADIUS` for a stroke, `CLASS:polygon:X,Y,...`, `CLASS:rectangle:X,Y,X,Y`.
+
+    Raises:
+        ConfigError: an order is not understood.
+        InputError: it names an object or class that is not there, or the maps do not fit the model.
+    """
+    if output.suffix.lower() != ".png":
+        raise ConfigError(f"{output}: edited pictures are written as .png", hint=f"-o {output.with_suffix('.png')}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = Model.load(model, device=device, precision=precision or "auto")
+    table = loaded.table
+    if table is None:
+        raise ConfigError(f"{model}: this model reads no label maps, so there is nothing to edit")
+    opened = loaded.open(labels, instances=instances, others=others)
+    main = opened.main.read(0, 1)[0]
+    objects = None if opened.instances is None else opened.instances.read(0, 1)[0]
+    further = [source.read(0, 1)[0] for source in opened.others]
+    scene = read_scene(main, objects, table)
+    for change in changes(Orders(sets, removals, moves, paints), table):
+        scene = change(scene)
+    maps = {output.with_suffix(".labels.png"): Frame(_stored(main, scene, table), main.pts, main.name)}
+    if objects is not None:
+        maps[output.with_suffix(".instances.png")] = Frame(_as_ids(scene.instances), objects.pts, objects.name)
+    for path in (output, *maps):
+        durable.check_writable_target(path, overwrite=overwrite)
+    edited = list(maps.values())
+    picture = loaded.picture(edited[0], instance=edited[1] if objects is not None else None, others=further)
+    for path, frame in maps.items():
+        images.write_png(path, frame.pixels)
+    images.write_png(output, picture)
+    return {
+        "output": str(output),
+        "maps": [str(path) for path in maps],
+        "objects": {str(item.number): _described(item, table) for item in itertools.islice(scene.objects.values(), _MAX_LISTED)},
+    }
+
+
+def read_scene(labels: Frame, instances: Frame | None, table: LabelTable) -> Scene:
+    """The scene of a label map and its instance map; its labels are the ids that files store, or classes of colour-coded files.
+
+    Raises:
+        InputError: the label map holds unknown values, or the maps differ in size.
+    """
+    classes = _ids(table)[table.decode(labels.pixels, labels.name)]
+    if instances is None:
+        return Scene.from_labels(classes)
+    if instances.pixels.ndim != 2:
+        raise InputError(f"{instances.name}: an instance map must have one channel of whole numbers, found a colour picture")
+    return Scene(classes, instances.pixels.astype(np.int64))
+
+
+def _ids(table: LabelTable) -> np.ndarray:
+    """What a scene's labels call each class; the last entry, -1, is for ignored pixels."""
+    return np.array([*(table.values or range(table.num_classes)), -1], np.int64)
+
+
+def _described(item: SceneObject, table: LabelTable) -> str:
+    found = np.flatnonzero(_ids(table)[:-1] == item.label)
+    left, top, right, bottom = item.box
+    name = table.names[found[0]] if len(found) else "ignored"
+    return f"{name}, {item.num_pixels} pixels, x {left}..{right - 1}, y {top}..{bottom - 1}"
+
+
+def _as_ids(instances: np.ndarray) -> np.ndarray:
+    """uint16, as files store ids."""
+    if instances.max(initial=0) > np.iinfo(np.uint16).max:
+        raise InputError(f"object {int(instances.max())}: instance maps hold ids up to 65535")
+    return instances.astype(np.uint16)
+
+
+def _stored(before: Frame, scene: Scene, table: LabelTable) -> np.ndarray:
+    """The edited label map as files store it; what was not edited stays as it was."""
+    changed = _ids(table)[table.decode(before.pixels, before.name)] != scene.labels
+    edited = scene.labels[changed]
+    stored = before.pixels.astype(np.uint16) if edited.max(initial=0) > np.iinfo(before.pixels.dtype).max else before.pixels.copy()
+    stored[changed] = edited if table.values is not None else np.array(table.colors, np.uint8)[edited]
+    return stored
+
+
+# -- the grammar -----------------------------------------------------------------------------------------------------------
+
+
+def changes(orders: Orders, table: LabelTable) -> list[Edit]:
+    """The edits that `orders` ask for.
+
+    Raises:
+        ConfigError: an order is not understood, or names a class that the table does not know.
+    """
+    return [
+        *(_class_change(text, table) for text in orders.sets),
+        *(_removal(text, table) for text in orders.removals),
+        *(_move(text) for text in orders.moves),
+        *(_paint(text, table) for text in orders.paints),
+    ]
+
+
+def _class_change(text: str, table: LabelTable) -> Edit:
+    match = re.fullmatch(r"object=(\d+):class=(.+)", text)
+    if match is None:
+        raise ConfigError(f"--set {text}: expected object=ID:class=CLASS, such as object=26003:class=road")
+    return functools.partial(edits.change_class, number=int(match[1]), label=class_of(match[2], table, f"--set {text}"))
+
+
+def _removal(text: str, table: LabelTable) -> Edit:
+    match = re.fullmatch(r"(\d+)(?::(.+))?", text)
+    if match is None:
+        raise ConfigError(f"--remove {text}: expected ID or ID:CLASS, such as 26003 or 26003:road")
+    fill = None if match[2] is None else class_of(match[2], table, f"--remove {text}")
+    return functools.partial(edits.remove_object, number=int(match[1]), fill=fill)
+
+
+def _move(text: str) -> Edit:
+    match = re.fullmatch(r"(\d+):([-+]?\d+),([-+]?\d+)", text)
+    if match is None:
+        raise ConfigError(f"--move {text}: expected ID:DX,DY in pixels, such as 26003:-40,0")
+    return functools.partial(edits.move_object, number=int(match[1]), dx=int(match[2]), dy=int(match[3]))
+
+
+def _paint(text: str, table: LabelTable) -> Edit:
+    name, _, rest = text.partition(":")
+    shape, _, listed = rest.rpartition(":")
+    if not re.fullmatch(r"-?\d+(,-?\d+)*", listed) or shape not in ("", "polygon", "rectangle"):
+        raise ConfigError(f"--paint {text}: expected {_PAINT}")
+    numbers = [int(number) for number in listed.split(",")]
+    label = class_of(name, table, f"--paint {text}")
+    points = list(zip(numbers[::2], numbers[1::2], strict=False))
+    if shape == "rectangle" and len(numbers) == 4:
+        return functools.partial(edits.paint_rectangle, label=label, first=points[0], second=points[1])
+    if shape == "polygon" and len(numbers) >= 6 and len(numbers) % 2 == 0:
+        return functools.partial(edits.paint_polygon, label=label, corners=points)
+    if shape == "" and len(numbers) >= 3 and len(numbers) % 2 == 1 and 0 <= numbers[-1] <= 10_000:
+        return functools.partial(edits.paint_stroke, label=label, points=points, radius=numbers[-1])
+    raise ConfigError(f"--paint {text}: {len(numbers)} numbers; expected {_PAINT}")
+
+
+def class_of(text: str, table: LabelTable, where: str) -> int:
+    """The id that scenes give a class, by its name or that id.
+
+    Raises:
+        ConfigError: there is none; those that exist are named.
+    """
+    ids = _ids(table)[:-1].tolist()
+    if text in table.names:
+        return int(ids[table.names.index(text)])
+    if text.isdecimal() and int(text) in ids:
+        return int(text)
+    raise ConfigError(f"{where}: no class {text!r}; there are {', '.join(table.names)}")

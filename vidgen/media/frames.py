@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 FOLDER_FRAME_RATE = Fraction(25)
 """Frames per second of a folder of pictures, which states none."""
 
-_OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".png")
+_OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".apng", ".webp", ".png")
+_ANIMATION_SUFFIXES = (".apng", ".webp")
 
 
 @dataclass(frozen=True)
@@ -454,6 +455,28 @@ class _SinglePictureSink(FrameSink):
         durable.operations.write(self._path, images.encode_png(pixels))
 
 
+class _AnimationSink(FrameSink):
+    """One file of animated pictures; they are kept until the end, since its encoder wants them all at once."""
+
+    def __init__(self, name: str, path: Path, time_base: Fraction, frame_rate: Fraction) -> None:
+        super().__init__(name, "pictures")
+        self._path, self._time_base, self._frame_rate = path, time_base, frame_rate
+        self._frames: list[np.ndarray] = []
+        self._times: list[int] = []
+
+    def _write(self, pixels: np.ndarray, pts: int) -> None:
+        self._frames.append(pixels.copy())
+        self._times.append(pts)
+
+    def finish(self) -> None:
+        """Write the file."""
+        lengths = [float((after - before) * self._time_base) for before, after in itertools.pairwise(self._times)]
+        if self._frames:
+            suffix = self._path.suffix.lower()
+            content = images.encode_animation(self._frames, [*lengths, float(1 / self._frame_rate)], suffix)
+            durable.operations.write(self._path, content)
+
+
 def check_output(path: str | Path, *, writing: Reading = "pictures", overwrite: bool = False) -> None:
     """Refuse early, before any work, an output that cannot be written.
 
@@ -499,7 +522,7 @@ def open_sink(
 ) -> Iterator[FrameSink]:
     """A place to write frames to; it appears under `path`, whole, when the `with` block ends, and not at all if it fails.
 
-    The suffix decides: .mp4 .mov .mkv .webm .gif, .png for a single picture; a name without suffix or ending with `/` is a
+    The suffix decides: .mp4 .mov .mkv .webm .gif .apng .webp, .png for a single picture; a name without suffix or ending with `/` is a
     folder of PNG files, `dir/%05d.png` one with names of your own. Labels go to .mkv (FFV1) or PNG, exactly. Odd sizes are padded
     by a row or column inside H.264, which our reader takes off again. `audio` is a file whose sound is copied along.
 
@@ -518,6 +541,11 @@ def open_sink(
         elif target.suffix.lower() == ".png":
             sink = _SinglePictureSink(name, writing, temporary)
             yield sink
+        elif target.suffix.lower() in _ANIMATION_SUFFIXES:
+            animation = _AnimationSink(name, temporary, time_base, frame_rate)
+            sink = animation
+            yield sink
+            animation.finish()
         else:
             suffix = target.suffix.lower()
             with video.VideoWriter(

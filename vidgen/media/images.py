@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -55,6 +55,18 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         InputError: missing, damaged, too large or not a picture.
     """
+    colors, opacity = read_with_opacity(path, background=0)
+    if opacity is not None:
+        _mention_transparency(path.parent)
+    return colors
+
+
+def read_with_opacity(path: Path, background: int = 255) -> tuple[np.ndarray, np.ndarray | None]:
+    """A picture as `read_picture` gives it, laid over a grey level, and its opacity uint8 [H,W], or None where it is opaque.
+
+    Raises:
+        InputError: as for `read_picture`.
+    """
     with _opened(path) as image:
         _load(path, image)
         upright = ImageOps.exif_transpose(image)
@@ -62,13 +74,15 @@ def read_picture(path: Path) -> np.ndarray:
             raise InputError(f"{paths.shown(path)}: holds floating point values; expected 8 or 16 bits per channel")
         if upright.mode in _SIXTEEN_BIT_MODES:
             grey = np.rint(_sixteen_bits(path, upright) * (255 / 65535)).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2)
-        if upright.has_transparency_data:
-            _mention_transparency(path.parent)
-            upright = upright.convert("RGBA")
-            black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
-            upright = Image.alpha_composite(black, upright)
-        return np.array(upright.convert("RGB"))
+            return np.repeat(grey[:, :, None], 3, axis=2), None
+        if not upright.has_transparency_data:
+            return np.array(upright.convert("RGB")), None
+        layer = upright.convert("RGBA")
+        opacity = np.array(layer.getchannel("A"))
+        if opacity.min() == 255:
+            return np.array(layer.convert("RGB")), None
+        ground = Image.new("RGBA", layer.size, (background,) * 3 + (255,))
+        return np.array(Image.alpha_composite(ground, layer).convert("RGB")), opacity
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -103,7 +117,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def encode_png(pixels: np.ndarray, *, fast: bool = False) -> bytes:
-    """PNG file content for uint8 [H,W,3] or [H,W], or uint16 [H,W]; exact."""
+    """PNG file content for uint8 [H,W,3], [H,W,4] (RGBA) or [H,W], or uint16 [H,W]; exact."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=1 if fast else 6)
     return buffer.getvalue()
@@ -116,6 +130,22 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
         OutputError: the disk is full or read-only.
     """
     durable.write_bytes(path, encode_png(pixels))
+
+
+def encode_animation(frames: Sequence[np.ndarray], seconds: Sequence[float], suffix: str) -> bytes:
+    """File content of an endlessly repeating animation: .webp, or .apng, which is exact.
+
+    Args:
+        frames: uint8 [H,W,3] or [H,W,4], of one size.
+        seconds: how long each is shown.
+    """
+    first, *rest = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
+    milliseconds = [max(1, round(1000 * value)) for value in seconds]
+    options = {"PNG": {"default_image": False}, "WEBP": {"quality": 90, "method": 4}}
+    kind = "WEBP" if suffix == ".webp" else "PNG"
+    buffer = io.BytesIO()
+    first.save(buffer, kind, save_all=True, append_images=rest, duration=milliseconds, loop=0, **options[kind])
+    return buffer.getvalue()
 
 
 @contextmanager

@@ -229,13 +229,13 @@ class LevelNetwork(nn.Module):
 
 
 class LevelGenerator(LevelNetwork):
-    """Adds detail to an image: (noisy image, image), both padded -> image, smaller by the padding."""
+    """Adds detail to an image: (noise, image), both padded -> image, smaller by the padding."""
 
     def __init__(self, width: int, num_layers: int = 5, *, norm: LevelNorm = "batch"):
         super().__init__(3, width, num_layers, norm=norm)
 
-    def forward(self, noisy: Tensor, previous: Tensor) -> Tensor:  # type: ignore[override]
-        detail = torch.tanh(super().forward(noisy).float())
+    def forward(self, noise: Tensor, previous: Tensor) -> Tensor:  # type: ignore[override]
+        detail = torch.tanh(super().forward(noise + previous).float())
         margin = (previous.shape[-1] - detail.shape[-1]) // 2
         return detail + previous[..., margin : previous.shape[-2] - margin, margin : previous.shape[-1] - margin].float()
 

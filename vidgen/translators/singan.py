@@ -224,7 +224,7 @@ class SinGAN(Translator, SingleImageApplications):
 
     def advance(self, level: int, noise: Tensor, state: Any, size: Size) -> Tensor:
         previous = self._padded_previous(level, state, size)
-        result: Tensor = self.generator[level](self.amplitudes[level] * self._padded(noise) + previous, previous)
+        result: Tensor = self.generator[level](self.amplitudes[level] * self._padded(noise), previous)
         return result
 
     def picture(self, state: Any) -> Tensor:
@@ -290,7 +290,7 @@ class SinGAN(Translator, SingleImageApplications):
             size = (single_image.ceil(height * step), single_image.ceil(width * step))
             grown = F.pad(resize_by(image, step, size), [self.margin] * 4)
             noise = self._padded(self.draw(max(1, last), size, 1, generator))
-            image = self.generator[last](self.amplitudes[last] * noise + grown, grown)
+            image = self.generator[last](self.amplitudes[last] * noise, grown)
         wanted = (int(factor * self.image.shape[-2]), int(factor * self.image.shape[-1]))
         image = image[..., : wanted[0], : wanted[1]]
         if consistent:
@@ -436,7 +436,7 @@ class SinGAN(Translator, SingleImageApplications):
         assert self._attempt is not None
         level = self._learning_level
         seen = self._cut(previous)
-        result: Tensor = self.generator[level](self.amplitudes[level] * self._cut(self._attempt.noise) + seen, seen)
+        result: Tensor = self.generator[level](self.amplitudes[level] * self._cut(self._attempt.noise), seen)
         return result
 
     def _cut(self, padded: Tensor) -> Tensor:
@@ -494,7 +494,7 @@ class SinGAN(Translator, SingleImageApplications):
         given = self._keep("given", lambda: self._given(level))
         seen = self._cut(given)
         noise = self._keep("fixed", lambda: self._padded(self.fixed(level, self.pyramid.sizes[level])))
-        made = self.generator[level](self.amplitudes[level] * self._cut(noise) + seen, seen)
+        made = self.generator[level](self.amplitudes[level] * self._cut(noise), seen)
         reconstruction = self.config.reconstruction_weight * F.mse_loss(made.float(), self._real())
         return {"generator": adversarial, "reconstruction": reconstruction}
 

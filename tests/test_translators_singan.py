@@ -1,0 +1,228 @@
+"""SinGAN: what its scales learn, what its weights file is enough for, and that a run can stop anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vidgen.commands.train import train
+from vidgen.errors import ConfigError, InputError
+from vidgen.media import images
+from vidgen.model import Model
+from vidgen.training import checkpoint, run
+from vidgen.training.loop import LoopSettings, StepRecord, Trainer
+from vidgen.training.precision import Runtime
+from vidgen.translators import singan
+from vidgen.translators.base import Teachers
+from vidgen.types import Batch, Condition
+
+CONFIG = """
+model:
+  kind: singan
+  max_size: {side}
+  min_size: 20
+  base_channels: 8
+  num_discriminator_steps: {repeats}
+  num_generator_steps: {repeats}
+  steps_per_scale: {steps}
+data:
+  root: {root}
+  target: balloons.png
+  flip: false
+  condition: {{}}
+train: {{sample_every_steps: 0, checkpoint_every_steps: 1000, precision: fp32}}
+"""
+
+
+@pytest.fixture(scope="module")
+def picture(data_root: Path) -> torch.Tensor:
+    """A real picture [1,1,3,48,64] in -1..1."""
+    pixels = images.read_picture(data_root / "single" / "balloons.png")
+    whole = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return torch.nn.functional.interpolate(whole, size=(48, 64), mode="area")[:, None]
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.records: list[StepRecord] = []
+
+    def step_done(self, record: StepRecord, trainer: Trainer) -> bool:
+        self.records.append(record)
+        return False
+
+
+def _learn(config: singan.Config, picture: torch.Tensor) -> tuple[singan.SinGAN, list[StepRecord]]:
+    torch.manual_seed(0)
+    model = singan.build(config)
+    settings = LoopSettings(
+        seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=0, max_steps=None
+    )
+    trainer = Trainer(model, singan.stages(config, 1), settings, Teachers(), Runtime.choose("cpu", "fp32"))
+    batch = Batch(Condition(frames=picture[:, :, :0]), picture)
+    listener = _Listener()
+    trainer.run(lambda step: [(range(1), batch)], listener)
+    return model.eval(), listener.records
+
+
+FAST: dict[str, Any] = {"num_discriminator_steps": 1, "num_generator_steps": 1, "num_kept_cascades": 4}
+
+
+@pytest.fixture(scope="module")
+def learnt(picture: torch.Tensor) -> singan.SinGAN:
+    config = singan.Config(image_size=(48, 64), min_size=20, base_channels=8, steps_per_scale=40, **FAST)
+    return _learn(config, picture)[0]
+
+
+@torch.inference_mode()
+def test_each_scale_brings_the_reconstruction_closer_to_the_picture(learnt: singan.SinGAN) -> None:
+    errors = []
+    for level in range(learnt.pyramid.num_levels):
+        made = singan.resize_to(learnt.reconstruct(stop_scale=level), learnt.pyramid.finest)
+        errors.append(float((made - learnt.image).square().mean()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.03
+
+
+@torch.inference_mode()
+def test_samples_have_any_size_and_differ_and_a_later_start_stays_closer(learnt: singan.SinGAN) -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert learnt.generate((30, 130), num_samples=2, generator=generator).shape == (2, 3, 30, 130)
+    shown = learnt.reconstruct()
+    spread = [float((learnt.generate(start_scale=k, num_samples=4, generator=generator) - shown).std()) for k in range(3)]
+    assert spread == sorted(spread, reverse=True)
+    assert spread[0] > 0.02
+    assert learnt.generate((60, 60), start_scale=1, generator=generator).shape == (1, 3, 60, 60)
+    assert learnt.generate(stop_scale=1, generator=generator).shape[-2:] == learnt.pyramid.sizes[1]
+
+
+@torch.inference_mode()
+def test_an_animation_begins_with_the_picture_and_closes(learnt: singan.SinGAN) -> None:
+    frames = torch.cat(list(learnt.animate(24, generator=torch.Generator().manual_seed(0))))
+    assert torch.equal(frames[:1], learnt.reconstruct())
+    steps = (frames.roll(-1, 0) - frames).abs().mean(dim=(1, 2, 3))
+    assert float(steps[-1]) < 2 * float(steps.median())
+    wide = list(learnt.animate(3, size=(40, 100), start_scale=1, loop=False, generator=torch.Generator()))
+    assert wide[2].shape == (1, 3, 40, 100)
+
+
+@torch.inference_mode()
+def test_a_taken_in_picture_is_followed_more_closely_from_finer_scales_on(learnt: singan.SinGAN) -> None:
+    drawn = torch.zeros(1, 3, 48, 64)
+    drawn[..., 10:30, 10:40] = 0.8
+    away = [
+        float((learnt.inject(drawn, level, generator=torch.Generator().manual_seed(0)) - drawn).square().mean())
+        for level in range(1, learnt.pyramid.num_levels)
+    ]
+    assert away[-1] < away[0]
+    assert learnt.inject(drawn[..., :20, :20], 1).shape == (1, 3, 48, 64)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("factor", [2.0, 3.3, 4.0])
+def test_super_resolution_gives_any_factor_and_agrees_with_the_picture(learnt: singan.SinGAN, factor: float) -> None:
+    large = learnt.super_resolve(factor, generator=torch.Generator().manual_seed(0))
+    assert large.shape == (1, 3, int(48 * factor), int(64 * factor))
+    reduced = singan.resize_to(large, (48, 64))
+    assert float((reduced - learnt.image).square().mean()) < 4e-3
+
+
+def test_the_published_schedule_repeats_three_updates_of_each_network(picture: torch.Tensor) -> None:
+    config = singan.Config(image_size=(48, 64), base_channels=4, steps_per_scale=5)
+    model, records = _learn(config, picture)
+    schedule = singan.stages(config, 1)
+    assert [stage.num_steps for stage in schedule[:2]] == [4, 1]
+    assert schedule[1].learning_rate == pytest.approx(5e-5)
+    phases = model.phases(schedule[0])
+    assert [(phase.name, phase.repetition) for phase in phases] == [
+        (name, turn) for name in ("discriminator", "generator") for turn in range(3)
+    ]
+    assert set(records[-1].losses) == {"discriminator", "discriminator_penalty", "generator", "reconstruction"}
+    assert float(model.amplitudes[0]) == 1.0
+    assert 0 < float(model.amplitudes[1:].max()) < 0.1
+
+
+def test_widths_double_every_four_scales_up_to_the_cap_and_equal_widths_start_from_the_scale_below() -> None:
+    config = singan.Config(image_size=(250, 250))
+    assert [config.width(level) for level in range(11)] == [32] * 4 + [64] * 4 + [128] * 3
+    model = singan.build(singan.Config(image_size=(48, 64), min_size=12, base_channels=2))
+    schedule = singan.stages(model.config, 1)
+    assert model.pyramid.num_levels > 5
+    for stage in schedule[: 2 * 4 : 2]:
+        model.begin(stage)
+    weights = [list(generator.state_dict().values()) for generator in model.generator]
+    assert all(torch.equal(a, b) for a, b in zip(weights[2], weights[3], strict=True))
+    model.begin(schedule[2 * 4])
+    assert weights[4][0].shape != weights[3][0].shape
+
+
+def test_beginning_a_scale_again_changes_nothing(learnt: singan.SinGAN) -> None:
+    before = {name: value.clone() for name, value in learnt.state_dict().items()}
+    learnt.begin(singan.stages(learnt.config, 1)[-1])
+    assert all(torch.equal(value, learnt.state_dict()[name]) for name, value in before.items())
+
+
+def test_another_picture_is_refused(learnt: singan.SinGAN) -> None:
+    other = torch.zeros(1, 1, 3, 48, 64)
+    learnt._checked_image = False
+    with pytest.raises(ConfigError, match="another picture"):
+        learnt.losses(
+            learnt.phases(singan.stages(learnt.config, 1)[-1])[0], Batch(Condition(frames=other), other), None, Teachers()
+        )  # type: ignore[arg-type]
+
+
+def test_painting_retrains_one_scale_on_few_colours(learnt: singan.SinGAN, picture: torch.Tensor) -> None:
+    config = learnt.config.model_copy(update={"paint_scale": 1, "steps_per_scale": 4})
+    model = singan.build(config)
+    checkpoint.load_into(model, learnt.state_dict(), "here")
+    schedule = singan.stages(config, 1)
+    assert {stage.learning for stage in schedule} == {"paint"}
+    model.begin(schedule[0])
+    assert model.has_palette
+    quantized = model.quantize(picture[:, 0])
+    assert len(torch.unique(quantized.flatten(2)[0], dim=1).T) <= 5
+    assert {id(module) for phase in model.phases(schedule[0]) for module in phase.modules} == {
+        id(model.generator[1]),
+        id(model.discriminators[1]),
+    }
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    model.begin(schedule[1])
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in kept.items())
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_run_stopped_inside_any_scale_goes_on_to_the_same_bits(data_root: Path, tmp_path: Path, repeats: int) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(CONFIG.format(side=40, repeats=repeats, steps=4, root=data_root / "single"))
+    train(config, tmp_path / "whole", device="cpu")
+    for steps in (2, 5, 7, None):
+        train(config, tmp_path / "parts", steps=steps, device="cpu")
+    results = [run.find_weights(tmp_path / name)[0].tensors for name in ("whole", "parts")]
+    assert results[0].keys() == results[1].keys()
+    assert [name for name in results[0] if not torch.equal(results[0][name], results[1][name])] == []
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+
+
+def test_a_weights_file_alone_is_enough(data_root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(CONFIG.format(side=40, repeats=1, steps=2, root=data_root / "single"))
+    train(config, tmp_path / "run", device="cpu", precision="fp32")
+    weights, path = run.find_weights(tmp_path / "run")
+    assert weights.metadata["config"]
+    model = Model.load(path, device="cpu", precision="fp32")
+    with torch.inference_mode():
+        assert model.translator.reconstruct().shape == (1, 3, 30, 40)
+        output, carry = model.translator.translate(Condition(frames=torch.zeros(1, 2, 0, 186, 248)))
+    assert output.frames.shape == (1, 2, 3, 186, 248)
+    assert carry.count == 2
+    assert float((output.frames[:, 0] - output.frames[:, 1]).abs().max()) > 0
+
+
+def test_a_picture_that_is_too_small_is_refused_by_its_size() -> None:
+    with pytest.raises(InputError, match="3x2000|2000x3"):
+        singan.build(singan.Config(image_size=(3, 2000)))

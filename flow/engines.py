@@ -30,6 +30,11 @@ Engine = Callable[[Tensor, Tensor], Tensor]
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "network.safetensors"
 _OPENCV_MIN_SIZE = 16
+_PARAMETERS = {
+    "dis": "(medium preset, finest scale 0, 10 variational iterations)",
+    "dis-fast": "(fast preset)",
+    "farneback": "(0.5, 3, 15, 3, 5, 1.2)",
+}
 
 
 def estimate(first: Tensor, second: Tensor, engine: str | Engine = "dis") -> Tensor:
@@ -101,6 +106,27 @@ def create_engine(name: str, *, path: Path | str | None = None, sha256: str | No
     if name == "farneback":
         return Farneback()
     return Dis.fast() if name == "dis-fast" else Dis()
+
+
+def describe(name: str, path: Path | str | None = None) -> str:
+    """What an engine's results depend on, in words: its name, its parameters or the SHA-256 of its weights, the library under it.
+
+    Args:
+        name, path: as for `create_engine`.
+
+    Raises:
+        FlowError: the weights cannot be read.
+    """
+    if name in ("dis", "dis-fast", "farneback"):
+        return f"{name} {_PARAMETERS[name]}, cv2 {cv2.__version__}"
+    weights = path or (SHIPPED_WEIGHTS if name == "learned" else None)
+    if name == "folder" or weights is None:
+        return f"{name} {path or ''}".strip()
+    try:
+        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    except OSError as error:
+        raise FlowError(f"{weights}: the weights could not be read ({error.strerror or error})") from error
+    return f"{name} (weights sha256 {digest}), torch {torch.__version__}"
 
 
 ENGINES = {

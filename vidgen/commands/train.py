@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 
-from flow.engines import create_engine
+from flow.engines import Engine, create_engine, describe
+from flow.errors import FlowError
 from vidgen.data.clips import Clips, find_sequences, find_table
+from vidgen.data.clips import Sequence as ClipSequence
+from vidgen.data.reference_flow import CachedFlow, FlowFiles
 from vidgen.errors import CheckpointError, ConfigError, Terminated
 from vidgen.threads import in_order
 from vidgen.training import checkpoint, importers, parallel, run
@@ -22,7 +25,7 @@ from vidgen.training.estimate import estimate
 from vidgen.training.loop import LoopSettings, Trainer, stage_of
 from vidgen.training.precision import Precision, Runtime
 from vidgen.training.recorder import Recorder, StopRequest
-from vidgen.training.run import Folder, RunSettings
+from vidgen.training.run import FlowSettings, Folder, RunSettings
 from vidgen.translators.base import Teachers
 from vidgen.types import Batch
 
@@ -87,7 +90,6 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     runtime = Runtime.choose(device, settings.train.precision)
-    flow = create_engine(settings.train.flow)
     torch.manual_seed(settings.train.seed)
     sequences = find_sequences(settings.data)
     table = find_table(settings.data, sequences)
@@ -95,6 +97,7 @@ def train(
     size = Clips(settings.data, sequences, table, seed=seed, size_multiple=1, flow=None).size
     settings = run.follow_data(settings, table, size)
     translator = run.build(settings)
+    flow = _flow_teacher(settings.train.flow) if translator.needs_flow else None
     runtime.prepare(translator)
     clips = Clips(
         settings.data,
@@ -102,7 +105,7 @@ def train(
         table,
         seed=seed,
         size_multiple=translator.size_multiple,
-        flow=flow if translator.needs_flow else None,
+        flow=None if flow is None else _reference_flow(settings.train.flow, flow, sequences),
     )
     stages = run.stages(settings, clips)
     if dry_run:
@@ -131,6 +134,35 @@ def _settings(
             raise ConfigError(f"{folder.path}: no run to go on with", hint="name a configuration file: vidgen train CONFIG -o ...")
         config = folder.config
     return run.load_run_config(config, changes)
+
+
+def _flow_teacher(settings: FlowSettings) -> Engine:
+    """The engine that estimates flow between real frames; DIS for those that files of flow do not cover.
+
+    Raises:
+        ConfigError: its weights are missing or cannot be used.
+    """
+    if settings.engine == "folder":
+        return create_engine("dis")
+    try:
+        return create_engine(settings.engine, path=settings.weights, sha256=settings.sha256)
+    except FlowError as error:
+        raise ConfigError(f"train.flow: {error}", hint=error.hint) from error
+
+
+def _reference_flow(settings: FlowSettings, engine: Engine, sequences: Sequence[ClipSequence]) -> Engine | FlowFiles:
+    """What clips take their flow from.
+
+    Raises:
+        ConfigError: files of flow are missing or do not fit the sequences.
+    """
+    if settings.engine == "folder":
+        if settings.weights is None:
+            raise ConfigError("train.flow: engine folder needs train.flow.weights, a folder of flow files for each sequence")
+        return FlowFiles(settings.weights, {sequence.name: sequence.roles[0].count() for sequence in sequences})
+    if settings.cache is None:
+        return engine
+    return CachedFlow(engine, describe(settings.engine, settings.weights), settings.cache)
 
 
 def _perceptual(settings: RunSettings, runtime: Runtime) -> torch.nn.Module | None:

@@ -24,6 +24,7 @@ from vidgen.config import Settings
 from vidgen.data import augment
 from vidgen.data.augment import AugmentSettings
 from vidgen.data.conditions import ConditionMaker, ConditionSettings, Size, label_table
+from vidgen.data.reference_flow import CachedFlow, FlowFiles
 from vidgen.data.stills import HalfSource, Side, find_stills, match_names
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import conditions
@@ -253,7 +254,7 @@ class Clips:
         sequences, table: what `find_sequences` and `find_table` gave for the settings.
         seed: with step and index it decides everything about a clip.
         size_multiple: working heights and widths are rounded to it (and to `Stage.size_divisor` times it).
-        flow: estimator of reference flow; None where the translator needs none.
+        flow: estimator or files of reference flow; None where the translator needs none.
     """
 
     def __init__(
@@ -264,7 +265,7 @@ class Clips:
         *,
         seed: int,
         size_multiple: int,
-        flow: FlowEstimator | None,
+        flow: FlowEstimator | FlowFiles | None,
     ) -> None:
         self.settings = settings
         self.sequences = sequences
@@ -434,9 +435,8 @@ class Clips:
             return torch.zeros(2, height, width), torch.zeros(1, height, width)
 
         def make() -> dict[str, np.ndarray]:
-            assert self._flow is not None
             current, previous = target[:, index], target[:, index - 1]
-            flow = self._flow(current, previous)
+            flow = self._flow_into_previous(cut, index, current, previous)
             difference = (current - warp(previous, flow)).square().sum(1)
             confidence = (difference < CONFIDENCE_THRESHOLD).float()
             return {"flow": flow[0].numpy(), "confidence": confidence.numpy()}
@@ -445,6 +445,25 @@ class Clips:
         key = ("flow", cut.sequence, cut.frames[index - 1], cut.frames[index], cut.mirrored, cut.load_size)
         found = self._cache.get(key, make) if stays else make()
         return torch.from_numpy(found["flow"]), torch.from_numpy(found["confidence"])
+
+
+    def _flow_into_previous(self, cut: _Cut, index: int, current: Tensor, previous: Tensor) -> Tensor:
+        """Flow [1,2,H,W] of clip frame `index`; of the whole frame and then cut, where that serves all cuts of a pair."""
+        assert self._flow is not None
+        numbers = cut.frames[index], cut.frames[index - 1]
+        if isinstance(self._flow, FlowFiles):
+            if cut.positions is not None:
+                raise ConfigError("train.flow: files hold the flow of frames as they are, but data.augment deforms them")
+            owner = self.sequences[cut.sequence]
+            later, earlier = (owner.first + number for number in numbers)
+            whole = self._flow.between(owner.name, later, earlier, cut.load_size)
+        elif isinstance(self._flow, CachedFlow) and cut.positions is None and cut.load_size == self._sizes[cut.sequence]:
+            pictures = (self._loaded(cut.sequence, number, cut.load_size)["target"] for number in numbers)
+            whole = self._flow(*(torch.from_numpy(picture)[None].float().div_(127.5).sub_(1) for picture in pictures))
+        else:
+            return self._flow(current, previous)
+        part = whole[..., cut.top : cut.top + cut.crop_size[0], cut.left : cut.left + cut.crop_size[1]]
+        return part.flip(-1) * torch.tensor([-1.0, 1.0])[:, None, None] if cut.mirrored else part
 
 
 def _clip_frames(stage: Stage, sequence: Sequence, primer_frames: int) -> int:

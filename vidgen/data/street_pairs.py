@@ -57,7 +57,7 @@ def training_streets(num_streets: int, min_height: int, min_width: int) -> Itera
         random = np.random.default_rng(seed)
         scale = random.choice([1.0, 1.5, 2.0])
         height = max(min_height, round(128 * scale))
-        speed = random.choice([0.0, -4.0, -8.0, -12.0, None, None, None, None])
+        speed = [0.0, -4.0, -8.0, -12.0, None, None, None, None][random.integers(8)]
         yield Street(
             seed,
             height,

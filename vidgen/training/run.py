@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import BeforeValidator, Field, create_model
 
 from vidgen import __version__, config, durable
 from vidgen.config import Settings
@@ -28,6 +28,23 @@ from vidgen.translators import available
 from vidgen.translators.base import Translator
 
 METADATA_VERSION = 1
+
+
+class FlowSettings(Settings):
+    """Where the reference flow of real frames comes from."""
+
+    engine: Literal["dis", "dis-fast", "farneback", "learned", "raft-small", "raft-large", "folder"] = "dis"
+    """folder reads flow files that were made before, for instance by `vidgen flow`."""
+    weights: Path | None = None
+    """Weights file (raft-small and raft-large need one), or the folder that holds a folder of flow files for each sequence."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{8,64}$")] | None = None
+    """Expected checksum of the weights file, or its first digits."""
+    cache: Path | None = None
+    """Keep the flow of whole frames in this folder, by content, for later epochs and runs."""
+
+
+def _named_engine(value: Any) -> Any:
+    return {"engine": value} if isinstance(value, str) else value
 
 
 class TrainSettings(Settings):
@@ -59,8 +76,8 @@ class TrainSettings(Settings):
     """State dict of torchvision's vgg19, needed where model.losses.perceptual_weight is not 0."""
     perceptual_convention: Literal["raw", "imagenet"] = "raw"
     """raw feeds images in -1..1 as they are, as pix2pixHD and vid2vid do."""
-    flow: Literal["dis", "dis-fast", "learned"] = "dis"
-    """Engine of the reference flow."""
+    flow: Annotated[FlowSettings, BeforeValidator(_named_engine)] = FlowSettings()
+    """Teacher of motion; `flow: learned` is short for `flow: {engine: learned}`."""
     tensorboard: bool = False
     """Also log to TensorBoard (needs the extra `track`)."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidgen.training.loop import LoopSettings, Trainer
 from vidgen.training.precision import Runtime
-from vidgen.translators import available, singan, vid2vid
+from vidgen.translators import available, pix2pix, pix2pixhd, singan, vid2vid
 from vidgen.translators.base import Teachers, Translator
 from vidgen.types import Batch, Condition, Stage
 
@@ -46,7 +46,54 @@ _TINY_SINGAN: dict[str, Any] = {
     "base_channels": 4,
     "steps_per_scale": 2,
 }
+
+
+def _pix2pix(**changes: Any) -> pix2pix.Config:
+    shape = {"base_channels": 4, "num_downsamplings": 4, "num_blocks": 2} | changes.pop("generator", {})
+    judge = {"base_channels": 4, "num_layers": 2} | changes.pop("discriminator", {})
+    return pix2pix.Config(
+        num_labels=CLASSES,
+        generator=pix2pix.Generator(**shape),
+        discriminator=pix2pix.Discriminator(**judge),
+        schedule=pix2pix.Schedule(epochs=1, decay_epochs=1),
+        **changes,
+    )
+
+
+def _pix2pixhd(**changes: Any) -> pix2pixhd.Config:
+    shape = {"base_channels": 8, "num_downsamplings": 2, "num_blocks": 2, "num_local_blocks": 1} | changes.pop("generator", {})
+    judges = {"base_channels": 4, "num_layers": 2} | changes.pop("discriminators", {})
+    return pix2pixhd.Config(
+        num_labels=CLASSES,
+        generator=pix2pixhd.Generator(**shape),
+        discriminators=pix2pixhd.Discriminators(**judges),
+        losses=pix2pixhd.LossWeights(perceptual_weight=0, l1_weight=1, gradient_weight=1),
+        growth=changes.pop("growth", (pix2pixhd.Growth(epochs=1, decay_epochs=1),)),
+        **changes,
+    )
+
+
 CONFIGS: dict[str, Any] = {
+    "pix2pix": _pix2pix(),
+    "pix2pix critic of pixels": _pix2pix(discriminator={"network": "pixel", "objective": "wasserstein"}),
+    "pix2pix resnet": _pix2pix(
+        generator={"network": "resnet", "num_downsamplings": 2},
+        discriminator={"objective": "least_squares"},
+        statistics_at_test="running",
+    ),
+    "pix2pixhd": _pix2pixhd(),
+    "pix2pixhd coarse to fine": _pix2pixhd(
+        use_instances=True,
+        generator={"num_enhancers": 2},
+        encoder=pix2pixhd.Encoder(base_channels=4, num_downsamplings=2),
+        discriminators={"pool_size": 2, "num_scales": 3},
+        growth=(
+            pix2pixhd.Growth(epochs=1, decay_epochs=0),
+            pix2pixhd.Growth(epochs=1, decay_epochs=1, finest_only_epochs=1),
+            pix2pixhd.Growth(epochs=2, decay_epochs=1, finest_only_epochs=1),
+        ),
+    ),
+    "pix2pixhd two levels at once": _pix2pixhd(generator={"num_enhancers": 1}, discriminators={"objective": "hinge"}),
     "singan": singan.Config(**_TINY_SINGAN),
     "singan fast": singan.Config(
         **_TINY_SINGAN,
@@ -160,7 +207,7 @@ def test_each_phase_gives_gradients_to_its_modules_and_to_nothing_else(config: A
     if batch.primer_frames:
         carry = translator.prime(batch.condition.time_slice(0, 2), batch.target[:, :2])
     for phase in translator.phases(stage):
-        output, _ = translator.translate(batch.window_condition, carry)
+        output, _ = translator.translate(translator.shown(batch), carry)
         learners = set(phase.parameters())
         for parameter in translator.parameters():
             parameter.grad = None

@@ -72,20 +72,26 @@ class Condition:
         frames: float [B,T,C,H,W], -1..1 (edge maps, pose drawings, pictures).
         instances: int64 [B,T,H,W], object ids; only their boundaries are seen.
         reference: float [B,R,3,H,W], -1..1, pictures whose look is wanted.
+        styles: float [B,T,C,H,W], -1..1, a look for every pixel, for generators with a feature encoder.
     """
 
     labels: Tensor | None = None
     frames: Tensor | None = None
     instances: Tensor | None = None
     reference: Tensor | None = None
+    styles: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check(self.labels, "Condition.labels", 4, floating=False)
         _check(self.frames, "Condition.frames", 5, floating=True)
         _check(self.instances, "Condition.instances", 4, floating=False)
         _check(self.reference, "Condition.reference", 5, floating=True)
+        _check(self.styles, "Condition.styles", 5, floating=True)
         if self.labels is None and self.frames is None:
             raise ValueError("Condition: needs labels or frames")
+        shape = self.main.shape
+        if self.styles is not None and (self.styles.shape[:2], self.styles.shape[-2:]) != (shape[:2], shape[-2:]):
+            raise ValueError(f"Condition.styles: {tuple(self.styles.shape)} does not fit {tuple(shape)}")
 
     @property
     def main(self) -> Tensor:
@@ -105,7 +111,8 @@ class Condition:
         def cut(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[:, start:stop]
 
-        return replace(self, labels=cut(self.labels), frames=cut(self.frames), instances=cut(self.instances))
+        changed = {name: cut(getattr(self, name)) for name in ("labels", "frames", "instances", "styles")}
+        return replace(self, **changed)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Condition:
         """Apply `change` (such as a move to a device) to every tensor."""

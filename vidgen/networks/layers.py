@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -16,13 +17,13 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation that says which statistics it uses instead of leaving it to train/eval mode.
 
     The originals never leave training mode, so their results depend on the statistics of the current batch (at batch size 1:
-    instance normalisation with a learned affine). `statistics = "running"` uses the stored averages instead.
+    instance normalisation with a learned affine). `statistics_in_use = "running"` takes the averages stored in training instead.
     """
 
-    statistics: Literal["batch", "running"] = "batch"
+    statistics_in_use: Literal["batch", "running"] = "batch"
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.statistics == "running":
+        if self.statistics_in_use == "running" and not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         if not self.training:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
@@ -55,11 +56,37 @@ def normalization(kind: NormKind, channels: int) -> nn.Module:
             return nn.Identity()
 
 
+class NoiseDropout(nn.Module):
+    """Dropout that also is the noise of a generator at test: zeros a share of the values and enlarges the others.
+
+    In training it is ordinary dropout. In use, where `is_noise`, every frame gets the same zeros, which depend on the seed of
+    `torch.manual_seed` and `place` alone: another seed gives another result, and a video does not flicker from it. Where not,
+    values pass unchanged.
+    """
+
+    is_noise = True
+    place = 0
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return F.dropout(x, self.probability)
+        if not self.is_noise:
+            return x
+        noise = torch.Generator().manual_seed((torch.initial_seed() + self.place) % 2**63)
+        kept = torch.rand(x.shape[1:], generator=noise) >= self.probability
+        return x * (kept / (1 - self.probability)).to(x)
+
+
 class ConvBlock(nn.Module):
     """Convolution, normalisation, activation.
 
     Args:
         padding_mode: "reflect" for the 7x7 and residual convolutions, "zeros" for the strided ones, as published.
+        bias: of the convolution; pix2pix leaves it out where a norm has its own.
         activation: None leaves the normalised value as it is.
     """
 
@@ -73,9 +100,11 @@ class ConvBlock(nn.Module):
         norm: NormKind = "instance",
         activation: nn.Module | None = None,
         padding_mode: Literal["reflect", "zeros"] = "reflect",
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, padding_mode=padding_mode)
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, padding_mode=padding_mode, bias=bias)
         self.norm = normalization(norm, out_channels)
         self.activation = activation if activation is not None else nn.Identity()
 
@@ -90,13 +119,15 @@ class UpBlock(nn.Module):
     make checkerboards (Odena et al., "Deconvolution and Checkerboard Artifacts", 2016).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm: NormKind, upsampling: Upsampling = "transposed") -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm: NormKind, upsampling: Upsampling = "transposed", bias: bool = True
+    ) -> None:
         super().__init__()
         self.conv: nn.Module
         if upsampling == "transposed":
-            self.conv = nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1)
+            self.conv = nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=bias)
         else:
-            self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect")
+            self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect", bias=bias)
         self.norm = normalization(norm, out_channels)
         self.upsampling = upsampling
 
@@ -107,30 +138,39 @@ class UpBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two reflection-padded 3x3 convolutions around an identity; no activation after the sum."""
+    """Two reflection-padded 3x3 convolutions around an identity, with dropout between them; no activation after the sum."""
 
-    def __init__(self, channels: int, *, norm: NormKind) -> None:
+    def __init__(self, channels: int, *, norm: NormKind, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__()
-        self.first = ConvBlock(channels, channels, 3, norm=norm, activation=nn.ReLU())
-        self.second = ConvBlock(channels, channels, 3, norm=norm)
+        self.first = ConvBlock(channels, channels, 3, norm=norm, activation=nn.ReLU(), bias=bias)
+        self.second = ConvBlock(channels, channels, 3, norm=norm, bias=bias)
+        self.dropout = NoiseDropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.first(x))
+        return x + self.second(self.dropout(self.first(x)))
 
 
-def stem(in_channels: int, out_channels: int, norm: NormKind) -> ConvBlock:
+def stem(in_channels: int, out_channels: int, norm: NormKind, bias: bool = True) -> ConvBlock:
     """The reflection-padded 7x7 convolution every encoder begins with."""
-    return ConvBlock(in_channels, out_channels, 7, norm=norm, activation=nn.ReLU())
+    return ConvBlock(in_channels, out_channels, 7, norm=norm, activation=nn.ReLU(), bias=bias)
 
 
-def down(in_channels: int, out_channels: int, norm: NormKind) -> ConvBlock:
+def down(in_channels: int, out_channels: int, norm: NormKind, bias: bool = True) -> ConvBlock:
     """A 3x3 convolution of stride 2, zero-padded."""
-    return ConvBlock(in_channels, out_channels, 3, stride=2, norm=norm, activation=nn.ReLU(), padding_mode="zeros")
+    activation = nn.ReLU()
+    return ConvBlock(in_channels, out_channels, 3, stride=2, norm=norm, activation=activation, padding_mode="zeros", bias=bias)
 
 
 def head(in_channels: int, out_channels: int) -> nn.Conv2d:
     """The reflection-padded 7x7 convolution every decoder ends with; its activation is the caller's."""
     return nn.Conv2d(in_channels, out_channels, 7, padding=3, padding_mode="reflect")
+
+
+def frame_by_frame(network: Callable[[Tensor], Tensor], frames: Tensor, *, together: bool) -> Tensor:
+    """`network` on the frames of [B,T,C,H,W]; one after the other, unless `together`, so that no statistics mix them."""
+    flat = frames.flatten(0, 1)
+    made = network(flat) if together else torch.cat([network(frame) for frame in flat.split(1)])
+    return made.unflatten(0, frames.shape[:2])
 
 
 def halve(x: Tensor) -> Tensor:
@@ -149,14 +189,16 @@ def pyramid(x: Tensor, num_levels: int) -> list[Tensor]:
     return levels
 
 
-def initialize(module: nn.Module) -> None:
-    """Convolution weights from N(0, 0.02), batch-norm weights from N(1, 0.02), batch-norm biases 0; convolution biases stay.
+def initialize(module: nn.Module, *, zero_biases: bool = False) -> None:
+    """Convolution weights from N(0, 0.02), batch-norm weights from N(1, 0.02), batch-norm biases 0.
 
-    Source: the initialisation of pix2pixHD and vid2vid.
+    Source: pix2pixHD and vid2vid, where convolution biases stay as they are; pix2pix begins with `zero_biases`.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(part.weight, 0.0, 0.02)
+            if zero_biases and part.bias is not None:
+                nn.init.zeros_(part.bias)
         elif isinstance(part, nn.BatchNorm2d):
             nn.init.normal_(part.weight, 1.0, 0.02)
             nn.init.zeros_(part.bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,14 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 GanObjective = Literal["least_squares", "hinge", "vanilla"]
+CriticObjective = Literal["least_squares", "hinge", "vanilla", "wasserstein"]
+"""The Wasserstein critic needs `gradient_penalty` beside it."""
 Judgement = list[list[Tensor]]
 """[scale][stage] outputs of a multi-scale discriminator; the last stage holds the logits."""
 
 
-def adversarial(logits: Tensor, *, real: bool, learner: Literal["generator", "discriminator"], objective: GanObjective) -> Tensor:
+def adversarial(
+    logits: Tensor, *, real: bool, learner: Literal["generator", "discriminator"], objective: CriticObjective
+) -> Tensor:
     """Adversarial loss of one prediction map.
 
-    Source: least squares: Mao et al., ICCV 2017; hinge: Lim and Ye, 2017; vanilla: Goodfellow et al., 2014, with logits.
+    Source: least squares: Mao et al., ICCV 2017; hinge: Lim and Ye, 2017; vanilla: Goodfellow et al., 2014, with logits;
+    wasserstein: Arjovsky et al., ICML 2017.
     A generator calls it with real=True on what it made.
     """
     logits = logits.float()
@@ -29,10 +35,25 @@ def adversarial(logits: Tensor, *, real: bool, learner: Literal["generator", "di
             if learner == "generator":
                 return -logits.mean()
             return F.relu(1 - logits if real else 1 + logits).mean()
+        case "wasserstein":
+            return -logits.mean() if real else logits.mean()
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """Mean over the images of (norm of the critic's gradient - 1)^2, at a random point between each real and fake one.
+
+    Source: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, equation 3. Always float32.
+    """
+    with torch.autocast(real.device.type, enabled=False):
+        share = torch.rand(len(real), 1, 1, 1, device=real.device)
+        between = (share * real.detach().float() + (1 - share) * fake.detach().float()).requires_grad_(True)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+        return ((gradient.flatten(1) + 1e-16).norm(dim=1) - 1).square().mean()
 
 
 def multiscale_adversarial(
-    judgement: Judgement, *, real: bool, learner: Literal["generator", "discriminator"], objective: GanObjective
+    judgement: Judgement, *, real: bool, learner: Literal["generator", "discriminator"], objective: CriticObjective
 ) -> Tensor:
     """Adversarial losses summed (not averaged) over the scales, as pix2pixHD and vid2vid do."""
     terms = [adversarial(scale[-1], real=real, learner=learner, objective=objective) for scale in judgement]

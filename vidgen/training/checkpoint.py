@@ -99,7 +99,7 @@ def describe_foreign_file(path: Path) -> str:
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Fill a module, every key accounted for.
+    """Fill a module, every key accounted for; an empty tensor takes whatever shape it is given.
 
     Raises:
         CheckpointError: keys are missing or too many, or shapes differ; the first five of each are named.
@@ -110,7 +110,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
     shapes = [
         f"{name} is {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
         for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        if name in tensors and own[name].numel() and tensors[name].shape != own[name].shape
     ]
     faults = [
         f"{len(found)} {what}: {', '.join(found[:5])}" + ("..." if len(found) > 5 else "")

@@ -196,7 +196,7 @@ class Trainer:
                 torch.manual_seed(seed_of(self.settings.seed, self.progress.step, window, indices.start))
                 batch = windows[group][window]
                 with self.runtime.autocast():
-                    output, carry = self.translator.translate(batch.window_condition, carries[group])
+                    output, carry = self.translator.translate(self.translator.shown(batch), carries[group])
                 carries[group] = carry if carry is None else carry.detach()
                 for phase in self._phases:
                     if not self.translator.applies(phase, batch):

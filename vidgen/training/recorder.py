@@ -176,7 +176,7 @@ class Recorder:
             if batch.primer_frames:
                 primer = slice(0, batch.primer_frames)
                 carry = translator.prime(batch.condition.time_slice(0, batch.primer_frames), batch.target[:, primer])
-            output, _ = translator.translate(batch.window_condition, carry)
+            output, _ = translator.translate(translator.shown(batch), carry)
         translator.train()
         torch.random.set_rng_state(generator_state)
         shown = self._condition_pictures(batch)

@@ -56,6 +56,10 @@ class Translator(nn.Module, ABC):
     def translate(self, condition: Condition, carry: Any = None) -> tuple[Output, Any]:
         """Make the T frames of `condition`. Windows of any length, with the carry handed on, give the same video."""
 
+    def shown(self, batch: Batch) -> Condition:
+        """What the generator is shown of a training window; more than at test where it learns to read a reference."""
+        return batch.window_condition
+
     def prime(self, condition: Condition, frames: Tensor) -> Any:
         """The carry of a video that begins with known `frames` [B,K,3,H,W] under the same K frames of `condition`."""
         return None

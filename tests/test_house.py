@@ -28,6 +28,7 @@ FLOORS = {
     "data": 5,
     "training": 6,
     "model": 7,
+    "single": 7,
     "commands": 8,
     "cli": 9,
     "__main__": 10,

@@ -237,6 +237,7 @@ def synthesise(
     start: Callable[[Size], Tensor],
     *,
     first_level: int = 0,
+    loop: bool = False,
     matching: Matching | None = None,
     seed: int = 0,
     report: Callable[[int, int], None] | None = None,
@@ -248,6 +249,7 @@ def synthesise(
         example_sizes: of the example on the same levels.
         start: gives the guess to begin with at a size.
         first_level: where it begins; the layout is free at 0 and more and more that of the guess above.
+        loop: let the first frame follow the last.
         report: told the number of levels done and of all.
 
     Returns:
@@ -257,8 +259,9 @@ def synthesise(
     generator = torch.Generator().manual_seed(seed)
     guess = start(sizes[first_level])
     matches = reverse = None
+    overlap = matching.window[0] - 1 if loop else 0
     for level in range(first_level, len(sizes)):
-        guess = resize(guess, sizes[level])
+        guess = _continued(resize(guess, sizes[level]), overlap)
         values = resize(example, example_sizes[level])
         sharp = Example(values, values, matching)
         blurred = sharp
@@ -269,6 +272,8 @@ def synthesise(
             reverse = reverse.enlarged(sharp.grid, _grid(guess, sharp.window)) if reverse is not None else None
         for iteration in range(matching.num_iterations):
             guess, matches, reverse = refine(guess, blurred if iteration == 0 else sharp, matches, reverse, matching, generator)
+            guess = _continued(_closed(guess, overlap), overlap)
+        guess = _closed(guess, overlap)
         if report is not None:
             report(level + 1 - first_level, len(sizes) - first_level)
     return guess
@@ -300,6 +305,20 @@ def enlarge(picture: Tensor, factor: float, *, matching: Matching | None = None,
             guess = guess + resize(picture - resize(guess, tuple(picture.shape[1:])), size)
         current = guess.clamp(-1, 1)
     return current
+
+
+def _continued(volume: Tensor, overlap: int) -> Tensor:
+    """A loop with its first frames again at its end."""
+    return torch.cat([volume, volume[:, :overlap]], dim=1) if overlap else volume
+
+
+def _closed(volume: Tensor, overlap: int) -> Tensor:
+    """The inverse of `_continued`: frames that are there twice are averaged."""
+    if not overlap:
+        return volume
+    frames = volume.shape[1] - overlap
+    doubled = (volume[:, :overlap] + volume[:, frames:]) / 2
+    return torch.cat([doubled, volume[:, overlap:frames]], dim=1)
 
 
 def _exact(queries: Tensor, keys: Tensor, other: Size, completeness: float | None) -> Tensor:

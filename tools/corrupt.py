@@ -77,7 +77,7 @@ def smoothed(frames: Frames) -> Frames:
 
 def jpeg(frames: Frames) -> Frames:
     """Every frame through JPEG at quality 20."""
-    return np.stack([cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 20])[1], 1) for frame in frames])
+    return np.stack([_through_jpeg(frame) for frame in frames])
 
 
 def gamma(frames: Frames) -> Frames:
@@ -97,7 +97,7 @@ def jitter(frames: Frames) -> Frames:
     height, width = frames.shape[1:3]
     return np.stack(
         [
-            cv2.warpAffine(frame, np.float32([[1, 0, x], [0, 1, y]]), (width, height), borderMode=cv2.BORDER_REPLICATE)
+            cv2.warpAffine(frame, np.array([[1, 0, x], [0, 1, y]]), (width, height), borderMode=cv2.BORDER_REPLICATE)
             for frame, (x, y) in zip(frames, shifts, strict=True)
         ]
     )
@@ -109,6 +109,11 @@ CORRUPTIONS: dict[str, Callable[[Frames], Frames]] = {
         grey, frozen, blur, noise, flicker, blotches, shuffled, doubled, smoothed, jpeg, gamma, stuck, jitter
     )
 }  # fmt: skip
+
+
+def _through_jpeg(frame: np.ndarray) -> np.ndarray:
+    data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 20])[1]
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 def _random(seed: int) -> np.random.Generator:

@@ -209,6 +209,13 @@ compute = _options(
 )
 
 
+looks = _options(
+    click.option("--styles", type=PATH, help="File of 'vidgen styles'; by default the one beside the model."),
+    click.option("--style", "chosen", multiple=True, metavar="CLASS=STYLE", help="Look of all objects of a class; repeatable."),
+    click.option("--reference", nargs=3, metavar="PICTURE LABELS INSTANCES", help="Objects look like those of this picture."),
+)
+
+
 # --- commands -------------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +268,7 @@ def train(**options: Any) -> Result:
 @click.option("--work-size", type=click.Choice(["auto", "input"]), default="auto", show_default=True, help="Of the frames made.")
 @click.option("--side-by-side", is_flag=True, help="Input and result in one picture.")
 @click.option("--steady", type=click.FloatRange(0, 1), help="Share of the last result, moved along, for models of single images.")
+@looks
 @click.option("--start", metavar="TIME", help="First moment to translate: seconds, or frames such as 45f.")
 @click.option("--end", metavar="TIME", help="Moment to stop before.")
 @click.option("--shard", metavar="K/N|auto", help="Take only part K of N of the inputs; auto reads a SLURM array.")
@@ -281,10 +289,13 @@ def translate(**options: Any) -> Result:
 @click.option("-o", "--out", "output", type=PATH, required=True, help="Picture to write (.png); its maps are written beside it.")
 @click.option("--instances", metavar="INPUT", help="Picture of object ids.")
 @click.option("--other", "others", multiple=True, metavar="INPUT", help="A further kind of picture the model reads; repeatable.")
-@click.option("--set", "sets", multiple=True, metavar="object=ID:class=CLASS", help="Give an object another class; repeatable.")
+@click.option("--set", "sets", multiple=True, metavar="object=ID:class=CLASS", help="Another class; or object=ID:style=STYLE.")
 @click.option("--remove", "removals", multiple=True, metavar="ID[:CLASS]", help="Put what is around, or CLASS, in its place.")
 @click.option("--move", "moves", multiple=True, metavar="ID:DX,DY", help="Move an object, in pixels.")
 @click.option("--paint", "paints", multiple=True, metavar="CLASS:X,Y,...,R", help="Stroke; also CLASS:polygon:... CLASS:rectangle:...")
+@click.option("--variants", metavar="ID:N", help="N pictures, in which the object has the styles 0..N-1.")
+@looks
+@seed
 @overwrite
 @compute
 def edit(**options: Any) -> Result:
@@ -393,7 +404,8 @@ engine = _options(
 @flow.command("estimate", example="vidgen flow estimate drive.mp4 -o flow.mp4")
 @click.argument("first")
 @click.argument("second", required=False)
-@click.option("-o", "--out", "output", required=True, help=".flo, .pfm, .png or video file, or a folder of .flo files.")
+@click.option("-o", "--out", "output", help=".flo, .pfm, .png or video file, or a folder of .flo files.")
+@click.option("--occlusion", metavar="OUT", help="Write what the other frame does not show: .png, video or folder.")
 @engine
 @click.option("--into", type=click.Choice(["previous", "next"]), default="previous", show_default=True, help="Where it points.")
 @click.option("--kind", type=click.Choice(["flow", "picture"]), help="Numbers or colours; by default what the output suggests.")
@@ -412,17 +424,47 @@ def flow_eval(engine: str, **options: Any) -> Result:
     return {name: _call("flow.evaluate", engine=name, **options) for name in engine.split(",")}
 
 
+def _flow_table(result: Result) -> str:
+    return str(_call("flow_table.as_text", result=result))
+
+
+@flow.command("table", example="vidgen flow table --middlebury middlebury --motorcycle")
+@click.option("--engine", default="dis,dis-fast,farneback,learned", show_default=True, metavar="A,B", help="Engines to compare.")
+@click.option("--weights", type=PATH, help="Weights of engine learned, instead of those shipped.")
+@click.option("--middlebury", type=PATH, metavar="FOLDER", help="Also measure on its pairs.")
+@click.option("--motorcycle", is_flag=True, help="Also measure on the stereo pair of scikit-image.")
+@click.option("--streets", "num_streets", type=click.IntRange(min=1), default=6, show_default=True, help="Held-out streets.")
+def flow_table(engine: str, **options: Any) -> None:
+    """Compare engines on everything whose motion is known, and how they behave."""
+    result = _call("flow_table.table", engines=engine.split(","), **options)
+    click.get_current_context().ensure_object(Screen).show(result, _flow_table)
+
+
 @flow.command("train", example="vidgen flow train runs/flow --textures photos --measure middlebury")
 @click.argument("folder")
 @click.option("--textures", type=PATH, help="Photographs for the made-up scenes to wear.")
 @click.option("--video", metavar="INPUT", help="Fine-tune on this video, without truth.")
 @click.option("--initial", type=PATH, metavar="WEIGHTS", help="Weights to begin with.")
-@click.option("--measure", type=PATH, metavar="FOLDER", help="Known flow to measure at every checkpoint.")
+@click.option("--streets", "num_streets", type=click.IntRange(min=0), default=0, show_default=True, help="Streets to mix in.")
+@click.option("--measure", "measure_on", type=PATH, metavar="FOLDER", help="Known flow to measure at every checkpoint.")
 @click.option("--steps", "num_steps", type=POSITIVE, default=10000, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 def flow_train(**options: Any) -> Result:
     """Train the learned engine, or go on with it."""
     return _call("flow.train", **options)
+
+
+@cli.command(example="vidgen styles runs/city datasets/city -o runs/city/styles.safetensors")
+@click.argument("model", type=PATH)
+@click.argument("data", type=PATH)
+@click.option("-o", "--out", "output", type=PATH, required=True, help="File to write; translate finds it in the run folder.")
+@click.option("--count", "num_styles", type=POSITIVE, default=10, show_default=True, help="Styles per class, at most.")
+@seed
+@overwrite
+@compute
+def styles(**options: Any) -> Result:
+    """Find the typical looks of each class in a data set, for models with a feature encoder."""
+    return _call("styles.styles", **options)
 
 
 @cli.group()

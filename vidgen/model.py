@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from vidgen.training import checkpoint, run
 from vidgen.training.precision import Precision, Runtime
 from vidgen.training.recorder import to_pixels
 from vidgen.training.run import RunSettings
+from vidgen.training.styles import Look, ObjectFeatures, object_features
 from vidgen.translators.base import Translator
 from vidgen.types import Condition
 
@@ -166,7 +167,13 @@ class Model:
         return Inputs(main, opened.instances, opened.others, tuple(known))
 
     def stream(
-        self, inputs: Inputs, *, table: LabelTable | None = None, work_size: WorkSize = "auto", steady: float = 0.0
+        self,
+        inputs: Inputs,
+        *,
+        table: LabelTable | None = None,
+        work_size: WorkSize = "auto",
+        steady: float = 0.0,
+        look: Look | None = None,
     ) -> Generator[Translated, None, None]:
         """Make the frames one after the other; reading runs ahead of the network in a thread of its own.
 
@@ -174,6 +181,7 @@ class Model:
             table: meaning of the input's label values where they are stored in another way than in training.
             work_size: "auto" works at about the height the model was trained at and resizes the result, "input" at the input's.
             steady: 0..1, share of the last result, moved along, in each frame of an image model; see `Steadier`.
+            look: features of the objects, for models with a feature encoder.
 
         Raises:
             InputError: a frame cannot be read, or the model's condition is incomplete.
@@ -185,7 +193,7 @@ class Model:
         maker = ConditionMaker(self.settings.data.condition, table or self.table)
         size = self.working_size(inputs.main.size, work_size)
         carry: Any = None
-        with closing(ahead(lambda: self._moments(maker, inputs, size))) as moments:
+        with closing(ahead(lambda: self._moments(maker, inputs, size, look))) as moments:
             for index, (frame, condition) in enumerate(moments):
                 condition = condition.map(self.runtime.place)
                 with torch.inference_mode(), self.runtime.autocast():
@@ -201,7 +209,9 @@ class Model:
                     made = steadier(made, frame.pixels if self.table is None else shown)
                 yield Translated(made, shown, frame.pts)
 
-    def picture(self, main: Frame, *, instance: Frame | None = None, others: Sequence[Frame] = ()) -> np.ndarray:
+    def picture(
+        self, main: Frame, *, instance: Frame | None = None, others: Sequence[Frame] = (), look: Look | None = None
+    ) -> np.ndarray:
         """One picture of maps in memory, uint8 [H,W,3] at their size; the inputs are those of `open`, one frame each.
 
         Raises:
@@ -209,14 +219,57 @@ class Model:
         """
         height, width = main.pixels.shape[:2]
         size = self.working_size((height, width))
-        condition = self._condition(ConditionMaker(self.settings.data.condition, self.table), size, main, instance, others)
+        condition = self._condition(ConditionMaker(self.settings.data.condition, self.table), size, main, instance, others, look)
         with torch.inference_mode(), self.runtime.autocast():
             output, _ = self.translator.translate(condition.map(self.runtime.place))
         return _fit(to_pixels(output.frames[0].float())[0], size, (height, width))
 
+    @property
+    def num_style_channels(self) -> int:
+        """Numbers that describe the look of an object, for models with a feature encoder; 0 for others."""
+        encoder = getattr(self.settings.model, "encoder", None)
+        return 0 if encoder is None else int(encoder.num_features)
+
+    def object_features(self, frames: Tensor, condition: Condition) -> list[ObjectFeatures]:
+        """How each object looks in a real picture.
+
+        Args:
+            frames: float [1,1,3,H,W], -1..1.
+            condition: its label map and, for models that read it, its instance map.
+
+        Raises:
+            ConfigError: the model has no feature encoder.
+        """
+        if not self.num_style_channels or condition.labels is None:
+            raise ConfigError(f"{self.path}: this model has no feature encoder, so its objects have no styles")
+        with torch.inference_mode(), self.runtime.autocast():
+            styles = self.translator.styles_of(self.runtime.place(frames), condition.map(self.runtime.place))  # type: ignore[operator]
+        return object_features(styles[0, 0].float().cpu().numpy(), *self._regions(condition))
+
+    def reference_features(self, picture: Frame, labels: Frame, instance: Frame | None = None) -> list[ObjectFeatures]:
+        """`object_features` of a picture and its maps, as files hold them.
+
+        Raises:
+            InputError: the maps do not fit the picture or the model.
+        """
+        size = self.working_size((picture.pixels.shape[0], picture.pixels.shape[1]))
+        maker = ConditionMaker(self.settings.data.condition.model_copy(update={"pictures": (), "edges": None}), self.table)
+        moment = maker.moment(size, label=labels, instance=instance, pictures=(), edge_source=None)
+        padded = {name: conditions.pad_to_multiple(array, self.translator.size_multiple) for name, array in moment.items()}
+        return self.object_features(self._tensor(picture.pixels, size)[None], maker.condition([padded]))
+
+    def _regions(self, condition: Condition) -> tuple[np.ndarray, np.ndarray]:
+        """Classes of a condition's first frame, and the regions that have one look each: int64 [H,W]."""
+        assert condition.labels is not None
+        by_labels = condition.instances is None or self.settings.model.encoder.regions == "labels"
+        labels = condition.labels[0, 0].cpu().numpy()
+        return labels, labels if by_labels else condition.instances[0, 0].cpu().numpy()  # type: ignore[index]
+
     def translate(self, video: str | Path | Inputs, **options: Any) -> Translation:
         """Translate a video; frames are made as they are asked for. See `open` and `stream` for the options."""
-        streaming: dict[str, Any] = {name: options.pop(name) for name in ("table", "work_size", "steady") if name in options}
+        streaming: dict[str, Any] = {
+            name: options.pop(name) for name in ("table", "work_size", "steady", "look") if name in options
+        }
         return Translation(self, video if isinstance(video, Inputs) else self.open(video, **options), streaming)
 
     def working_size(self, size: Size, work_size: WorkSize = "auto") -> Size:
@@ -230,15 +283,21 @@ class Model:
             raise InputError(f"the input is {size[1]}x{size[0]}; this model needs at least {least}x{least}")
         return height, width
 
-    def _moments(self, maker: ConditionMaker, inputs: Inputs, size: Size) -> Iterator[tuple[Frame, Condition]]:
+    def _moments(self, maker: ConditionMaker, inputs: Inputs, size: Size, look: Look | None) -> Iterator[tuple[Frame, Condition]]:
         """Each frame of the main input with its condition [1,1,...], padded to the model's multiple."""
         sources = [inputs.main, *([inputs.instances] if inputs.instances else []), *inputs.others]
         for frames in _together(sources):
             others = frames[2 if inputs.instances else 1 :]
-            yield frames[0], self._condition(maker, size, frames[0], frames[1] if inputs.instances else None, others)
+            yield frames[0], self._condition(maker, size, frames[0], frames[1] if inputs.instances else None, others, look)
 
     def _condition(
-        self, maker: ConditionMaker, size: Size, main: Frame, instance: Frame | None, others: Sequence[Frame]
+        self,
+        maker: ConditionMaker,
+        size: Size,
+        main: Frame,
+        instance: Frame | None,
+        others: Sequence[Frame],
+        look: Look | None,
     ) -> Condition:
         """What the model is shown of one moment, [1,1,...], padded to its multiple."""
         shown, rest = maker.settings, list(others)
@@ -250,8 +309,12 @@ class Model:
             pictures=([] if shown.labels is not None or not shown.pictures else [main]) + rest,
             edge_source=edge_source,
         )
-        multiple = self.translator.size_multiple
-        return maker.condition([{name: conditions.pad_to_multiple(array, multiple) for name, array in moment.items()}])
+        padded = {name: conditions.pad_to_multiple(array, self.translator.size_multiple) for name, array in moment.items()}
+        condition = maker.condition([padded])
+        if look is None:
+            return condition
+        features = look.features(*self._regions(condition))
+        return replace(condition, styles=torch.from_numpy(features)[None, None])
 
     def _primed(self, condition: Condition, size: Size, known: Sequence[np.ndarray]) -> Any:
         """The carry after the `known` first frames, all taken to lie under the present condition."""

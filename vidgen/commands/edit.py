@@ -6,7 +6,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vidgen import durable
+from vidgen.commands.styles import choose_look, style_of
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import edits, images
 from vidgen.media.edits import Scene, SceneObject
@@ -21,6 +22,7 @@ from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 from vidgen.model import Model
 from vidgen.training.precision import Precision
+from vidgen.training.styles import Look
 
 Edit = Callable[[Scene], Scene]
 
@@ -49,6 +51,11 @@ def edit(
     removals: Sequence[str] = (),
     moves: Sequence[str] = (),
     paints: Sequence[str] = (),
+    variants: str | None = None,
+    styles: Path | None = None,
+    chosen: Sequence[str] = (),
+    reference: Sequence[str] | None = None,
+    seed: int = 0,
     overwrite: bool = False,
     device: str = "auto",
     precision: Precision | None = None,
@@ -62,10 +69,12 @@ def edit(
     Args:
         labels, instances, others: one picture each, as `Model.open` reads them.
         output: the picture to write (.png).
-        sets: `object=ID:class=CLASS`.
+        sets: `object=ID:class=CLASS`, or `object=ID:style=STYLE` for models with a feature encoder.
         removals: `ID`, or `ID:CLASS` with the class that takes its place.
         moves: `ID:DX,DY`.
         paints: `CLASS:X,Y,...,RADIUS` for a stroke, `CLASS:polygon:X,Y,...`, `CLASS:rectangle:X,Y,X,Y`.
+        variants: `ID:N` makes N pictures, NAME-0.png and so on, in which the object has the styles 0..N-1.
+        styles, chosen, reference, seed: looks of all other objects; see `choose_look`.
 
     Raises:
         ConfigError: an order is not understood.
@@ -75,6 +84,7 @@ def edit(
         raise ConfigError(f"{output}: edited pictures are written as .png", hint=f"-o {output.with_suffix('.png')}")
     if threads is not None:
         torch.set_num_threads(threads)
+    torch.manual_seed(seed)
     loaded = Model.load(model, device=device, precision=precision or "auto")
     table = loaded.table
     if table is None:
@@ -84,23 +94,60 @@ def edit(
     objects = None if opened.instances is None else opened.instances.read(0, 1)[0]
     further = [source.read(0, 1)[0] for source in opened.others]
     scene = read_scene(main, objects, table)
-    for change in changes(Orders(sets, removals, moves, paints), table):
+    for change in changes(Orders([text for text in sets if ":style=" not in text], removals, moves, paints), table):
         scene = change(scene)
     maps = {output.with_suffix(".labels.png"): Frame(_stored(main, scene, table), main.pts, main.name)}
     if objects is not None:
         maps[output.with_suffix(".instances.png")] = Frame(_as_ids(scene.instances), objects.pts, objects.name)
-    for path in (output, *maps):
+    look = choose_look(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
+    looks = _looks(output, look, [text for text in sets if ":style=" in text], variants, scene, table)
+    for path in (*looks, *maps):
         durable.check_writable_target(path, overwrite=overwrite)
     edited = list(maps.values())
-    picture = loaded.picture(edited[0], instance=edited[1] if objects is not None else None, others=further)
+    for path, wanted in looks.items():
+        picture = loaded.picture(edited[0], instance=edited[1] if objects is not None else None, others=further, look=wanted)
+        images.write_png(path, picture)
     for path, frame in maps.items():
         images.write_png(path, frame.pixels)
-    images.write_png(output, picture)
     return {
-        "output": str(output),
+        "output": [str(path) for path in looks] if variants else str(output),
         "maps": [str(path) for path in maps],
         "objects": {str(item.number): _described(item, table) for item in itertools.islice(scene.objects.values(), _MAX_LISTED)},
     }
+
+
+def _looks(
+    output: Path, look: Look | None, sets: Sequence[str], variants: str | None, scene: Scene, table: LabelTable
+) -> dict[Path, Look | None]:
+    """The look of every picture to write.
+
+    Raises:
+        ConfigError: the model has no styles, or an order is not understood.
+    """
+    if look is None:
+        if sets or variants:
+            raise ConfigError(f"{sets[0] if sets else variants}: this model has no feature encoder, so its objects have no styles")
+        return {output: None}
+    for text in sets:
+        match = re.fullmatch(r"object=(\d+):style=(\d+)", text)
+        if match is None:
+            raise ConfigError(f"--set {text}: expected object=ID:style=STYLE, such as object=26003:style=4")
+        look = _with_style(look, int(match[1]), int(match[2]), scene, table)
+    if variants is None:
+        return {output: look}
+    match = re.fullmatch(r"(\d+):(\d+)", variants)
+    if match is None or int(match[2]) == 0:
+        raise ConfigError(f"--variants {variants}: expected ID:N, such as 26003:5")
+    return {
+        output.with_name(f"{output.stem}-{style}{output.suffix}"): _with_style(look, int(match[1]), style, scene, table)
+        for style in range(int(match[2]))
+    }
+
+
+def _with_style(look: Look, number: int, style: int, scene: Scene, table: LabelTable) -> Look:
+    """The same look, but for one object."""
+    label = int(np.flatnonzero(_ids(table) == np.bincount(scene.labels[scene.mask(number)] + 1).argmax() - 1)[0])
+    return replace(look, of_object={**look.of_object, number: style_of(look.styles, label, style)})
 
 
 def read_scene(labels: Frame, instances: Frame | None, table: LabelTable) -> Scene:

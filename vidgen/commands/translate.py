@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from vidgen.commands.styles import choose_look
 from vidgen.errors import ConfigError, PartialFailure, VidgenError
 from vidgen.media import labels
 from vidgen.media.frames import list_sources
@@ -43,6 +44,9 @@ def translate(
     side_by_side: bool = False,
     work_size: WorkSize = "auto",
     steady: float | None = None,
+    styles: Path | None = None,
+    chosen: Sequence[str] = (),
+    reference: Sequence[str] | None = None,
     start: str | None = None,
     end: str | None = None,
     shard: str | None = None,
@@ -62,6 +66,7 @@ def translate(
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
+        styles, chosen, reference: looks of the objects, for models with a feature encoder; see `choose_look`.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
 
     Returns:
@@ -78,6 +83,7 @@ def translate(
     jobs = [job for job in jobs if _in_shard(job.name, shard)]
     loaded = Model.load(model, device=device, precision=precision or "auto", weights=weights)
     table = _input_table(labels, loaded)
+    look = choose_look(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
     first: Path | Model | None = first_frame
     if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
         first = Model.load(first_frame, device=device, precision=precision or "auto")
@@ -93,7 +99,7 @@ def translate(
             if steady is None and loaded.translator.num_past_frames == 0 and opened.main.num_frames != 1:
                 steady = 0.0
                 log.warning(_FLICKERS, loaded.settings.model.kind)
-            translation = loaded.translate(opened, table=table, work_size=work_size, steady=steady or 0.0)
+            translation = loaded.translate(opened, table=table, work_size=work_size, steady=steady or 0.0, look=look)
             saved = _with_progress(translation, target, side_by_side=side_by_side, quality=quality, overwrite=overwrite)
             results.append(saved)
         except VidgenError as error:

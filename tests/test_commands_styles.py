@@ -1,0 +1,135 @@
+"""Styles as a user meets them: found in a data set, chosen by class, object or reference, and seen in the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from vidgen import config, durable
+from vidgen.commands.edit import edit
+from vidgen.commands.styles import choose_look, styles
+from vidgen.commands.translate import translate
+from vidgen.errors import ConfigError, InputError
+from vidgen.media import images, labels
+from vidgen.model import Model
+from vidgen.training import checkpoint, run
+
+
+def _model(path: Path, **changes: object) -> Path:
+    """An untrained pix2pixHD with a feature encoder."""
+    model = {
+        "kind": "pix2pixhd",
+        "num_labels": tiny.NUM_CLASSES,
+        "use_instances": True,
+        "generator": {"base_channels": 4, "num_downsamplings": 2, "num_blocks": 1},
+        "encoder": {"base_channels": 4, "num_downsamplings": 2, "num_features": 2},
+        "discriminators": {"base_channels": 4, "num_scales": 1},
+        **changes,
+    }
+    shown = {"labels": {"num_classes": tiny.NUM_CLASSES}, "instances": "instances"}
+    settings = config.from_data({"model": model, "data": {"root": ".", "condition": shown}}, run.run_schema(), "test")
+    torch.manual_seed(0)
+    translator = run.build(settings)
+    for parameter in translator.parameters():
+        parameter.data *= 5  # so that an untrained model's answers differ by more than a grey level
+    metadata = run.weights_metadata(settings, labels.plain(tiny.NUM_CLASSES), (tiny.HEIGHT, tiny.WIDTH))
+    durable.write_bytes(path, checkpoint.pack(translator.state_dict(), metadata))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, a data set with instance maps, and the styles found in it."""
+    folder = tmp_path_factory.mktemp("styles")
+    data = tiny.write_data(folder / "data", num_frames=3)
+    for path in sorted((data / "labels").rglob("*.png")):
+        stored = images.read_labels(path).astype(np.uint16)
+        objects = np.where(stored >= 2, stored * 1000, stored).astype(np.uint16)
+        images.write_png(data / "instances" / path.relative_to(data / "labels"), objects)
+    styles(_model(folder / "m.safetensors"), data, folder / "m.styles.safetensors", num_styles=3)
+    return folder
+
+
+def _maps(folder: Path) -> tuple[str, str]:
+    return str(folder / "data/labels/clip0/000.png"), str(folder / "data/instances/clip0/000.png")
+
+
+def test_styles_are_counted_by_class_and_found_beside_the_model(folder: Path) -> None:
+    told = styles(folder / "m.safetensors", folder / "data", folder / "again.safetensors", num_styles=3)
+    assert told["channels"] == 2
+    assert told["classes"]["class 2"] == "3 styles of 3 objects"
+    assert told["classes"]["class 0"] == "3 styles of 6 objects"
+    assert (folder / "again.safetensors").read_bytes()[-40:] == (folder / "m.styles.safetensors").read_bytes()[-40:]
+    look = choose_look(Model.load(folder / "m.safetensors"))
+    assert look is not None
+    assert look.styles is not None
+    assert sorted(look.styles.centres) == [0, 1, 2, 3]
+
+
+def test_a_style_changes_the_object_it_is_set_for(folder: Path, tmp_path: Path) -> None:
+    label_map, objects = _maps(folder)
+    made = edit(folder / "m.safetensors", label_map, tmp_path / "car.png", instances=objects, variants="2000:3")
+    assert made["output"] == [str(tmp_path / f"car-{style}.png") for style in range(3)]
+    first, second, third = (images.read_picture(Path(path)).astype(int) for path in made["output"])
+    inside = images.read_labels(Path(objects)) == 2000
+    for other in (second, third):
+        assert np.abs(first - other)[inside].mean() > 1
+    edit(folder / "m.safetensors", label_map, tmp_path / "set.png", instances=objects, sets=["object=2000:style=1"])
+    assert np.array_equal(images.read_picture(tmp_path / "set.png"), second)
+
+
+def test_a_reference_picture_lends_its_look(folder: Path, tmp_path: Path) -> None:
+    label_map, objects = _maps(folder)
+    model = Model.load(folder / "m.safetensors")
+    reference = (str(folder / "data/images/clip0/000.png"), label_map, objects)
+    look = choose_look(model, reference=reference)
+    assert look is not None
+    assert sorted(look.of_object) == [0, 1, 2000]
+    other = choose_look(model, reference=reference, chosen=["class 2=0"])
+    assert other is not None
+    assert look.styles is not None
+    assert 2000 not in other.of_object
+    assert np.array_equal(other.of_class[2], look.styles.one(2, 0))
+    translate(folder / "m.safetensors", [label_map], str(tmp_path / "a.png"), instances=objects, reference=reference)
+    translate(folder / "m.safetensors", [label_map], str(tmp_path / "b.png"), instances=objects, chosen=["class 0=1", "class 2=2"])
+    assert not np.array_equal(images.read_picture(tmp_path / "a.png"), images.read_picture(tmp_path / "b.png"))
+
+
+@pytest.mark.parametrize(
+    ("orders", "error", "message"),
+    [
+        ({"chosen": ["lorry=1"]}, ConfigError, "--style lorry=1: expected CLASS=STYLE, such as car=3; classes: class 0, class 1"),
+        ({"chosen": ["class 2=9"]}, ConfigError, "style 9: class 2 has the styles 0..2"),
+        ({"sets": ["object=2000:style=x"]}, ConfigError, "expected object=ID:style=STYLE"),
+        ({"sets": ["object=2009:style=1"]}, InputError, "object 2009: is not in the picture"),
+        ({"variants": "2000"}, ConfigError, "--variants 2000: expected ID:N"),
+        ({"variants": "2000:4"}, ConfigError, "style 3: class 2 has the styles 0..2"),
+    ],
+)
+def test_every_faulty_choice_is_one_clear_line(
+    folder: Path, tmp_path: Path, orders: dict, error: type[Exception], message: str
+) -> None:
+    label_map, objects = _maps(folder)
+    with pytest.raises(error) as caught:
+        edit(folder / "m.safetensors", label_map, tmp_path / "out.png", instances=objects, **orders)
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_an_encoder_has_no_styles_and_one_without_styles_says_so(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    label_map, objects = _maps(folder)
+    plain = _model(tmp_path / "plain.safetensors", encoder=None)
+    with pytest.raises(ConfigError, match="no feature encoder"):
+        edit(plain, label_map, tmp_path / "out.png", instances=objects, chosen=["class 2=1"])
+    with pytest.raises(ConfigError, match="no feature encoder"):
+        styles(plain, folder / "data", tmp_path / "s.safetensors")
+    edit(_model(tmp_path / "m.safetensors"), label_map, tmp_path / "out.png", instances=objects)
+    assert "make some with: vidgen styles" in caplog.text
+    with pytest.raises(ConfigError, match="no styles are known"):
+        edit(tmp_path / "m.safetensors", label_map, tmp_path / "x.png", instances=objects, chosen=["class 2=1"])

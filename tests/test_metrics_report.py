@@ -69,15 +69,43 @@ def test_a_report_is_json_without_nan_and_says_why_a_value_is_missing():
     assert read["metrics"]["psnr"] == {"value": None, "unit": "dB", "better": "high", "n": 0, "skipped": 0, "reason": "no frames"}
     assert read["metrics"]["warp_error@3"]["n"] == 3
     assert read["metrics"]["warp_error@3"]["skipped"] == 1
-    assert read["verdict"] == {"rankable": True, "reasons": []}
+    assert read["verdict"] == {"rankable": True, "reasons": [], "remarks": []}
 
 
 def test_the_table_has_a_line_for_each_score_and_for_each_reason():
     scores = Scores({"psnr": Score(20.0, 5), "ssim": Score.missing("too small")}, ["it is frozen"], [7], {"output": "o"}, {})
     lines = scores.table().splitlines()
-    assert lines[0].split() == ["psnr", "20", "high", "dB"]
-    assert lines[1].split(maxsplit=3) == ["ssim", "-", "high", "too small"]
-    assert lines[2:] == ["cuts before frames 7", "not to be ranked: it is frozen"]
+    assert lines[0].split()[:3] == ["metric", "value", "better"]
+    assert lines[1].split() == ["psnr", "20", "high", "dB"]
+    assert lines[2].split(maxsplit=3) == ["ssim", "-", "high", "too small"]
+    assert lines[3:] == ["cuts before frames 7", "", "not to be ranked: it is frozen"]
+
+
+def test_the_table_says_that_a_video_may_be_ranked_and_what_else_to_know():
+    scores = Scores({"fid": Score(20.0, 5, note="unreliable: 5 samples")}, [], [], {}, {}, remarks=["it is a copy"])
+    lines = scores.table().splitlines()
+    assert lines[1].endswith("distance; unreliable: 5 samples")
+    assert lines[-2:] == ["may be ranked: nothing speaks against it", "note: it is a copy"]
+
+
+def test_videos_are_ranked_by_each_score_and_refused_ones_by_fidelity_only():
+    good = scores_of({"warp_error@1": Score(0.1, 5), "psnr": Score(20.0, 5), "motion_ratio": Score(0.9, 5), "fid": Score(3.0, 5)})
+    unsteady = scores_of({"warp_error@1": Score(0.2, 5), "psnr": Score(22.0, 5), "motion_ratio": Score(1.05, 5)})
+    frozen = Scores({"warp_error@1": Score(0.0, 5), "psnr": Score(21.0, 5)}, ["it is frozen"], [], {}, {})
+    doubtful = scores_of({"fid": Score(1.0, 5, note="unreliable: 5 samples"), "psnr": Score.missing("too small")})
+    found = report.rank({"good": good, "unsteady": unsteady, "frozen": frozen, "doubtful": doubtful})
+    assert found.order == {
+        "warp_error@1": ["good", "unsteady"],
+        "psnr": ["unsteady", "frozen", "good"],
+        "motion_ratio": ["unsteady", "good"],
+    }
+    assert found.left_out == {"frozen": ["it is frozen"]}
+
+
+def test_sets_without_frames_are_compared_without_intervals():
+    first, second = (Scores({"kid": Score(value, 5)}, [], [], {}, {}) for value in (3.0, 1.0))
+    found = report.compare_scores(first, second, lambda columns: {})
+    assert found == {"kid": {"value": 1.0, "difference": 2.0, "low": None, "high": None}}
 
 
 def noisy(mean: float, seed: int, length: int = 20) -> np.ndarray:

@@ -410,7 +410,12 @@ def _measure(
         **_provenance(setting),
         "content_sha256": {name: content.hexdigest() for name, content in contents.items()},
     }
-    return Scores(_asked_for(scores, setting), temporal.judge(scores), cuts, provenance, columns)
+    remarks = [
+        f"the output is the {name} itself, pixel for pixel"
+        for name in ("source", "target")
+        if name in contents and contents[name].digest() == contents["output"].digest()
+    ]
+    return Scores(_asked_for(scores, setting), temporal.judge(scores), cuts, provenance, columns, remarks=remarks)
 
 
 def _measure_set(output: Where, reference: _Look, reference_set: str | Path | None, setting: _Setting) -> Scores:

@@ -55,6 +55,13 @@ def fill(module: Module, tensors: Tensors, what: str, *, prefix: str = "") -> Mo
     return module.eval().requires_grad_(False)
 
 
+def empty(build: Callable[[], Module]) -> Module:
+    """What `build` makes, without the seconds that random values take; to be filled."""
+    with torch.device("meta"):
+        module = build()
+    return module.to_empty(device="cpu")
+
+
 def _normalised(frames: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Tensor:
     return (frames - frames.new_tensor(mean)[:, None, None]) / frames.new_tensor(deviation)[:, None, None]
 
@@ -94,7 +101,7 @@ class Lpips(nn.Module):
         super().__init__()
         self.name = lpips_backbone(backbone)
         self._taps = _LPIPS_TAPS[self.name]
-        layers = getattr(models, self.name)(weights=None).features[: self._taps[-1] + 1]
+        layers = empty(lambda: getattr(models, self.name)(weights=None).features[: self._taps[-1] + 1])
         self._layers = fill(layers, backbone, f"torchvision's {self.name}", prefix="features.")
         try:
             self._weights = [heads[f"lin{index}.model.1.weight"].float().view(1, -1, 1, 1) for index in range(len(self._taps))]
@@ -136,7 +143,7 @@ class Dists(nn.Module):
         from torchvision import models
 
         super().__init__()
-        layers = models.vgg16(weights=None).features[: self._TAPS[-1] + 1]
+        layers = empty(lambda: models.vgg16(weights=None).features[: self._TAPS[-1] + 1])
         self._layers = fill(layers, backbone, "torchvision's vgg16", prefix="features.")
         try:
             alpha, beta = (weights[name].double().flatten() for name in ("alpha", "beta"))
@@ -181,7 +188,7 @@ def _root_mean_square_pool(values: Tensor) -> Tensor:
 def _empty_inception(**options: int) -> nn.Module:
     from torchvision.models import inception_v3
 
-    return inception_v3(weights=None, aux_logits=False, init_weights=False, **options)
+    return empty(lambda: inception_v3(weights=None, aux_logits=False, init_weights=False, **options))
 
 
 class FidInception(nn.Module):

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from flow.engines import Dis, create_engine
+from flow.engines import Dis, create_engine, describe
 from vidgen import durable
 from vidgen.errors import ConfigError, OutputError
 from vidgen.metrics import temporal
@@ -28,7 +27,11 @@ CACHE_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Engine:
-    """An estimator of flow and the words that identify it."""
+    """An estimator of flow and the words that identify it.
+
+    Its flow is rounded to half precision, as the cache keeps it: a cache changes no score, and a perfect copy moves exactly like
+    its source.
+    """
 
     name: str
     estimate: temporal.FlowEstimator
@@ -44,18 +47,16 @@ class Engine:
         if name == "folder":
             raise ConfigError("--flow folder: measuring needs flow both ways and at every stride, and a folder holds one of them")
         if fast and name == "dis":
-            return Engine("dis (medium preset)", Dis(finest_scale=None, num_variational_iterations=None))
-        estimate = create_engine(name, path=weights)
-        if weights is not None:
-            name = f"{name} (weights {hashlib.sha256(weights.read_bytes()).hexdigest()[:16]})"
-        return Engine(f"{name}, cv2 {cv2.__version__}, torch {torch.__version__}", estimate)
+            return Engine("dis (medium preset)", _rounded(Dis(finest_scale=None, num_variational_iterations=None)))
+        return Engine(describe(name, weights), _rounded(create_engine(name, path=weights)))
+
+
+def _rounded(estimate: temporal.FlowEstimator) -> temporal.FlowEstimator:
+    return lambda first, second: estimate(first, second).half().float()
 
 
 class MotionCache:
-    """Motion of reference frames, kept in files named by what it depends on: both frames, the engine and the format.
-
-    Flow is rounded to half precision whether it was cached or not, so that a cache never changes a score.
-    """
+    """Motion of reference frames, kept in files named by what it depends on: both frames, the engine and the format."""
 
     def __init__(self, engine: Engine, folder: Path | None) -> None:
         self._engine, self._folder = engine, folder.expanduser() if folder is not None else None
@@ -66,7 +67,6 @@ class MotionCache:
         motion = _read_motion(path, first.shape[-2:]) if path else None
         if motion is None:
             motion = temporal.reference_motion(first, second, self._engine.estimate)
-            motion = temporal.Motion(motion.flow.half().float(), motion.mask)
             if path:
                 self._write(path, motion)
         return motion
@@ -74,7 +74,7 @@ class MotionCache:
     def _path(self, first: Tensor, second: Tensor) -> Path | None:
         if self._folder is None:
             return None
-        digest = hashlib.sha256(f"motion 1, {self._engine.name}, {tuple(first.shape)}".encode())
+        digest = hashlib.sha256(f"motion 2, {self._engine.name}, {tuple(first.shape)}".encode())
         for frame in (first, second):
             digest.update(frame.numpy().tobytes())
         return self._folder / f"{digest.hexdigest()[:32]}.npz"

@@ -77,6 +77,7 @@ class Scores:
         faults: conditions of `--fail-if` that were missed, in words.
         comparisons: by name of another video, by key: its value, the difference, and a 95 % interval of the difference.
         ranking: the videos compared, in order; None without comparisons.
+        remarks: what else one should know before one believes the numbers.
     """
 
     scores: dict[str, Score]
@@ -87,6 +88,7 @@ class Scores:
     faults: list[str] = field(default_factory=list)
     comparisons: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     ranking: Ranking | None = None
+    remarks: list[str] = field(default_factory=list)
 
     def __getitem__(self, key: str) -> float | None:
         return self.scores[key].value
@@ -96,7 +98,7 @@ class Scores:
         return {
             "schema_version": SCHEMA_VERSION,
             "metrics": {key: _score_to_dict(key, score) for key, score in self.scores.items()},
-            "verdict": {"rankable": not self.reasons, "reasons": self.reasons},
+            "verdict": {"rankable": not self.reasons, "reasons": self.reasons, "remarks": self.remarks},
             "cuts": self.cuts,
             "faults": self.faults,
             "comparisons": self.comparisons,
@@ -127,7 +129,7 @@ def table(result: Mapping[str, Any]) -> str:
     """`Scores.to_dict` as text: one metric a line, then comparisons, then the verdict."""
     metrics = result["metrics"]
     rows = [(key, _shown(score["value"]), score["better"], _remark(score)) for key, score in metrics.items()]
-    lines = _aligned(rows)
+    lines = _aligned([("metric", "value", "better", "unit, or why there is no value"), *rows])
     for name, differences in result["comparisons"].items():
         lines += ["", f"compared with {name} (difference, 95 % interval)"]
         shown = [
@@ -136,11 +138,13 @@ def table(result: Mapping[str, Any]) -> str:
         lines += _aligned(shown)
     ranking = result.get("ranking")
     if ranking is not None:
-        lines += ["", "ranking, best first", *_aligned([(key, " < ".join(names)) for key, names in ranking["order"].items()])]
+        lines += ["", "ranking, best first", *_aligned([(key, ", ".join(names)) for key, names in ranking["order"].items()])]
         lines += [f"left out: {name}: {'; '.join(reasons)}" for name, reasons in ranking["left_out"].items()]
-    verdict = [f"not to be ranked: {reason}" for reason in result["verdict"]["reasons"]]
+    reasons = result["verdict"]["reasons"]
+    verdict = [f"not to be ranked: {reason}" for reason in reasons] or ["may be ranked: nothing speaks against it"]
+    verdict += [f"note: {remark}" for remark in result["verdict"].get("remarks", ())]
     cuts = [f"cuts before frames {', '.join(map(str, result['cuts']))}"] if result["cuts"] else []
-    return "\n".join([*lines, *cuts, *verdict])
+    return "\n".join([*lines, *cuts, "", *verdict])
 
 
 def _remark(score: Mapping[str, Any]) -> str:

@@ -41,7 +41,8 @@ class Verdict(_Part):
     """Whether the video may be ranked by its steadiness."""
 
     rankable: bool
-    reasons: list[str]
+    reasons: list[str] = Field(description="why not")
+    remarks: list[str] = Field(description="what else to know before believing the numbers")
 
 
 class Difference(_Part):

@@ -224,5 +224,5 @@ def test_a_weights_file_alone_is_enough(data_root: Path, tmp_path: Path) -> None
 
 
 def test_a_picture_that_is_too_small_is_refused_by_its_size() -> None:
-    with pytest.raises(InputError, match="3x2000|2000x3"):
+    with pytest.raises(InputError, match="2000x3"):
         singan.build(singan.Config(image_size=(3, 2000)))

@@ -108,6 +108,7 @@ class Trainer:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._learning: dict[str, tuple[str, ...]] = {}
         self._phases: tuple[Phase, ...] = ()
+        self._others: dict[str, list[nn.Parameter]] = {}
         self._synchronised: dict[str, parallel.Synchronised] = {}
         self._begun = -1
 
@@ -137,6 +138,7 @@ class Trainer:
         learners = {parameter for phase in self._phases for parameter in phase.parameters()}
         for parameter in self.translator.parameters():
             parameter.requires_grad_(parameter in learners)
+        self._others = {phase.name: list(learners.difference(phase.parameters())) for phase in self._phases}
         self._synchronised = {phase.name: parallel.Synchronised(self.translator, phase) for phase in self._phases}
         self._begun = index
 
@@ -233,9 +235,7 @@ class Trainer:
 
     def _backward(self, phase: Phase, batch: Batch, output: Output, *, reduce: bool, share: float) -> Losses:
         """Add the gradients of a phase's losses to its parameters, everything else frozen."""
-        learners = set(phase.parameters())
-        frozen = [parameter for parameter in self.translator.parameters() if parameter.requires_grad and parameter not in learners]
-        synchronised = self._synchronised[phase.name]
+        frozen, synchronised = self._others[phase.name], self._synchronised[phase.name]
         for parameter in frozen:
             parameter.requires_grad_(False)
         try:

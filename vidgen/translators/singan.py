@@ -192,6 +192,7 @@ class SinGAN(Translator, SingleImageApplications):
             self.register_buffer(name, torch.tensor(0))
         self._begun, self._knows_image, self._knows_palette = 0, False, False
         self._checked_image = False
+        self._mode: tuple[bool, int] | None = None
         self._attempt: _Attempt | None = None
         self._kept: dict[Any, Tensor] = {}
         self.register_load_state_dict_post_hook(lambda module, _: module._read_progress())
@@ -327,8 +328,11 @@ class SinGAN(Translator, SingleImageApplications):
 
     def train(self, mode: bool = True) -> SinGAN:
         """Finished scales stay in eval mode: their batch statistics are settled."""
-        super().train(mode)
         learning = self._learning_level
+        if self._mode == (mode, learning):
+            return self
+        self._mode = (mode, learning)
+        super().train(mode)
         for level, network in enumerate(self.generator):
             network.train(mode and level == learning)
         return self

@@ -14,7 +14,9 @@ import vidgen
 from vidgen.commands import models
 from vidgen.errors import CheckpointError, ConfigError, OutputError
 from vidgen.media.images import write_png
+from vidgen.networks.layers import NoiseDropout
 from vidgen.training import published, run
+from vidgen.types import Condition
 
 
 def _parity(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -151,3 +153,90 @@ def test_a_role_can_be_stated_and_an_output_is_not_overwritten(parity_root: Path
     assert told["parameters"] > told["generator_parameters"] > 0
     with pytest.raises(OutputError, match="exists already"):
         models.import_weights([f"G0={tmp_path / 'street.pth'}"], "vid2vid", tmp_path / "w.safetensors", labels="7")
+
+
+@pytest.mark.parametrize("name", ["pix2pixhd_global", "pix2pixhd_local"])
+def test_an_imported_pix2pixhd_generator_gives_the_originals_picture(parity_root: Path, tmp_path: Path, name: str) -> None:
+    weights, values = _parity(parity_root / f"{name}.npz")
+    judge, judged = _parity(parity_root / "pix2pixhd_discriminator.npz")
+    statistics = {"model.2.running_mean": torch.ones(4), "model.2.running_var": torch.ones(4)}  # as the oldest files hold
+    file = _import(tmp_path, _save(tmp_path, G={**weights, **statistics}, D=judge), "pix2pixhd", labels="none")
+    translator = vidgen.load(str(file), precision="fp32").translator
+    with torch.no_grad():
+        made = translator.translate(Condition(frames=values["input/condition"][None]))[0].frames[0]
+        stages = translator.discriminator(torch.cat([judged["input/condition"], judged["input/image"]], dim=1))
+    torch.testing.assert_close(made, values["output/image"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(stages[1][4], judged["output/scale1/stage4"], atol=1e-4, rtol=0)
+    assert models.info(file)["imported"]["untrained"] == []
+
+
+def test_an_imported_encoder_gives_the_originals_features(parity_root: Path, tmp_path: Path) -> None:
+    weights, _ = _parity(parity_root / "pix2pixhd_global.npz")
+    encoder, values = _parity(parity_root / "pix2pixhd_encoder.npz")
+    file = _import(tmp_path, _save(tmp_path, G=weights, E=encoder), "pix2pixhd", labels="2")
+    model = vidgen.load(str(file), precision="fp32")
+    assert (model.num_style_channels, model.settings.data.condition.instances) == (3, "instances")
+    with torch.no_grad():
+        made = model.translator.generator.encoder(values["input/image"], values["input/instances"][:, 0].long())
+    torch.testing.assert_close(made, values["output/features"], atol=1e-4, rtol=0)
+
+
+def test_an_imported_pix2pix_gives_the_originals_picture(parity_root: Path, tmp_path: Path) -> None:
+    weights, values = _parity(parity_root / "pix2pix_unet.npz")
+    judge, judged = _parity(parity_root / "pix2pix_patchgan.npz")
+    file = _import(tmp_path, _save(tmp_path, G=weights, D=judge), "pix2pix")
+    model = vidgen.load(str(file), precision="fp32")
+    assert (model.trained_size, model.settings.data.condition.pictures) == ((64, 64), ("condition",))
+    for part in model.translator.generator.modules():
+        if isinstance(part, NoiseDropout):
+            part.is_noise = False
+    with torch.no_grad():
+        made = model.translator.generator(values["input/condition"])
+        logits = model.translator.discriminator(judged["input/pair"])[-1]
+    torch.testing.assert_close(made, values["output/image"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, judged["output/logits"], atol=1e-4, rtol=0)
+
+
+def _originals_resnet(num_blocks: int, dropout: bool) -> torch.nn.Module:
+    """A ResNet generator layer by layer, as the original's sequence is numbered."""
+    nn = torch.nn
+
+    def block() -> torch.nn.Module:
+        drop = [nn.Dropout(0.5)] if dropout else []
+        first = [nn.ReflectionPad2d(1), nn.Conv2d(16, 16, 3), nn.InstanceNorm2d(16), nn.ReLU()]
+        holder = nn.Module()
+        holder.conv_block = nn.Sequential(*first, *drop, nn.ReflectionPad2d(1), nn.Conv2d(16, 16, 3), nn.InstanceNorm2d(16))
+        holder.forward = lambda x: x + holder.conv_block(x)  # type: ignore[method-assign]
+        return holder
+
+    def strided(a: int, b: int) -> list[torch.nn.Module]:
+        return [nn.Conv2d(a, b, 3, 2, 1), nn.InstanceNorm2d(b), nn.ReLU()]
+
+    def doubled(a: int, b: int) -> list[torch.nn.Module]:
+        return [nn.ConvTranspose2d(a, b, 3, 2, 1, 1), nn.InstanceNorm2d(b), nn.ReLU()]
+
+    stem = [nn.ReflectionPad2d(3), nn.Conv2d(3, 4, 7), nn.InstanceNorm2d(4), nn.ReLU()]
+    end = [nn.ReflectionPad2d(3), nn.Conv2d(4, 3, 7), nn.Tanh()]
+    whole = nn.Module()
+    middle = [block() for _ in range(num_blocks)]
+    whole.model = nn.Sequential(*stem, *strided(4, 8), *strided(8, 16), *middle, *doubled(16, 8), *doubled(8, 4), *end)
+    return whole
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_an_imported_resnet_of_pix2pix_gives_the_originals_picture(tmp_path: Path, dropout: bool) -> None:
+    torch.manual_seed(0)
+    original = _originals_resnet(3, dropout).eval()
+    file = _import(tmp_path, _save(tmp_path, G=original.state_dict()), "pix2pix")
+    model = vidgen.load(str(file), precision="fp32")
+    for part in model.translator.modules():
+        if isinstance(part, NoiseDropout):
+            part.is_noise = False
+    picture = torch.rand(1, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        made = model.translator.translate(Condition(frames=picture[None]))[0].frames[0]
+        torch.testing.assert_close(made, original.model(picture), atol=1e-4, rtol=0)
+
+
+def test_vid2vids_models_of_first_frames_are_generators_named_after_their_width() -> None:
+    assert list(published.roles(["latest_net_G_512.pth"])) == ["G"]

@@ -115,6 +115,7 @@ def roles(files: Sequence[str]) -> dict[str, Path]:
             role, path = named[1], Path(text)
         else:
             raise ConfigError(f"{text}: its name does not end with _net_ROLE.pth", hint=f"say which network it is, as in G={text}")
+        role = re.sub(r"^G_\d+$", "G", role)  # vid2vid's models of first frames are named after their width
         if role in found:
             raise ConfigError(f"{text}: {found[role]} is the {role} already")
         found[role] = path
@@ -253,7 +254,7 @@ _BRANCHES = r"(model_(down_seg|down_img|res_img|res_flow|up_img|up_flow)|indv_(d
 _HEADS = r"(model_final_(img|flow|w)|indv_final)\.1\.(weight|bias)$"
 _COMPOSITE = re.compile(f"{_BRANCHES}|{_HEADS}")
 _MULTISCALE = re.compile(r"scale\d+_layer\d+\.[01]\.")
-_CITYSCAPES_CAR = 26
+_CITYSCAPES_CAR, _CITYSCAPES_CLASSES = 26, 35
 
 
 def _vid2vid(parts: Mapping[str, Part]) -> Layout:
@@ -295,15 +296,104 @@ def _vid2vid(parts: Mapping[str, Part]) -> Layout:
 
 
 def _multiscale_judge(part: Part) -> dict[str, Any]:
-    """Shape of a multi-scale discriminator; the last of its scales is the finest."""
-    num_scales = part.count(r"(scale\d+)_layer")
+    """Shape of a multi-scale discriminator; the last of its scales is the finest.
+
+    Trained without feature matching, each scale is one sequence.
+    """
+    num_sequences = part.count(r"layer(\d+)\.")
+    num_scales = num_sequences or part.count(r"(scale\d+)_layer")
+    finest = f"layer{num_scales - 1}.0.weight" if num_sequences else f"scale{max(0, num_scales - 1)}_layer0.0.weight"
+    first = r"layer0\." if num_sequences else "scale0_layer"
+    num_convolutions = sum(bool(re.match(first, key)) and value.ndim == 4 for key, value in part.state.items())
     return {
-        "base_channels": part.shape(f"scale{max(0, num_scales - 1)}_layer0.0.weight")[0],
-        "num_layers": max(1, part.count(r"scale0_layer(\d+)") - 2),
+        "base_channels": part.shape(finest)[0],
+        "num_layers": max(1, num_convolutions - 2),
         "num_scales": num_scales,
         "norm": part.norm,
     }
 
 
-SYSTEMS: dict[str, Callable[[Mapping[str, Part]], Layout]] = {"vid2vid": _vid2vid}
+# -- pix2pix ---------------------------------------------------------------------------------------------------------------
+
+_UNET = re.compile(r"model\.model\.(\d+\.model\.)*\d+\.(weight|bias|running_mean|running_var|num_batches_tracked)$")
+_SEQUENCE = re.compile(r"model\.\d+\.(conv_block\.\d+\.)?(weight|bias|running_mean|running_var|num_batches_tracked)$")
+_PATCH = re.compile(r"(model|net)\.\d+\.(weight|bias|running_mean|running_var|num_batches_tracked)$")
+
+
+def _pix2pix(parts: Mapping[str, Part]) -> Layout:
+    """A U-Net or ResNet generator G, and the judge of patches or pixels D."""
+    made = _required(parts, "G")
+    renames = available()["pix2pix"].RENAMES
+    if made.count(r"(model\.model)\."):
+        base_channels, num_channels = made.shape("model.model.0.weight")[:2]
+        depth = max(key.count("model") for key in made.state) - 1
+        generator = {"network": "unet", "base_channels": base_channels, "num_downsamplings": depth, "norm": made.norm}
+        place, side = Place("generator", _UNET, renames["unet"]), 2**depth
+    else:
+        shape, num_channels = _resnet(made)
+        drops = 0.0 if made.count(r".*conv_block\.(5)\.weight") else 0.5
+        generator = {"network": "resnet", **shape, "norm": made.norm, "dropout": drops}
+        place, side = Place("generator", _SEQUENCE, renames["resnet"]), 256
+    model = {"kind": "pix2pix", "generator": generator, "discriminator": _patch_judge(parts["D"]) if "D" in parts else {}}
+    places = {"G": place, "D": Place("discriminator", _PATCH, renames["discriminator"])}
+    return Layout(model, num_channels, places, (side, side))
+
+
+def _resnet(part: Part) -> tuple[dict[str, int], int]:
+    """Shape of a generator in one sequence, and the channels it reads."""
+    blocks = sorted({int(found[1]) for key in part.state if (found := re.match(r"model\.(\d+)\.conv_block", key))})
+    if not blocks:
+        raise CheckpointError(f"{part.where}: has no residual blocks; is it the {part.role} of this system?")
+    base_channels, num_channels = part.shape("model.1.weight")[:2]
+    shape = {"base_channels": base_channels, "num_downsamplings": (blocks[0] - 4) // 3, "num_blocks": len(blocks)}
+    return shape, num_channels
+
+
+def _patch_judge(part: Part) -> dict[str, Any]:
+    if part.count("(net)"):
+        return {"network": "pixel", "base_channels": part.shape("net.0.weight")[0], "norm": part.norm}
+    num_convolutions = sum(value.ndim == 4 for value in part.state.values())
+    shape = {"base_channels": part.shape("model.0.weight")[0], "num_layers": max(1, num_convolutions - 2)}
+    return {"network": "patch", **shape, "norm": part.norm}
+
+
+# -- pix2pixHD -------------------------------------------------------------------------------------------------------------
+
+_COARSE_TO_FINE = re.compile(r"model(\d+_[12])?\.\d+\.(conv_block\.\d+\.)?\w+$")
+_JUDGES = re.compile(r"(scale\d+_layer\d+\.[01]|layer\d+\.\d+)\.\w+$")
+
+
+def _pix2pixhd(parts: Mapping[str, Part]) -> Layout:
+    """The generator G (global, or with local enhancers), the encoder of looks E, and the judges D."""
+    made = _required(parts, "G")
+    shape, num_channels = _resnet(made)
+    num_enhancers = made.count(r"model(\d+)_1\.")
+    generator = {**shape, "num_enhancers": num_enhancers, "norm": made.norm}
+    if num_enhancers:
+        generator["num_local_blocks"] = made.count(r"model1_2\.(\d+)\.conv_block")
+    model: dict[str, Any] = {"kind": "pix2pixhd", "generator": generator}
+    if "E" in parts:
+        convolutions = [key for key, value in parts["E"].state.items() if key.endswith(".weight") and value.ndim == 4]
+        last = max(convolutions, key=lambda key: int(re.sub(r"\D", "", key) or 0), default="")
+        num_features = parts["E"].shape(last)[0]
+        model["encoder"] = {
+            "base_channels": parts["E"].shape("model.1.weight")[0],
+            "num_downsamplings": len(convolutions) // 2 - 1,
+            "num_features": num_features,
+            "regions": "labels" if num_channels - num_features == _CITYSCAPES_CLASSES else "instances",
+        }
+        num_channels -= num_features
+    if "D" in parts:
+        model["discriminators"] = _multiscale_judge(parts["D"])
+    renames = available()["pix2pixhd"].RENAMES
+    places = {
+        "G": Place("generator.image", _COARSE_TO_FINE, renames["generator"]),
+        "E": Place("generator.encoder", _SEQUENCE, renames["encoder"]),
+        "D": Place("discriminator", _JUDGES, renames["discriminator"]),
+    }
+    height = 512 * 2**num_enhancers
+    return Layout(model, num_channels, places, (height, 2 * height))
+
+
+SYSTEMS: dict[str, Callable[[Mapping[str, Part]], Layout]] = {"pix2pix": _pix2pix, "pix2pixhd": _pix2pixhd, "vid2vid": _vid2vid}
 """Whose checkpoints are imported -> how their shapes are read."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidgen.training.loop import LoopSettings, Trainer
 from vidgen.training.precision import Runtime
-from vidgen.translators import available, pix2pix, pix2pixhd, singan, vid2vid
+from vidgen.translators import available, consingan, pix2pix, pix2pixhd, singan, vid2vid
 from vidgen.translators.base import Teachers, Translator
 from vidgen.types import Batch, Condition, Stage
 
@@ -94,6 +94,8 @@ CONFIGS: dict[str, Any] = {
         ),
     ),
     "pix2pixhd two levels at once": _pix2pixhd(generator={"num_enhancers": 1}, discriminators={"objective": "hinge"}),
+    "consingan": consingan.Config(**_TINY_SINGAN, num_stages=4, num_concurrent_stages=2, border="noise", coarsest="noise"),
+    "consingan with zeros": consingan.Config(**_TINY_SINGAN, num_stages=3, penalty_crop_size=24),
     "singan": singan.Config(**_TINY_SINGAN),
     "singan fast": singan.Config(
         **_TINY_SINGAN,

@@ -36,7 +36,7 @@ _MODES: dict[str, dict[str, dict[str, Any]]] = {
             "reconstruction_weight": 100.0,
         },
     },
-    "consingan": {"sample": {}, "animation": {"min_size": 20, "border": "noise"}},
+    "consingan": {"sample": {}, "animation": {"min_size": 20, "border": "noise", "coarsest": "noise"}},
 }
 _FAST: dict[str, dict[str, Any]] = {
     "singan": {
@@ -48,7 +48,7 @@ _FAST: dict[str, dict[str, Any]] = {
         "penalty_crop_size": 48,
         "num_kept_cascades": 32,
     },
-    "consingan": {"base_channels": 32, "num_discriminator_steps": 1, "num_updates": 1, "crop_size": 112, "penalty_crop_size": 48},
+    "consingan": {"base_channels": 32, "num_discriminator_steps": 1, "num_updates": 1, "penalty_crop_size": 48},
 }
 
 

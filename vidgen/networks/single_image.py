@@ -117,6 +117,17 @@ class Pyramid:
         grown = size[0] / self.finest[0], size[1] / self.finest[1]
         return tuple((max(1, round(height * grown[0])), max(1, round(width * grown[1]))) for height, width in self.sizes)
 
+    def size_for(self, shown: Size, learned: Size) -> Size:
+        """The finest level's size for a picture of size `shown`, where one of size `learned` was learnt."""
+        height, width = (max(1, round(own * new / old)) for own, new, old in zip(self.finest, shown, learned, strict=True))
+        return height, width
+
+    def finest_of(self, image: Tensor) -> Tensor:
+        """A picture [B,3,H,W] reduced to the finest level."""
+        if tuple(image.shape[-2:]) == self.finest:
+            return image
+        return resize_by(image, min(1.0, max(self.finest) / max(image.shape[-2:])), self.finest).clamp(-1, 1)
+
     def level(self, image: Tensor, level: int) -> Tensor:
         """`image`, of the finest size, at `level`; always from the finest, never chained."""
         if level == self.num_levels - 1:
@@ -327,6 +338,14 @@ def noise_loop(
 
 
 # -- applications ----------------------------------------------------------------------------------------------------------
+
+
+def random_window(size: Size, side: int | None) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random square of `side`, or of what there is."""
+    height, width = (min(length, side or length) for length in size)
+    top = int(torch.randint(size[0] - height + 1, ()))
+    left = int(torch.randint(size[1] - width + 1, ()))
+    return top, left, height, width
 
 
 class SingleImageApplications(ABC):

@@ -170,7 +170,8 @@ def _one_stage_per_scale(stages: tuple[Stage, ...]) -> Iterator[Stage]:
 def _reduced(model: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     reduced = dict(model)
     if "width" in change:
-        for name in ("base_channels", "max_channels"):
+        known = available()[model["kind"]].Config.model_fields
+        for name in {"base_channels", "max_channels"} & set(known):
             reduced[name] = min(change["width"], reduced.get(name, change["width"]))
     if "max_size" in change:
         reduced["max_size"] = min(change["max_size"], reduced.get("max_size", change["max_size"]))

@@ -33,6 +33,7 @@ from vidgen.networks.single_image import (
     mirror_to,
     plan_pyramid,
     randn,
+    random_window,
     resize_by,
     resize_to,
 )
@@ -314,15 +315,11 @@ class SinGAN(Translator, SingleImageApplications):
         if self.training:
             return Output(self._try()[:, None]), Samples(begin + num_frames)
         assert self.config.image_size is not None
-        finest = self.pyramid.finest
-        size = tuple(
-            max(1, round(own * shown / learned))
-            for own, shown, learned in zip(finest, (height, width), self.config.image_size, strict=True)
-        )
+        size = self.pyramid.size_for((height, width), self.config.image_size)
         frames = []
         for frame in range(begin, begin + num_frames):
             generator = torch.Generator().manual_seed(frame)
-            image = self.generate((size[0], size[1]), num_samples=num_samples, generator=generator)
+            image = self.generate(size, num_samples=num_samples, generator=generator)
             frames.append(resize_to(image, (height, width)).clamp(-1, 1))
         return Output(torch.stack(frames, dim=1)), Samples(begin + num_frames)
 
@@ -411,10 +408,7 @@ class SinGAN(Translator, SingleImageApplications):
         """
         if self._checked_image:
             return
-        image = target[:1, 0].float()
-        finest = self.pyramid.finest
-        if tuple(image.shape[-2:]) != finest:
-            image = resize_by(image, min(1.0, finest[1] / image.shape[-1]), finest).clamp(-1, 1)
+        image = self.pyramid.finest_of(target[:1, 0].float())
         if self._knows_image:
             if not torch.allclose(self.image, image, atol=1 / 255):
                 raise ConfigError("data: this model has learnt another picture", hint="choose another -o to learn this one")
@@ -433,7 +427,7 @@ class SinGAN(Translator, SingleImageApplications):
         level = self._learning_level
         size = self.pyramid.sizes[level]
         noise = self._padded(self.draw(level, size, 1))
-        self._attempt = _Attempt(noise, self._random_previous(), _window(size, self.config.crop_size))
+        self._attempt = _Attempt(noise, self._random_previous(), random_window(size, self.config.crop_size))
         return self._fake(self._attempt.previous)
 
     def _fake(self, previous: Tensor) -> Tensor:
@@ -484,7 +478,7 @@ class SinGAN(Translator, SingleImageApplications):
         fake, real = fake.detach(), self._real()
         judge = self.discriminators[self._learning_level]
         quality = judge(fake).float().mean() - judge(real).float().mean()
-        top, left, height, width = _window((real.shape[-2], real.shape[-1]), self.config.penalty_crop_size)
+        top, left, height, width = random_window((real.shape[-2], real.shape[-1]), self.config.penalty_crop_size)
         rows, columns = slice(top, top + height), slice(left, left + width)
         penalty = gradient_penalty(judge, real[..., rows, columns], fake[..., rows, columns])
         return {"discriminator": quality, "discriminator_penalty": self.config.penalty_weight * penalty}
@@ -506,14 +500,6 @@ class SinGAN(Translator, SingleImageApplications):
         """What the coarser scales reconstruct, padded for `level`."""
         state = self._reconstruction(level - 1) if level else None
         return self._padded_previous(level, state, self.pyramid.sizes[level])
-
-
-def _window(size: Size, side: int | None) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random square of `side`, or of what there is."""
-    height, width = (min(length, side or length) for length in size)
-    top = int(torch.randint(size[0] - height + 1, ()))
-    left = int(torch.randint(size[1] - width + 1, ()))
-    return top, left, height, width
 
 
 def dominant_colors(image: Tensor, count: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Kills trainings at random moments and compares what the resumed ones leave with an undisturbed run.
 
 A program of its own: it imports torch once and forks a child per training, so that a kill costs a second instead of ten.
-Usage: killing.py FOLDER NUM_KILLS. Prints one JSON object.
+Usage: killing.py FOLDER NUM_KILLS [KIND]. Prints one JSON object. Kills are spread over the whole run, so over all its stages.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def lines_in(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def main(folder: Path, num_kills: int) -> None:
+def main(folder: Path, num_kills: int, kind: str = "vid2vid") -> None:
     """Run the comparison."""
     torch.set_num_threads(1)
-    config = tiny.write_config(folder, tiny.write_data(folder / "data"))
+    config = tiny.write_config(folder, tiny.write_data(folder / "data"), kind)
     undisturbed = folder / "undisturbed"
     os.waitpid(fork(config, undisturbed), 0)
     expected = fingerprint(undisturbed)
@@ -63,7 +63,8 @@ def main(folder: Path, num_kills: int) -> None:
     for number in range(num_kills):
         run = folder / f"killed-{number}"
         victim = fork(config, run)
-        until = rng.randrange(1, TOTAL_STEPS - 1)
+        first, stop = (1 + part * (TOTAL_STEPS - 2) // num_kills for part in (number, number + 1))
+        until = rng.randrange(first, max(first + 1, stop))
         while lines_in(run / "metrics.jsonl") < until:
             time.sleep(0.001)
         time.sleep(rng.random() * 0.04)
@@ -78,4 +79,4 @@ def main(folder: Path, num_kills: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -21,6 +21,7 @@ from vidgen import durable
 from vidgen.commands.train import train
 from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, TrainingError
 from vidgen.training import checkpoint, run
+from vidgen.translators import available
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +50,8 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
-def _killing(tmp_path: Path, num_kills: int) -> dict:
-    command = [sys.executable, "-m", "tests.killing", str(tmp_path), str(num_kills)]
+def _killing(tmp_path: Path, num_kills: int, kind: str = "vid2vid") -> dict:
+    command = [sys.executable, "-m", "tests.killing", str(tmp_path), str(num_kills), kind]
     done = subprocess.run(command, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -60,6 +61,14 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     result = _killing(tmp_path, 5)
     assert result["differing"] == []
     assert result["resumed_from_checkpoint"] >= 3
+
+
+@pytest.mark.parametrize(("kind", "num_stages"), [pytest.param("pix2pix", 2, marks=pytest.mark.slow), ("pix2pixhd", 4)])
+def test_a_run_killed_in_each_of_its_stages_goes_on_to_the_same_bits(tmp_path: Path, kind: str, num_stages: int) -> None:
+    settings = run.load_run_config(tiny.write_config(tmp_path, tmp_path, kind), [])
+    stages = available()[kind].stages(settings.model, 4)
+    assert (len(stages), sum(stage.num_steps for stage in stages)) == (num_stages, 20)
+    assert _killing(tmp_path, num_stages, kind)["differing"] == []
 
 
 @pytest.mark.slow

@@ -30,6 +30,25 @@ train:
   precision: fp32
 """
 
+_MODELS = {
+    "pix2pix": """
+  kind: pix2pix
+  generator: {base_channels: 4, network: resnet, num_blocks: 2}
+  discriminator: {base_channels: 4, num_layers: 2, objective: wasserstein}
+  schedule: {epochs: 2, decay_epochs: 3}
+""",
+    "pix2pixhd": """
+  kind: pix2pixhd
+  generator: {base_channels: 8, num_downsamplings: 2, num_blocks: 1, num_enhancers: 1, num_local_blocks: 1}
+  encoder: {base_channels: 4, num_downsamplings: 2}
+  discriminators: {base_channels: 4, num_layers: 2, pool_size: 3}
+  losses: {perceptual_weight: 0, l1_weight: 1}
+  growth:
+    - {epochs: 1, decay_epochs: 0}
+    - {epochs: 2, decay_epochs: 2, finest_only_epochs: 1}
+""",
+}
+
 
 def write_data(root: Path, num_sequences: int = 2, num_frames: int = 10) -> Path:
     """`root` with images and labels of moving squares."""
@@ -47,8 +66,12 @@ def write_data(root: Path, num_sequences: int = 2, num_frames: int = 10) -> Path
     return root
 
 
-def write_config(folder: Path, data: Path) -> Path:
-    """A configuration file for that data."""
+def write_config(folder: Path, data: Path, kind: str = "vid2vid") -> Path:
+    """A configuration file for that data, of 20 steps; its label maps serve as instance maps too."""
     path = folder / "tiny.yaml"
-    path.write_text(CONFIG.replace("data:\n", f"data:\n  root: {data}\n"))
+    text = CONFIG.replace("data:\n", f"data:\n  root: {data}\n")
+    if kind in _MODELS:
+        start, stop = text.index("\n  kind:"), text.index("data:")
+        text = text[:start] + _MODELS[kind] + text[stop:].replace("labels: {num", "instances: labels\n    labels: {num")
+    path.write_text(text)
     return path

@@ -31,6 +31,7 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 PATH = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Duration(click.ParamType):
@@ -298,9 +299,113 @@ def translate(**options: Any) -> Result:
 @seed
 @overwrite
 @compute
-def edit(**options: Any) -> Result:
-    """Change objects of a label map, and make the picture of it anew."""
+@click.option("--mask", type=PATH, help="Of a picture whose parts were moved: white where.")
+def edit(mask: Path | None, **options: Any) -> Result:
+    """Change objects of a label map, and make the picture of it anew.
+
+    With a picture and its copy whose parts were moved about, `vidgen edit tree.png moved.png -o out.png`, remove the seams.
+    """
+    if options["model"].suffix.lower() in PICTURE_SUFFIXES:
+        shared = {name: options[name] for name in ("output", "seed", "overwrite", "device", "threads")}
+        return _call("pictures.edit", image=options["model"], edited=Path(options["labels"]), mask=mask, **shared)
     return _call("edit.edit", **options)
+
+
+# What single pictures are enough for.
+
+training = _options(
+    click.option(
+        "--method",
+        type=click.Choice(["patch", "fast", "consingan", "singan"]),
+        default="patch",
+        show_default=True,
+        help="patch needs no training; fast trains in minutes; singan as published.",
+    ),
+    click.option("--budget", "budget_seconds", type=DURATION, help="Time to train in, such as 5m."),
+    click.option("--model", type=PATH, metavar="FOLDER", help="Keep the trained model here, or use it from here."),
+    click.option("--max-size", default="auto", show_default=True, metavar="auto|N", help="Reduce to this longer side first."),
+    click.option("--dry-run", is_flag=True, help="Show what would be trained, and how long."),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
+    click.option("--threads", type=POSITIVE, help="CPU threads."),
+)
+shape = _options(
+    click.option("--size", metavar="WxH", help="Of the result."),
+    click.option("--aspect", metavar="W:H", help="Of the result, at the area of the original."),
+)
+picture_out = click.option("-o", "--out", "output", type=PATH, required=True, help="Picture to write (.png).")
+
+
+@cli.command(example="vidgen animate lake.jpg -o lake.mp4 --loop")
+@click.argument("source")
+@click.option("-o", "--out", "output", required=True, help=".mp4 .webm .mkv .gif .apng .webp, or a folder of PNG files.")
+@click.option("--frames", "num_frames", type=click.IntRange(1, 2000), help="How many.  [default: 48, or those of the clip]")
+@click.option("--fps", "frame_rate", type=click.FloatRange(1, 120), default=12, show_default=True, help="Of a still picture.")
+@click.option("--loop", is_flag=True, help="Let the first frame follow the last.")
+@shape
+@click.option("--start-scale", type=click.IntRange(min=0), default=1, show_default=True, help="Finer scales move less.")
+@click.option("--alpha", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="How close it stays to the picture.")
+@click.option("--beta", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="How slowly it changes.")
+@click.option("--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True)
+@training
+@seed
+@overwrite
+def animate(**options: Any) -> Result:
+    """Make a picture move, or a new clip of a short one."""
+    return _call("pictures.animate", **options)
+
+
+@cli.command(example="vidgen sample birds.png -o sheet.png --num 6 --aspect 16:9 --score")
+@click.argument("image", type=PATH)
+@click.option("-o", "--out", "output", type=PATH, required=True, help="Contact sheet (.png), or folder for samples and sheet.")
+@click.option("--num", "num_samples", type=click.IntRange(1, 1000), default=6, show_default=True, help="How many.")
+@shape
+@click.option("--start-scale", type=click.IntRange(min=0), default=0, show_default=True, help="Finer scales keep the layout.")
+@click.option("--score", is_flag=True, help="Measure likeness, diversity and copying.")
+@training
+@seed
+@overwrite
+def sample(**options: Any) -> Result:
+    """Make new pictures in the manner of one, of any size."""
+    return _call("pictures.sample", **options)
+
+
+@cli.command("super-resolve", example="vidgen super-resolve small.png -o large.png --factor 4")
+@click.argument("image", type=PATH)
+@picture_out
+@click.option("--factor", type=click.FloatRange(min=1, min_open=True), default=4.0, show_default=True, help="Of each side.")
+@training
+@seed
+@overwrite
+def super_resolve(**options: Any) -> Result:
+    """Enlarge a picture with detail of its own."""
+    return _call("pictures.super_resolve", **options)
+
+
+@cli.command(example="vidgen harmonize pasted.png --image painting.png --mask mask.png -o out.png")
+@click.argument("naive", type=PATH)
+@click.option("--image", type=PATH, required=True, help="The picture without what was pasted.")
+@click.option("--mask", type=PATH, help="White where it was pasted.  [default: where the two differ]")
+@picture_out
+@click.option("--start-scale", type=click.IntRange(min=0), help="Finer scales keep more of what was pasted.")
+@training
+@seed
+@overwrite
+def harmonize(**options: Any) -> Result:
+    """Give what was pasted into a picture the picture's look."""
+    return _call("pictures.harmonize", **options)
+
+
+@cli.command(example="vidgen paint sketch.png --image photo.png -o out.png --start-scale 1")
+@click.argument("painting", type=PATH)
+@click.option("--image", type=PATH, required=True, help="The picture whose look is wanted.")
+@picture_out
+@click.option("--start-scale", type=click.IntRange(min=0), default=1, show_default=True, help="Finer scales keep more of it.")
+@training
+@seed
+@overwrite
+def paint(**options: Any) -> Result:
+    """Make of a rough painting what it means in a picture's look."""
+    return _call("pictures.paint", **options)
 
 
 def _score_table(result: Result) -> str:

@@ -41,6 +41,9 @@ SAMPLE_NOISE = 1.25
 HARMONIZE_RADIUS, EDIT_RADIUS = 7, 20
 """Pixels that the mask of what was pasted grows by. Source: SinGAN, the authors' code."""
 _MASK_BLUR = 5.0
+_DETAIL_PARTS = 80
+"""A picture's longer side in units of what counts as fine."""
+_TEXTURE_SHARE, _DETAIL_SHARE = 0.5, 0.8
 _FLOW_BLUR = 3
 _MAX_CLIP_FRAMES = 240
 
@@ -141,15 +144,15 @@ def difference_mask(changed: np.ndarray, original: np.ndarray) -> np.ndarray:
     return mask
 
 
-def soft_mask(mask: np.ndarray, radius: int) -> np.ndarray:
+def soft_mask(mask: np.ndarray, radius: int, blur: float = _MASK_BLUR) -> np.ndarray:
     """bool [H,W] grown by a disk and blurred: float32 [H,W] in 0..1, 1 on all that was marked."""
     grown = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2))
-    return cv2.GaussianBlur(grown.astype(np.float32), (0, 0), _MASK_BLUR)
+    return cv2.GaussianBlur(grown.astype(np.float32), (0, 0), blur)
 
 
-def blend_in(made: np.ndarray, original: np.ndarray, mask: np.ndarray, radius: int) -> np.ndarray:
+def blend_in(made: np.ndarray, original: np.ndarray, mask: np.ndarray, radius: int, blur: float = _MASK_BLUR) -> np.ndarray:
     """`made` where the mask is, the original elsewhere; uint8 [H,W,3]."""
-    share = soft_mask(mask, radius)[:, :, None]
+    share = soft_mask(mask, radius, blur)[:, :, None]
     return np.rint(share * made[:, :, :3] + (1 - share) * original).astype(np.uint8)
 
 
@@ -270,9 +273,25 @@ class Patches(Applications):
         matching = self.matching if layout else replace(self.matching, layout=0.0, completeness=None)
         example = self._volume[:3]
         made = patches.synthesise(
-            example, self._sizes, self._sizes, lambda size: patches.resize(given, size), first_level=scale, matching=matching, seed=seed
+            example,
+            self._sizes,
+            self._sizes,
+            lambda size: patches.resize(given, size),
+            first_level=scale,
+            matching=matching,
+            seed=seed,
         )
         return _pixels(made)[0]
+
+    def harmonize(self, naive: np.ndarray, mask: np.ndarray, *, start_scale: int | None = None, seed: int = 0) -> np.ndarray:
+        """Broad colours and half of the texture come from patches of the picture, fine shapes from what was pasted."""
+        scale = max(0, self.num_scales - 2) if start_scale is None else start_scale
+        pasted = resize_picture(naive, self.picture.size)
+        made = self.remake(pasted, start_scale=scale, layout=False, seed=seed)[:, :, :3]
+        blur = max(self.picture.size) / _DETAIL_PARTS
+        broad, broad_pasted = (cv2.GaussianBlur(pixels.astype(np.float32), (0, 0), blur) for pixels in (made, pasted))
+        mixed = broad + _TEXTURE_SHARE * (made - broad) + _DETAIL_SHARE * (pasted - broad_pasted)
+        return blend_in(mixed.clip(0, 255), self.picture.pixels, mask, 1, 1.2)
 
     def _sample(self, size: Size, start_scale: int, noise: float, seed: int) -> Tensor:
         ratios = [wanted / own for wanted, own in zip(size, self.picture.size, strict=True)]
@@ -381,7 +400,9 @@ def clip_variation(
     if len(clip) < patches.CLIP_PATCH_FRAMES:
         raise InputError(f"the clip has {len(clip)} frames; at least {patches.CLIP_PATCH_FRAMES} are needed")
     if len(clip) > _MAX_CLIP_FRAMES:
-        raise InputError(f"the clip has {len(clip)} frames; at most {_MAX_CLIP_FRAMES} are learnt from", hint="cut it, as in [0:60]")
+        raise InputError(
+            f"the clip has {len(clip)} frames; at most {_MAX_CLIP_FRAMES} are learnt from", hint="cut it, as in [0:60]"
+        )
     example = torch.from_numpy(np.stack(clip)).permute(3, 0, 1, 2).float() / 127.5 - 1
     own = (len(clip), *clip[0].shape[:2])
     target = (num_frames, *(size or own[1:]))

@@ -522,9 +522,9 @@ def open_sink(
 ) -> Iterator[FrameSink]:
     """A place to write frames to; it appears under `path`, whole, when the `with` block ends, and not at all if it fails.
 
-    The suffix decides: .mp4 .mov .mkv .webm .gif .apng .webp, .png for a single picture; a name without suffix or ending with `/` is a
-    folder of PNG files, `dir/%05d.png` one with names of your own. Labels go to .mkv (FFV1) or PNG, exactly. Odd sizes are padded
-    by a row or column inside H.264, which our reader takes off again. `audio` is a file whose sound is copied along.
+    The suffix decides: .mp4 .mov .mkv .webm .gif .apng .webp, .png for a single picture; a name without suffix or ending with `/`
+    is a folder of PNG files, `dir/%05d.png` one with names of your own. Labels go to .mkv (FFV1) or PNG, exactly. Odd sizes are
+    padded by a row or column inside H.264, which our reader takes off again. `audio` is a file whose sound is copied along.
 
     Raises:
         InputError: no frame was written, or the suffix is not known or blurs labels.

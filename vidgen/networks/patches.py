@@ -34,6 +34,9 @@ _NUM_BASIS_PATCHES = 8192
 _MAX_EXACT_PAIRS = 12_000_000
 """Up to so many pairs of patches all are compared; beyond, PatchMatch searches."""
 
+_FIRST_SEARCHES = 8
+"""Rounds of PatchMatch where nothing is known yet."""
+
 
 @dataclass(frozen=True)
 class Matching:
@@ -156,7 +159,12 @@ class Matches:
 
 
 def refine(
-    guess: Tensor, example: Example, matches: Matches | None, reverse: Matches | None, matching: Matching, generator: torch.Generator
+    guess: Tensor,
+    example: Example,
+    matches: Matches | None,
+    reverse: Matches | None,
+    matching: Matching,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Matches, Matches | None]:
     """The guess [C,T,H,W] made of patches of the example, once; and the matches in both directions, to go on with."""
     grid = _grid(guess, example.window)
@@ -166,11 +174,13 @@ def refine(
         return blend(example, found, tuple(guess.shape[1:])), found, None
     factors = None
     if matching.completeness is not None:
+        num_rounds = matching.num_searches if reverse is not None else _FIRST_SEARCHES
         reverse = Matches.aligned(example.grid, grid) if reverse is None else reverse
-        search(reverse, example.keys, queries, None, matching.num_searches, generator)
+        search(reverse, example.keys, queries, None, num_rounds, generator)
         factors = 1 / (matching.completeness + reverse.costs)
+    num_rounds = matching.num_searches if matches is not None else _FIRST_SEARCHES
     matches = Matches.aligned(grid, example.grid) if matches is None else matches
-    search(matches, queries, example.keys, factors, matching.num_searches, generator)
+    search(matches, queries, example.keys, factors, num_rounds, generator)
     return blend(example, matches, tuple(guess.shape[1:])), matches, reverse
 
 

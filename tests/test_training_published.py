@@ -12,6 +12,7 @@ from torch import Tensor
 
 import vidgen
 from vidgen.commands import models
+from vidgen.commands.styles import choose_look
 from vidgen.errors import CheckpointError, ConfigError, OutputError
 from vidgen.media.images import write_png
 from vidgen.networks.layers import NoiseDropout
@@ -240,3 +241,16 @@ def test_an_imported_resnet_of_pix2pix_gives_the_originals_picture(tmp_path: Pat
 
 def test_vid2vids_models_of_first_frames_are_generators_named_after_their_width() -> None:
     assert list(published.roles(["latest_net_G_512.pth"])) == ["G"]
+
+
+def test_clusters_become_the_styles_that_are_found_beside_the_imported_weights(parity_root: Path, tmp_path: Path) -> None:
+    weights, _ = _parity(parity_root / "pix2pixhd_global.npz")
+    encoder, _ = _parity(parity_root / "pix2pixhd_encoder.npz")
+    clusters = np.empty((), object)
+    clusters[()] = {1: np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])}
+    np.save(tmp_path / "features_clustered_010.npy", clusters, allow_pickle=True)
+    files = [*_save(tmp_path, G=weights, E=encoder), str(tmp_path / "features_clustered_010.npy")]
+    file = _import(tmp_path, files, "pix2pixhd", labels="2")
+    look = choose_look(vidgen.load(str(file)), chosen=["class 1=1"])
+    assert look is not None
+    assert look.of_class[1] == pytest.approx([0.4, 0.5, 0.6])

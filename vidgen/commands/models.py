@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vidgen import durable
 from vidgen.errors import ConfigError
-from vidgen.training import checkpoint, published, run
+from vidgen.training import arrays, checkpoint, published, run
+from vidgen.training.styles import Styles
 
 
 def import_weights(
@@ -27,6 +30,8 @@ def import_weights(
     """Write a weights file from the files of a published model; see `published.import_weights`.
 
     Args:
+        files: state dicts; for pix2pixHD also its file of clusters (`features_clustered_010.npy`), whose styles are written
+            beside the weights, where `vidgen translate` and `vidgen edit` find them.
         size: `WIDTHxHEIGHT` to work at.
 
     Returns:
@@ -39,7 +44,16 @@ def import_weights(
     if output.suffix != ".safetensors":
         raise ConfigError(f"{output}: weights are written as .safetensors", hint=f"-o {output.with_suffix('.safetensors')}")
     durable.check_writable_target(output, overwrite=overwrite)
-    made = published.import_weights(system, files, labels=labels, size=_size(size), foreground=foreground)
+    clusters = [file for file in files if file.endswith(".npy")]
+    if len(clusters) > 1:
+        raise ConfigError(f"{clusters[1]}: a model has one file of clusters, and {clusters[0]} is one already")
+    found = [Styles(_centres(file), {"imported": file}) for file in clusters]
+    others = [file for file in files if file not in clusters]
+    made = published.import_weights(system, others, labels=labels, size=_size(size), foreground=foreground)
+    for styles in found:
+        path = output.with_suffix(".styles.safetensors")
+        durable.check_writable_target(path, overwrite=overwrite)
+        styles.write(path)
     durable.write_bytes(output, checkpoint.pack(made.tensors, made.metadata))
     return info(output)
 
@@ -76,6 +90,10 @@ def info(file: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "sha256": sha256,
     }
+
+
+def _centres(file: str) -> dict[int, np.ndarray]:
+    return {label: np.array(centres, np.float32) for label, centres in arrays.read_array_dictionary(Path(file)).items()}
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -68,7 +68,11 @@ def _objects(loaded: Model, data: Path) -> Iterator[ObjectFeatures]:
     """The features of every object of every picture of the data set."""
     if not loaded.num_style_channels or loaded.table is None:
         raise ConfigError(f"{loaded.path}: this model has no feature encoder, so its objects have no styles")
-    whole = loaded.settings.data.model_copy(update={"root": data, "crop_width": None, "crop_height": None})
+    trained = loaded.settings.data
+    changes: dict[str, Any] = {"root": data, "crop_width": None, "crop_height": None}
+    if data.resolve() != trained.root.resolve():
+        changes |= {"sequences": None, "frames": None}
+    whole = trained.model_copy(update=changes)
     sequences = find_sequences(whole)
     clips = Clips(whole, sequences, loaded.table, seed=0, size_multiple=loaded.translator.size_multiple, flow=None)
     for index, sequence in enumerate(sequences):

@@ -211,7 +211,7 @@ def _scored(content: dict[str, Any], file: Path, name: str | None) -> _Scored:
 
 
 def _metric(entry: dict[str, Any]) -> dict[str, Any]:
-    value = _number(entry.get("value"))
+    value = pages.finite(entry.get("value"))
     reason = entry.get("reason") or (None if value is not None else "no reason is given")
     counts = {name: entry[name] if isinstance(entry.get(name), int) else 0 for name in ("n", "skipped")}
     texts = {name: str(entry.get(name) or "") for name in ("unit", "better")}
@@ -229,15 +229,11 @@ def _comparisons(content: Any) -> dict[str, dict[str, dict[str, Any]]]:
     if not isinstance(content, dict):
         return {}
     return {
-        str(name): {str(key): {part: _number(entry.get(part)) for part in ("value", "difference", "low", "high")}
+        str(name): {str(key): {part: pages.finite(entry.get(part)) for part in ("value", "difference", "low", "high")}
                     for key, entry in entries.items() if isinstance(entry, dict)}
         for name, entries in content.items()
         if isinstance(entries, dict)
     }  # fmt: skip
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
 
 
 def _list(value: Any) -> list[Any]:
@@ -245,7 +241,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _column(values: Any) -> np.ndarray:
-    return np.array([math.nan if (found := _number(value)) is None else found for value in _list(values)], dtype=np.float64)
+    return np.array([math.nan if (found := pages.finite(value)) is None else found for value in _list(values)], dtype=np.float64)
 
 
 def _distinct(scored: Sequence[_Scored]) -> list[_Scored]:
@@ -357,7 +353,7 @@ class _Measured:
         known = next(item.metrics[key] for item in self.scored if key in item.metrics)
         values = {item.name: value for item in self.scored if item.rankable and (value := item.value(key)) is not None}
         distance = _distance_from_best(known["better"])
-        is_contest = len(values) > 1 and distance is not None and not self.differences
+        is_contest = len(set(values.values())) > 1 and base_of(key) not in curves.OF_REFERENCE and not self.differences
         best = min(map(distance, values.values())) if is_contest and distance is not None else None
         return {
             "key": key,
@@ -398,12 +394,12 @@ class _Measured:
             **shown,
             "charts": charts,
             "players": {"main": {"times": times, "cuts": cuts, "name": "frames"}} if charts or shown else {},
-            "maps": self._maps(sources),
-            "wheel": maps.wheel(),
+            "maps": (drawn := self._maps(sources)),
+            "wheel": maps.wheel() if drawn else "",
         }
 
     def _frame_rate(self) -> float:
-        rates = [_number(item.provenance.get("frame_rate")) for item in self.scored]
+        rates = [pages.finite(item.provenance.get("frame_rate")) for item in self.scored]
         return next((rate for rate in rates if rate), float(FOLDER_FRAME_RATE))
 
     def _open(self, fps: float | None) -> dict[str, FrameSource]:

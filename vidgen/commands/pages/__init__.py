@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ def named_input(text: str) -> tuple[str | None, Path]:
     name, sign, path = text.partition("=")
     is_named = sign and name and path and "/" not in name and not os.path.lexists(text)
     return (name, Path(path)) if is_named else (None, Path(text))
+
+
+def finite(value: Any) -> float | None:
+    """A number out of JSON; None where it is no number that can be drawn."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= sys.float_info.max else None
 
 
 def number(value: float | None) -> str:

@@ -22,6 +22,7 @@ from vidgen.media.video import Quality
 PROBED_FRAMES = 32
 MIN_HEIGHT = 96
 MAX_CLASSES = 64
+MIN_LABEL_AREA = 0.8
 _LABEL_COLORS = np.array(distinct_colors(256), np.uint8)
 _STEPS: tuple[tuple[float, Quality], ...] = ((1, "good"), (1, "draft"), (0.75, "draft"), (0.5, "draft"), (0.35, "draft"))
 
@@ -136,16 +137,20 @@ def _encode(
                 times.append(frames[lead].pts)
                 for name, sink in sinks.items():
                     pixels = frames[name].pixels
-                    if are_labels.setdefault(name, _is_label_map(pixels)):
+                    if len(times) == 1:
+                        are_labels[name] = _is_label_map(pixels)
+                    if are_labels[name]:
                         pixels = _LABEL_COLORS[pixels[:, :, 0]]
                     sink.write(fit(pixels, size), frames[lead].pts - times[0])
         return {name: file.read_bytes() for name, file in files.items()}, [float((time - times[0]) * time_base) for time in times]
 
 
 def _is_label_map(pixels: np.ndarray) -> bool:
-    """Whether a picture is a map of class numbers, which would look black: grey, of few and low values."""
+    """Whether a picture is a map of class numbers, which would look black: grey, of few low values, in areas."""
     grey = pixels[:, :, 0]
-    return bool(grey.max() < MAX_CLASSES and (pixels == grey[:, :, None]).all() and len(np.unique(grey)) <= MAX_CLASSES // 2)
+    if grey.max() >= MAX_CLASSES or not (pixels == grey[:, :, None]).all():
+        return False
+    return 2 <= len(np.unique(grey)) <= MAX_CLASSES and float((grey[:, 1:] == grey[:, :-1]).mean()) > MIN_LABEL_AREA
 
 
 def fit(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vidgen.commands.pages import finite
 from vidgen.metrics.score import METRICS, base_of
 
 MAX_POINTS = 2000
@@ -43,7 +44,7 @@ _CURVES = (
     _Curve("motion_fidelity", lambda c: c["motion_wrong"] / c["motion_reference"]),
     _Curve("sharpness_ratio", lambda c: c["sharpness"] / c["sharpness_reference"]),
 )
-_REFERENCES = ("warp_error_target", "warp_error_source")
+OF_REFERENCE = ("warp_error_target", "warp_error_source")
 
 
 def frame_charts(columns: Mapping[str, Columns]) -> list[dict[str, Any]]:
@@ -54,7 +55,7 @@ def frame_charts(columns: Mapping[str, Columns]) -> list[dict[str, Any]]:
     """
     charts = [_derived(curve, columns) for curve in _CURVES]
     keys = dict.fromkeys(key for values in columns.values() for key in values if base_of(key) in METRICS)
-    plain = [_plain(key, columns) for key in keys if base_of(key) not in (*_REFERENCES, "textured")]
+    plain = [_plain(key, columns) for key in keys if base_of(key) not in (*OF_REFERENCE, "textured")]
     return sorted((chart for chart in (*charts, *plain) if chart is not None), key=lambda chart: _rank(chart["key"]))
 
 
@@ -84,7 +85,7 @@ def _plain(key: str, columns: Mapping[str, Columns]) -> dict[str, Any] | None:
     series = [_series(name, index, values.get(key, np.empty(0))) for index, (name, values) in enumerate(columns.items())]
     if base_of(key) == "warp_error":
         stride = key.partition("@")[2]
-        found = [values[f"{name}@{stride}"] for name in _REFERENCES for values in columns.values() if f"{name}@{stride}" in values]
+        found = [values[f"{name}@{stride}"] for name in OF_REFERENCE for values in columns.values() if f"{name}@{stride}" in values]
         series.append(_reference(found))
     if (
         METRICS[base_of(key)].better == "context"
@@ -161,9 +162,9 @@ def read_training(path: Path) -> Training:
         faults.append(f"{num_skipped} steps skipped an update because a loss was not finite")
     names = list(dict.fromkeys(name for line in lines for name in line["losses"]))
     bins = np.array_split(np.arange(len(lines)), min(MAX_POINTS, len(lines))) if lines else []
-    table = {name: np.array([_finite(line["losses"].get(name)) for line in lines]) for name in names}
+    table = {name: np.array([_value(line["losses"].get(name)) for line in lines]) for name in names}
     charts = [_training_chart(name, values, bins) for name, values in table.items()]
-    rates = np.array([_finite(line.get("learning_rate")) for line in lines])
+    rates = np.array([_value(line.get("learning_rate")) for line in lines])
     charts.append(_training_chart("learning_rate", rates, bins))
     marks, stage = [], None
     for line in lines:
@@ -184,8 +185,9 @@ def _parsed(text: str) -> dict[str, Any] | None:
     return line if fits else None
 
 
-def _finite(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+def _value(value: Any) -> float:
+    found = finite(value)
+    return math.nan if found is None else found
 
 
 def _training_chart(name: str, values: np.ndarray, bins: Sequence[np.ndarray]) -> dict[str, Any]:

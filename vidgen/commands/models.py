@@ -13,7 +13,7 @@ import numpy as np
 
 from vidgen import durable
 from vidgen.errors import ConfigError
-from vidgen.training import arrays, checkpoint, published, run
+from vidgen.training import arrays, checkpoint, import_singan, published, run
 from vidgen.training.styles import Styles
 
 
@@ -30,7 +30,7 @@ def import_weights(
     """Write a weights file from the files of a published model; see `published.import_weights`.
 
     Args:
-        files: state dicts; for pix2pixHD also its file of clusters (`features_clustered_010.npy`), whose styles are written
+        files: state dicts; for SinGAN the folder of a model; for pix2pixHD also its file of clusters (`features_clustered_010.npy`), whose styles are written
             beside the weights, where `vidgen translate` and `vidgen edit` find them.
         size: `WIDTHxHEIGHT` to work at.
 
@@ -49,7 +49,10 @@ def import_weights(
         raise ConfigError(f"{clusters[1]}: a model has one file of clusters, and {clusters[0]} is one already")
     found = [Styles(_centres(file), {"imported": file}) for file in clusters]
     others = [file for file in files if file not in clusters]
-    made = published.import_weights(system, others, labels=labels, size=_size(size), foreground=foreground)
+    if system == "singan":
+        made = import_singan.import_weights(_single_folder(others))
+    else:
+        made = published.import_weights(system, others, labels=labels, size=_size(size), foreground=foreground)
     for styles in found:
         path = output.with_suffix(".styles.safetensors")
         durable.check_writable_target(path, overwrite=overwrite)
@@ -94,6 +97,12 @@ def info(file: Path) -> dict[str, Any]:
 
 def _centres(file: str) -> dict[int, np.ndarray]:
     return {label: np.array(centres, np.float32) for label, centres in arrays.read_array_dictionary(Path(file)).items()}
+
+
+def _single_folder(files: Sequence[str]) -> Path:
+    if len(files) != 1:
+        raise ConfigError(f"--from singan: reads one model's folder, got {len(files)} names")
+    return Path(files[0])
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

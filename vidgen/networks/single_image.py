@@ -198,6 +198,18 @@ def plan_concurrent_pyramid(size: Size, num_stages: int, *, min_size: int = 25, 
     return Pyramid(_sizes(finest, scales), scales)
 
 
+def pyramid_of(sizes: Sequence[Size]) -> Pyramid:
+    """The pyramid with these sizes, coarsest first; the ratio is the one that gives them, or else that of the ends."""
+    steps = len(sizes) - 1
+    finest = sizes[-1]
+    for min_size in range(min(sizes[0]) - 1, min(sizes[0]) + 1):
+        ratio = (min_size / min(finest)) ** (1 / max(1, steps))
+        scales = (*(ratio ** (steps - level) for level in range(steps)), 1.0)
+        if _sizes(finest, scales) == tuple(sizes):
+            break
+    return Pyramid(tuple(sizes), scales)
+
+
 def _sizes(finest: Size, scales: Sequence[float]) -> tuple[Size, ...]:
     """Rounded up without a guard, as published: a short side of 25 pixels plus a rounding error becomes 26."""
     return tuple((math.ceil(finest[0] * scale), math.ceil(finest[1] * scale)) for scale in scales)

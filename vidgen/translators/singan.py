@@ -32,6 +32,7 @@ from vidgen.networks.single_image import (
     gradient_penalty,
     mirror_to,
     plan_pyramid,
+    pyramid_of,
     randn,
     random_window,
     resize_by,
@@ -61,6 +62,8 @@ class Config(Settings):
     """Long side of the finest scale in pixels; a larger picture is reduced."""
     count_scales: Literal["ceil", "floor"] = "ceil"
     """How the number of scales is rounded; floor for super-resolution."""
+    sizes: tuple[tuple[Count, Count], ...] | None = None
+    """Heights and widths of all scales, coarsest first, in place of the above; for weights made elsewhere."""
     border: Literal["zeros", "noise"] = "zeros"
     """What surrounds the noise: zeros fix the layout at the border, noise frees it (animation)."""
     base_channels: Count = 32
@@ -92,6 +95,7 @@ class Config(Settings):
     paint_scale: Annotated[int, Field(ge=1)] | None = None
     """Retrain this scale alone on pictures reduced to a few colours (paint-to-image); needs a trained model as --init."""
     num_paint_colors: Annotated[int, Field(ge=2, le=64)] = 5
+    """How many colours a picture is reduced to for that."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -107,6 +111,8 @@ class Config(Settings):
     def pyramid(self) -> Pyramid:
         if self.image_size is None:
             raise ConfigError("model.image_size: not known before the data are read")
+        if self.sizes is not None:
+            return pyramid_of(self.sizes)
         try:
             return plan_pyramid(
                 self.image_size,

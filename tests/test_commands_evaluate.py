@@ -330,3 +330,13 @@ def test_a_video_smaller_than_a_block_has_no_local_flicker():
     assert scores["flicker_local"] is None
     assert "16x16" in scores.scores["flicker_local"].reason
     assert scores["warp_error@1"] > 0
+
+
+def test_a_reference_set_of_one_folder_of_frames_is_a_clip_not_stills(tmp_path: Path):
+    frames = list(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
+    for index, frame in enumerate(frames):
+        write_png(tmp_path / "set" / "clip" / f"{index}.png", frame)
+    as_clip = evaluate(frames, reference_set=tmp_path / "set", metrics="swd_t")
+    as_stills = evaluate(frames, reference_set=tmp_path / "set" / "clip", metrics="swd_t")
+    assert as_clip["swd_t"] == 0
+    assert as_stills["swd_t"] is None

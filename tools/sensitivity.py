@@ -26,11 +26,13 @@ from vidgen import durable
 from vidgen.commands.evaluate import evaluate
 from vidgen.errors import InputError, VidgenError
 from vidgen.media.frames import open_sink, open_source
-from vidgen.metrics.score import metric_of
+from vidgen.metrics.score import base_of, metric_of
 
 COPY = "copy"
 Values = dict[str, dict[str, list[float | None]]]
 """metric key -> corruption -> value in every clip, None where it refuses to answer."""
+
+_OF_THE_REFERENCE = ("warp_error_source", "warp_error_target")
 
 CELL_WIDTH, CELL_HEIGHT, LABEL_WIDTH, HEAD_HEIGHT = 62, 20, 190, 76
 
@@ -38,7 +40,7 @@ CELL_WIDTH, CELL_HEIGHT, LABEL_WIDTH, HEAD_HEIGHT = 62, 20, 190, 76
 @click.command(help=__doc__)
 @click.argument("clips", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Markdown file; a .svg is written beside it.")
-@click.option("--frames", default=16, show_default=True, help="Frames of every clip.")
+@click.option("--frames", default=20, show_default=True, help="Frames of every clip.")
 @click.option("--height", default=192, show_default=True, help="Clips are reduced to this height first.")
 def main(clips: tuple[Path, ...], output: Path, frames: int, height: int) -> None:
     """Spoil, measure, write."""
@@ -66,7 +68,7 @@ def measure(clips: tuple[Path, ...], num_frames: int, height: int) -> tuple[Valu
                 list(kinds[kind](frames)), source=original, target=original, reference_set=folder, metrics="all", strides=(1, 3)
             )
             for key, score in report.scores.items():
-                if metric_of(key).better != "context":
+                if metric_of(key).better != "context" and "/" not in key and base_of(key) not in _OF_THE_REFERENCE:
                     values.setdefault(key, {}).setdefault(kind, []).append(score.value)
             verdicts.setdefault(kind, []).append("; ".join(report.reasons))
     return values, verdicts
@@ -178,14 +180,14 @@ def _shade(fault: float) -> str:
 
 
 def _beginning(clip: Path, num_frames: int, height: int, folder: Path) -> tuple[np.ndarray, Path]:
-    """The first frames of a clip, and the folder they were written to, as the set of real pictures."""
+    """The first frames of a clip, and the folder they were written to, as the set of real clips."""
     source = open_source(clip)
     if source.count() < num_frames:
         raise InputError(f"{clip}: has {source.count()} frames, {num_frames} are needed")
     frames = read(source)[:num_frames]
     width = round(frames.shape[2] * height / frames.shape[1] / 2) * 2
     frames = np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in frames])
-    with open_sink(folder, time_base=Fraction(1, 25), frame_rate=Fraction(25)) as sink:
+    with open_sink(folder / clip.stem, time_base=Fraction(1, 25), frame_rate=Fraction(25)) as sink:
         for index, frame in enumerate(frames):
             sink.write(frame, index)
     return frames, folder

@@ -713,8 +713,9 @@ def _look_at(where: str | Path, setting: _Setting, height: int | None, *, is_set
 
     A folder of pictures is one of stills for a reference set, and a clip otherwise.
     """
-    clips = [open_source(clip) for clip in list_sources(where)]
-    is_stills = is_set and len(clips) == 1 and isinstance(clips[0], PictureSource) and Path(where).is_dir()
+    places = list_sources(where)
+    clips = [open_source(place) for place in places]
+    is_stills = is_set and places == [Path(where)] and isinstance(clips[0], PictureSource) and Path(where).is_dir()
     if is_stills and isinstance(clips[0], PictureSource):
         clips = [open_source(file) for file in clips[0].files]
     smallest = min(clip.size[0] for clip in clips)

@@ -293,7 +293,7 @@ def translate(**options: Any) -> Result:
 @click.option("--set", "sets", multiple=True, metavar="object=ID:class=CLASS", help="Another class; or object=ID:style=STYLE.")
 @click.option("--remove", "removals", multiple=True, metavar="ID[:CLASS]", help="Put what is around, or CLASS, in its place.")
 @click.option("--move", "moves", multiple=True, metavar="ID:DX,DY", help="Move an object, in pixels.")
-@click.option("--paint", "paints", multiple=True, metavar="CLASS:X,Y,...,R", help="Stroke; also CLASS:polygon:... CLASS:rectangle:...")
+@click.option("--paint", "paints", multiple=True, metavar="CLASS:X,Y,R", help="Paint a disc, or as said above.")
 @click.option("--variants", metavar="ID:N", help="N pictures, in which the object has the styles 0..N-1.")
 @looks
 @seed
@@ -301,7 +301,20 @@ def translate(**options: Any) -> Result:
 @compute
 @click.option("--mask", type=PATH, help="Of a picture whose parts were moved: white where.")
 def edit(mask: Path | None, **options: Any) -> Result:
-    """Change objects of a label map, and make the picture of it anew.
+    """Change objects of a label map, and its picture.
+
+    An ID is a number of the instance map; without one, every connected area of a class is an object, CLASS * 1000 + 0, 1 and so on
+    from the largest. Without an order, nothing changes and all objects are listed. Orders are obeyed as listed here:
+
+    \b
+      --set object=26003:class=truck          another class
+      --remove 26003, --remove 26003:road     what is around, or a class, takes its place
+      --move 26003:-40,0                      40 pixels to the left
+      --paint road:10,90,60,90,5              a stroke of radius 5 through two points
+      --paint road:polygon:0,99,50,60,99,99   an area by its corners
+      --paint sky:rectangle:0,0,99,30         an area by two opposite corners
+      --set object=26003:style=4              a look, for models with a feature encoder
+      --variants 26003:3                      three pictures, each with another look of one object
 
     With a picture and its copy whose parts were moved about, `vidgen edit tree.png moved.png -o out.png`, remove the seams.
     """
@@ -568,7 +581,7 @@ def flow_train(**options: Any) -> Result:
 @overwrite
 @compute
 def styles(**options: Any) -> Result:
-    """Find the typical looks of each class in a data set, for models with a feature encoder."""
+    """Find the typical looks of each class in a data set."""
     return _call("styles.styles", **options)
 
 
@@ -578,15 +591,15 @@ def models() -> None:
 
 
 @models.command("import", example="vidgen models import --from vid2vid latest_net_G0.pth latest_net_G1.pth -o city.safetensors")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--from", "system", required=True, metavar="SYSTEM", help="Whose files they are: pix2pix, pix2pixhd or vid2vid.")
+@click.argument("files", nargs=-1, required=True, metavar="FILES")
+@click.option("--from", "system", required=True, metavar="SYSTEM", help="Whose files they are: pix2pix, pix2pixhd, singan (a folder) or vid2vid.")
 @click.option("-o", "--out", "output", type=PATH, required=True, help="Weights file to write (.safetensors).")
 @click.option("--labels", metavar="NAME|COUNT|FILE|none", help="Label maps it reads; by default as its channels suggest.")
 @click.option("--size", metavar="WIDTHxHEIGHT", help="Size to work at; by default that of the published models.")
 @click.option("--foreground", type=click.IntRange(min=0), multiple=True, metavar="CLASS", help="Of vid2vid's foreground branch.")
 @overwrite
 def models_import(**options: Any) -> Result:
-    """Make a weights file from published ones; name each ..._net_ROLE.pth or write ROLE=FILE, such as G0=street.pth."""
+    """Make a weights file from published ones; each is named like latest_net_G.pth, or given like G=street.pth."""
     return _call("models.import_weights", **options)
 
 

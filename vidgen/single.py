@@ -7,10 +7,12 @@ Scales count from 0, the coarsest: what begins at a finer one keeps more of the 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -380,8 +382,10 @@ class Trained(Applications):
             made = self._translator.inject(self.model.runtime.place(given), scale, generator=_generator(seed))
         return _pixels(made[0][:, None])[0]
 
-    def _using(self) -> torch.inference_mode:
-        return torch.inference_mode()
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        with torch.inference_mode(), self.model.runtime.autocast():
+            yield
 
 
 def clip_variation(
@@ -428,7 +432,7 @@ def clip_variation(
 
 def loop_gap(frames: Sequence[np.ndarray]) -> float:
     """Difference of the last frame and the first, over the mean difference of neighbours: about 1 where a loop closes."""
-    steps = [np.abs(after.astype(int) - before).mean() for before, after in zip(frames[:-1], frames[1:], strict=True)]
+    steps = [np.abs(after.astype(int) - before).mean() for before, after in itertools.pairwise(frames)]
     mean = float(np.mean(steps)) if steps else 0.0
     gap = float(np.abs(frames[-1].astype(int) - frames[0]).mean())
     return gap / mean if mean else (0.0 if gap == 0 else math.inf)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -141,7 +142,7 @@ def encode_animation(frames: Sequence[np.ndarray], seconds: Sequence[float], suf
     """
     first, *rest = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
     milliseconds = [max(1, round(1000 * value)) for value in seconds]
-    options = {"PNG": {"default_image": False}, "WEBP": {"quality": 90, "method": 4}}
+    options: dict[str, dict[str, Any]] = {"PNG": {"default_image": False}, "WEBP": {"quality": 90, "method": 4}}
     kind = "WEBP" if suffix == ".webp" else "PNG"
     buffer = io.BytesIO()
     first.save(buffer, kind, save_all=True, append_images=rest, duration=milliseconds, loop=0, **options[kind])

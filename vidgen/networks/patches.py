@@ -305,14 +305,14 @@ def enlarge(picture: Tensor, factor: float, *, matching: Matching | None = None,
     for step in range(1, num_steps + 1):
         scale = factor ** (step / num_steps)
         size = (1, round(height * scale), round(width * scale))
-        previous = tuple(current.shape[1:])
+        previous = (1, current.shape[2], current.shape[3])
         smaller = (1, max(1, round(previous[1] * previous[1] / size[1])), max(1, round(previous[2] * previous[2] / size[2])))
         blurred = Example(current, resize(resize(current, smaller), previous), matching)
         guess = resize(current, size)
         matches = None
         guess, matches, _ = refine(guess, blurred, matches, None, matching, generator)
         for _ in range(4):
-            guess = guess + resize(picture - resize(guess, tuple(picture.shape[1:])), size)
+            guess = guess + resize(picture - resize(guess, (1, height, width)), size)
         current = guess.clamp(-1, 1)
     return current
 

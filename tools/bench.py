@@ -3,6 +3,7 @@
     python tools/bench.py                 # everything, some minutes
     python tools/bench.py translate       # milliseconds per frame: plain fp32 against what `vidgen translate` does
     python tools/bench.py train           # the same for one training step
+    python tools/bench.py singan          # one training iteration of SinGAN's scales: as published, and as `vidgen animate` trains
     python tools/bench.py memory          # peak memory of `translate` for 100 and for 2,000 frames
 
 "plain" is the published network as its authors' code runs it: float32, standard memory layout, no autocast.
@@ -30,7 +31,7 @@ from rich.table import Table
 
 from vidgen.training.loop import LoopSettings, Trainer
 from vidgen.training.precision import Runtime
-from vidgen.translators import vid2vid
+from vidgen.translators import singan, vid2vid
 from vidgen.translators.base import Teachers
 from vidgen.types import Batch, Condition
 
@@ -141,6 +142,69 @@ def _batch(size: tuple[int, int]) -> Batch:
     return Batch(_condition(4, size), target, torch.zeros(1, 4, 2, *size), torch.ones(1, 4, 1, *size), primer_frames=2)
 
 
+# scale of a 248x186 picture, width: equal for all three ways
+SINGAN_CASES = {"scale 4, 72x54": 4, "scale 7, 152x114": 7, "scale 9, 248x186": 9}
+SINGAN_WIDTH = 32
+SINGAN_SIZE = (186, 248)
+
+
+def bench_singan(repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds per iteration of one scale at equal width, in processor time of this process.
+
+    "plain" follows the original's steps in float32 without autocast or channels_last: three updates of each network, a new
+    cascade of the coarser scales for each. "steps kept" does the same in bf16 where it is safe. "fast" is what a budget trains.
+    """
+    from vidgen.commands.single import model_settings
+
+    plain = Runtime(torch.device("cpu"), use_bf16=False)
+    shipped = Runtime.choose("cpu")
+    faithful = {**model_settings("singan", "faithful", "animation"), "max_channels": SINGAN_WIDTH}
+    fast = {**model_settings("singan", "fast", "animation"), "max_channels": SINGAN_WIDTH}
+    rows = []
+    for name, level in SINGAN_CASES.items():
+        seconds = {
+            way: _singan_seconds(settings, level, runtime, prepared, repeats)
+            for way, settings, runtime, prepared in (
+                ("plain", faithful, plain, False),
+                ("steps kept", faithful, shipped, True),
+                ("fast", fast, shipped, True),
+            )
+        }
+        rows.append(
+            {
+                "case": name,
+                **{f"{way.replace(' ', '_')}_ms": round(1000 * value, 1) for way, value in seconds.items()},
+                "ratio_steps_kept": round(seconds["plain"] / seconds["steps kept"], 2),
+                "ratio": round(seconds["plain"] / seconds["fast"], 2),
+            }
+        )
+    return rows
+
+
+def _singan_seconds(settings: dict[str, Any], level: int, runtime: Runtime, prepared: bool, repeats: int) -> float:
+    """Processor seconds of one iteration, after those that fill the kept cascades."""
+    config = singan.Config(**settings, image_size=SINGAN_SIZE)
+    if config.num_kept_cascades:
+        config = config.model_copy(update={"num_kept_cascades": 1})
+    torch.manual_seed(0)
+    model = singan.build(config)
+    if prepared:
+        runtime.prepare(model)
+    stage = next(stage for stage in singan.stages(config, 1) if stage.active_scales == level + 1)
+    limits = LoopSettings(
+        seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=9, max_steps=None
+    )
+    trainer = Trainer(model, (stage,), limits, Teachers(), runtime)
+    target = torch.rand(1, 1, 3, *SINGAN_SIZE) * 2 - 1
+    batch = Batch(Condition(frames=target[:, :, :0]), target)
+    times = []
+    for _ in range(repeats + 1):
+        started = time.process_time()
+        trainer.run(lambda step: [(range(1), batch)], _StopAtOnce())
+        times.append(time.process_time() - started)
+    return statistics.median(times[1:])
+
+
 class _StopAtOnce:
     def step_done(self, record: object, trainer: Trainer) -> bool:
         return True
@@ -206,7 +270,7 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["all", "translate", "train", "memory"]), default="all")
+@click.argument("what", type=click.Choice(["all", "translate", "train", "singan", "memory"]), default="all")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def main(what: str, repeats: int, as_json: bool) -> None:
@@ -216,6 +280,7 @@ def main(what: str, repeats: int, as_json: bool) -> None:
     jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "translate": lambda: bench_translate(repeats),
         "train": lambda: bench_train(repeats),
+        "singan": lambda: bench_singan(repeats),
         "memory": bench_memory,
     }
     for name, job in jobs.items():

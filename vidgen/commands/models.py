@@ -30,8 +30,9 @@ def import_weights(
     """Write a weights file from the files of a published model; see `published.import_weights`.
 
     Args:
-        files: state dicts; for SinGAN the folder of a model; for pix2pixHD also its file of clusters (`features_clustered_010.npy`), whose styles are written
-            beside the weights, where `vidgen translate` and `vidgen edit` find them.
+        files: state dicts; for SinGAN the folder of a model; for pix2pixHD also its file of clusters
+            (`features_clustered_010.npy`), whose styles are written beside the weights, where `vidgen translate` and
+            `vidgen edit` find them.
         size: `WIDTHxHEIGHT` to work at.
 
     Returns:

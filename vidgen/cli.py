@@ -592,7 +592,7 @@ def models() -> None:
 
 @models.command("import", example="vidgen models import --from vid2vid latest_net_G0.pth latest_net_G1.pth -o city.safetensors")
 @click.argument("files", nargs=-1, required=True, metavar="FILES")
-@click.option("--from", "system", required=True, metavar="SYSTEM", help="Whose files they are: pix2pix, pix2pixhd, singan (a folder) or vid2vid.")
+@click.option("--from", "system", required=True, metavar="SYSTEM", help="Whose: pix2pix, pix2pixhd, singan (a folder) or vid2vid.")
 @click.option("-o", "--out", "output", type=PATH, required=True, help="Weights file to write (.safetensors).")
 @click.option("--labels", metavar="NAME|COUNT|FILE|none", help="Label maps it reads; by default as its channels suggest.")
 @click.option("--size", metavar="WIDTHxHEIGHT", help="Size to work at; by default that of the published models.")

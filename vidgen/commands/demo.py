@@ -9,12 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from vidgen import durable
+from vidgen.commands import pages
 from vidgen.commands.evaluate import Scores, evaluate
 from vidgen.commands.train import train
 from vidgen.data.conditions import STREET
@@ -119,8 +119,8 @@ def _write_page(out: Path, model: Model, scores: Scores, truth: Scores, trained:
         value = _value(values, name)
         return "" if value is None else form.format(value)
 
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("vidgen.commands", "pages"), autoescape=True)
-    page = environment.get_template("demo.html.j2").render(
+    page = pages.render(
+        "demo.html.j2",
         training_frames=len(TRAINING_SEEDS) * TRAINING_FRAMES,
         training_clips=len(TRAINING_SEEDS),
         minutes=f"{trained['minutes']:.1f}",

@@ -301,7 +301,7 @@ class Patches(Applications):
         generator = torch.Generator().manual_seed(seed)
 
         def start(wanted: patches.Size) -> Tensor:
-            guess = patches.resize(self._volume, wanted)
+            guess = patches.resize(self._volume, wanted).clone()
             guess[:3] += noise * torch.randn(3, *wanted, generator=generator)
             return guess
 

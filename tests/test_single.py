@@ -1,0 +1,287 @@
+"""Pictures and clips from a single one, over patches and over trained models; input that is odd."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vidgen import single
+from vidgen.errors import CheckpointError, InputError
+from vidgen.media import images
+from vidgen.media.frames import open_sink
+from vidgen.networks.patches import Matching
+from vidgen.single import Patches, Picture, Trained, read_picture
+
+
+def landscape(height: int = 30, width: int = 36, seed: int = 0) -> np.ndarray:
+    """Sky over ground, with texture; uint8 [H,W,3]."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 50, (height, width, 3)).astype(np.uint8)
+    pixels[: height // 2] += np.array([40, 90, 180], np.uint8)
+    pixels[height // 2 :] += np.array([60, 130, 20], np.uint8)
+    return pixels
+
+
+def still(opacity: np.ndarray | None = None, **options) -> Picture:
+    return Picture(landscape(**options), opacity, "still")
+
+
+QUICK = Matching(num_iterations=2)
+
+
+# What is read
+
+
+def saved(path: Path, image: Image.Image, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def test_grey_palette_and_sixteen_bit_pictures_are_read_as_colours(tmp_path):
+    grey = np.arange(20 * 24, dtype=np.uint8).reshape(20, 24)
+    rgb = np.repeat(grey[:, :, None], 3, axis=2)
+    for name, image in {
+        "grey.png": Image.fromarray(grey),
+        "palette.png": Image.fromarray(grey).convert("P"),
+        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
+    }.items():
+        picture = read_picture(saved(tmp_path / name, image))
+        assert np.array_equal(picture.pixels, rgb), name
+        assert picture.opacity is None
+
+
+def test_transparent_parts_lie_over_white_and_keep_their_opacity(tmp_path):
+    pixels = np.zeros((20, 24, 4), np.uint8)
+    pixels[:, 12:, 3] = 255
+    picture = read_picture(saved(tmp_path / "a.png", Image.fromarray(pixels)))
+    assert picture.pixels[0, 0].tolist() == [255, 255, 255]
+    assert picture.pixels[0, 20].tolist() == [0, 0, 0]
+    assert picture.opacity is not None
+    assert picture.opacity[0].tolist() == [0] * 12 + [255] * 12
+    opaque = np.full((20, 24, 4), 255, np.uint8)
+    assert read_picture(saved(tmp_path / "b.png", Image.fromarray(opaque))).opacity is None
+
+
+def test_a_rotated_photograph_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert read_picture(saved(tmp_path / "r.jpg", Image.new("RGB", (40, 20)), exif=exif)).size == (40, 20)
+
+
+def test_of_an_animated_gif_the_first_frame_is_taken_and_that_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    frames = [Image.new("RGB", (24, 20), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    red = read_picture(tmp_path / "a.gif").pixels[10, 10]
+    assert red[0] > 200
+    assert red[2] < 50
+    assert "its first frame is taken" in caplog.text
+
+
+def test_a_large_photograph_is_reduced_and_that_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = saved(tmp_path / "größe 大.jpg", Image.new("RGB", (4000, 3000), "green"))
+    assert read_picture(path, max_side=250).size == (188, 250)
+    assert "reduced from 4000x3000 to 250x188" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [((1, 1), "1x1; at least 16x16 pixels are needed"), ((3, 2000), "3x2000; at least 16x16"), ((20, 4000), "reduced to 1x250")],
+)
+def test_a_picture_too_small_to_learn_from_is_refused_in_one_line(tmp_path, size, message):
+    path = saved(tmp_path / "small.png", Image.new("RGB", size))
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_picture(path, max_side=250)
+
+
+def test_a_file_that_is_no_picture_is_refused(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"x\.png: not a picture"):
+        read_picture(tmp_path / "x.png")
+
+
+def test_masks_are_white_where_and_as_large_as_the_picture(tmp_path):
+    mask = np.zeros((20, 24), np.uint8)
+    mask[5:9, 7:9] = 255
+    assert np.array_equal(single.read_mask(saved(tmp_path / "m.png", Image.fromarray(mask)), (20, 24)), mask > 0)
+    with pytest.raises(InputError, match="24x20, but the picture it belongs to is 30x30"):
+        single.read_mask(tmp_path / "m.png", (30, 30))
+    with pytest.raises(InputError, match="black everywhere"):
+        single.read_mask(saved(tmp_path / "black.png", Image.new("L", (24, 20))), (20, 24))
+
+
+def test_a_mask_is_found_where_pictures_differ():
+    original = landscape()
+    changed = original.copy()
+    changed[8:16, 10:20] = 255
+    mask = single.difference_mask(changed, original)
+    assert mask[8:16, 10:20].all()
+    assert mask.sum() == 80
+    with pytest.raises(InputError, match="nothing to blend in"):
+        single.difference_mask(original, original)
+    with pytest.raises(InputError, match="36x15, the original 36x30"):
+        single.difference_mask(original[:15], original)
+
+
+def test_the_same_content_has_the_same_fingerprint_whatever_its_name():
+    assert still().sha256 == Picture(landscape(), None, "other").sha256
+    assert still().sha256 != still(seed=1).sha256
+    assert still().sha256 != still(opacity=np.zeros((30, 36), np.uint8)).sha256
+
+
+# What is made
+
+
+def test_samples_have_any_size_and_differ_by_seed():
+    patches = Patches(still(), QUICK)
+    first, second = patches.sample(2, size=(40, 24), seed=3)
+    assert first.shape == (40, 24, 3)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, next(patches.sample(1, size=(40, 24), seed=3)))
+
+
+def test_the_sky_stays_above_the_ground():
+    made = next(Patches(still(height=48, width=60)).sample(1)).astype(int)
+    assert made[:12, :, 2].mean() > made[-12:, :, 2].mean() + 60
+
+
+def test_a_finer_start_keeps_more_of_the_picture():
+    picture = still(height=64, width=64)
+    patches = Patches(picture, QUICK)
+    free, kept = (next(patches.sample(1, start_scale=scale)).astype(int) for scale in (0, patches.num_scales - 1))
+    assert np.abs(kept - picture.pixels).mean() < np.abs(free - picture.pixels).mean()
+
+
+def test_a_scale_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="start scale 9: this picture has scales 0 to"):
+        next(Patches(still()).sample(1, start_scale=9))
+
+
+def test_samples_of_a_transparent_picture_are_transparent():
+    opacity = np.zeros((30, 36), np.uint8)
+    opacity[:, 18:] = 255
+    pixels = landscape()
+    pixels[:, :18] = 255
+    made = next(Patches(Picture(pixels, opacity, "still"), QUICK).sample(1))
+    assert made.shape == (30, 36, 4)
+    assert 0.1 < (made[:, :, 3] > 127).mean() < 0.9
+
+
+@pytest.mark.parametrize("loop", [True, False])
+def test_an_animation_begins_with_the_picture_and_a_loop_closes(loop):
+    picture = still(height=40, width=48)
+    frames = list(Patches(picture, QUICK).animate(12, loop=loop, start_scale=0, seed=1))
+    assert len(frames) == 12
+    assert np.abs(frames[0].astype(int) - picture.pixels).mean() < 3
+    assert single.loop_gap(frames) > 0
+    if loop:
+        assert single.loop_gap(frames) < 1.8
+
+
+def test_alpha_draws_an_animation_back_to_the_picture():
+    picture = still(height=40, width=48)
+
+    def distance(alpha: float) -> float:
+        frames = list(Patches(picture, QUICK).animate(6, start_scale=0, alpha=alpha))
+        return float(np.mean([np.abs(frame.astype(int) - picture.pixels).mean() for frame in frames]))
+
+    assert distance(10.0) < distance(0.1)
+
+
+def test_enlargement_has_the_factor_asked_for():
+    assert Patches(still()).super_resolve(2.5).shape == (75, 90, 3)
+
+
+def test_what_was_pasted_takes_the_pictures_colours_and_the_rest_stays():
+    picture = still(height=48, width=48)
+    naive, mask = picture.pixels.copy(), np.zeros((48, 48), bool)
+    mask[18:30, 18:30] = True
+    naive[mask] = (255, 0, 255)
+    patches = Patches(picture, QUICK)
+    for made in (patches.harmonize(naive, mask), patches.edit(naive, mask)):
+        assert made.shape == (48, 48, 3)
+        assert np.abs(made[mask].astype(int) - (255, 0, 255)).mean() > 40
+    harmonized = patches.harmonize(naive, mask)
+    assert np.array_equal(harmonized[:10], picture.pixels[:10])
+
+
+def test_a_painting_becomes_texture_of_the_picture():
+    picture = still(height=48, width=48)
+    painting = np.zeros((24, 24, 3), np.uint8)
+    painting[:18], painting[18:] = (65, 115, 205), (85, 155, 45)
+    made = Patches(picture).paint(painting)
+    assert made.shape == (48, 48, 3)
+    assert made[:28, :, 2].mean() > made[-8:, :, 2].mean() + 60
+    assert made[:28].std() > 5
+
+
+def test_a_clip_gives_clips_of_other_length_and_size(tmp_path):
+    clip = [np.roll(landscape(24, 28), 2 * index, axis=1) for index in range(6)]
+    made = list(single.clip_variation(clip, 9, size=(20, 36), loop=True))
+    assert len(made) == 9
+    assert made[0].shape == (20, 36, 3)
+    with pytest.raises(InputError, match="the clip has 2 frames; at least 3"):
+        next(single.clip_variation(clip[:2], 9))
+
+
+def test_the_gap_of_a_loop_is_that_of_its_neighbours():
+    ramp = [np.full((4, 4, 3), 10 * value, np.uint8) for value in range(5)]
+    assert single.loop_gap(ramp) == pytest.approx(4)
+    assert single.loop_gap(ramp + ramp[-2:0:-1]) == pytest.approx(1)
+    assert single.loop_gap([ramp[0], ramp[0]]) == 0
+
+
+def test_a_contact_sheet_holds_every_picture_and_lays_transparency_on_white():
+    clear = np.zeros((10, 8, 4), np.uint8)
+    sheet = single.contact_sheet([np.full((6, 12, 3), 7, np.uint8), clear, clear], num_columns=2, gap=2)
+    assert sheet.shape == (2 + 10 + 2 + 10 + 2, 2 + 12 + 2 + 8 + 2, 3)
+    assert (sheet[2:8, 2:14] == 7).all()
+    assert (sheet[2:12, 16:24] == 255).all()
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="is a vid2vid model; one that has learnt a single picture is needed"):
+        Trained(tiny_run(tmp_path), still())
+
+
+# What is written
+
+
+@pytest.mark.parametrize("suffix", [".apng", ".webp", ".gif", ".webm", ".mp4"])
+def test_animations_are_written_in_every_form(tmp_path, suffix):
+    frames = [landscape(seed=seed) for seed in range(3)]
+    path = tmp_path / f"bewegt é{suffix}"
+    with open_sink(path, time_base=Fraction(1, 10), frame_rate=Fraction(10)) as sink:
+        for index, frame in enumerate(frames):
+            sink.write(frame, index)
+    assert path.stat().st_size > 500
+    if suffix in (".apng", ".webp", ".gif"):
+        with Image.open(path) as image:
+            assert image.n_frames == 3
+            assert image.info["loop"] == 0
+            image.seek(1)
+            image.load()
+            assert image.info["duration"] == 100
+            if suffix == ".apng":
+                assert np.array_equal(np.array(image.convert("RGB")), frames[1])
+
+
+def test_a_failed_animation_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), open_sink(tmp_path / "a.webp", time_base=Fraction(1, 10), frame_rate=Fraction(10)) as sink:
+        sink.write(landscape(), 0)
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_with_opacity_are_written_and_read_exactly(tmp_path):
+    pixels = np.dstack([landscape(), np.full((30, 36), 128, np.uint8)])
+    images.write_png(tmp_path / "a.png", pixels)
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(np.array(image), pixels)

@@ -30,6 +30,11 @@ def _model(path: Path, **changes: object) -> Path:
         "discriminators": {"base_channels": 4, "num_scales": 1},
         **changes,
     }
+    return _weights(path, model)
+
+
+def _weights(path: Path, model: dict) -> Path:
+    """An untrained model of any kind that reads the tiny data with instances."""
     shown = {"labels": {"num_classes": tiny.NUM_CLASSES}, "instances": "instances"}
     settings = config.from_data({"model": model, "data": {"root": ".", "condition": shown}}, run.run_schema(), "test")
     torch.manual_seed(0)
@@ -133,3 +138,19 @@ def test_a_model_without_an_encoder_has_no_styles_and_one_without_styles_says_so
     assert "make some with: vidgen styles" in caplog.text
     with pytest.raises(ConfigError, match="no styles are known"):
         edit(tmp_path / "m.safetensors", label_map, tmp_path / "x.png", instances=objects, chosen=["class 2=1"])
+
+
+def test_an_image_model_makes_the_first_frame_of_vid2vid(folder: Path, tmp_path: Path) -> None:
+    model = {
+        "kind": "vid2vid",
+        "num_labels": tiny.NUM_CLASSES,
+        "use_instances": True,
+        "generator": {"base_channels": 4, "num_downsamplings": 2, "num_blocks": 2},
+        "discriminators": {"base_channels": 4, "num_scales": 1, "num_temporal_scales": 0},
+    }
+    video_model = _weights(tmp_path / "v.safetensors", model)
+    label_maps, objects = str(folder / "data/labels/clip0"), str(folder / "data/instances/clip0")
+    made = translate(video_model, [label_maps], str(tmp_path / "out/"), instances=objects, first_frame=folder / "m.safetensors")
+    assert (made["frames"], made["first_frames_given"]) == (3, 1)
+    image = next(iter(Model.load(folder / "m.safetensors").translate(label_maps, instances=objects)))
+    assert np.array_equal(images.read_picture(tmp_path / "out/00000.png"), image)

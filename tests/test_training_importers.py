@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
+import tarfile
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -27,7 +29,10 @@ class _Payload:
         return os.system, (self.command,)
 
 
-@pytest.mark.parametrize("form", ["zip", "legacy", "bare pickle", "nested in a dict", "renamed safetensors", "pt2"])
+FORMS = ["zip", "legacy", "bare pickle", "nested in a dict", "renamed safetensors", "pt2", "zip in a zip", "7z", "tar"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("forced", [False, True])
 def test_code_in_a_weights_file_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, forced: bool) -> None:
     if forced:
@@ -39,8 +44,21 @@ def test_code_in_a_weights_file_never_runs(tmp_path: Path, monkeypatch: pytest.M
         path.write_bytes(pickle.dumps(payload))
     elif form == "nested in a dict":
         torch.save({"weight": torch.zeros(2), "extra": [payload]}, path)
+    elif form == "tar":
+        with tarfile.open(path, "w") as archive:
+            for name in ("sys_info", "pickle", "storages", "tensors"):  # the layout of torch before 0.1.10
+                member = tarfile.TarInfo(name)
+                member.size = len(pickle.dumps(payload))
+                archive.addfile(member, io.BytesIO(pickle.dumps(payload)))
+    elif form == "7z":
+        path.write_bytes(b"7z\xbc\xaf\x27\x1c\x00\x04" + pickle.dumps(payload))
     else:
         torch.save(payload, path, _use_new_zipfile_serialization=form != "legacy")
+    if form == "zip in a zip":
+        inner = path.read_bytes()
+        with zipfile.ZipFile(path, "w") as outer:
+            outer.writestr("archive/data.pkl", inner)
+            outer.writestr("archive/version", "3")
     with pytest.raises(CheckpointError):
         read_state_dict(path)
     assert not canary.exists()

@@ -159,8 +159,9 @@ class Look:
 
     def features(self, labels: np.ndarray, instances: np.ndarray) -> np.ndarray:
         """Feature map float32 [C,H,W] of a scene given by int64 [H,W] classes and object ids."""
-        keys, places = np.unique(np.stack([labels.ravel(), instances.ravel()]), axis=1, return_inverse=True)
-        vectors = np.stack([self._of(int(label), int(number)) for label, number in keys.T])
+        num_labels = int(labels.max()) + 2
+        keys, places = np.unique((instances.ravel() + 1) * num_labels + labels.ravel() + 1, return_inverse=True)
+        vectors = np.stack([self._of(key % num_labels - 1, key // num_labels - 1) for key in keys.tolist()])
         painted: np.ndarray = vectors[places.ravel()].T.reshape(self.num_channels, *labels.shape)
         return np.ascontiguousarray(painted)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +20,7 @@ from vidgen.networks.single_image import Size
 from vidgen.training import budget
 from vidgen.training.budget import Plan
 from vidgen.training.precision import Precision, Runtime
-from vidgen.training.run import Folder
+from vidgen.training.run import Folder, load_run_config
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,6 @@ _FAST: dict[str, dict[str, Any]] = {
         "max_channels": 32,
         "num_discriminator_steps": 1,
         "num_generator_steps": 1,
-        "discriminator_norm": "none",
         "crop_size": 112,
         "penalty_crop_size": 48,
         "num_kept_cascades": 32,
@@ -110,36 +112,68 @@ def train_single(
         CheckpointError, OutputError, TrainingError, Terminated: see `train`.
         KeyboardInterrupt: interrupted; everything is saved.
     """
+    started = time.monotonic()
     run = Folder(folder)
     checkpoint = run.newest_checkpoint(log.warning)
     plan_file = folder / "plan.yaml"
     spent = checkpoint.progress.seconds if checkpoint else 0.0
-    if checkpoint is None or not plan_file.is_file():
-        chosen = plan_single(
-            image,
-            kind=kind,
-            budget_seconds=budget_seconds,
-            profile=profile,
-            mode=mode,
-            max_size=max_size,
-            precision=precision,
-            device=device,
-        )
-        for row in chosen.rows():
-            log.info("scale %(scale)d: %(size)s, %(channels)d channels, %(steps)d steps, about %(seconds)s s", row)
-        log.info("about %.0f s in all", chosen.seconds)
-        durable.write_text(plan_file, yaml_config.to_yaml(_run_settings(image, chosen, seed, precision, max_size)))
     if budget_seconds is not None and spent > 0.8 * budget_seconds:
         return folder
+
+    def left() -> float | None:
+        return None if budget_seconds is None else max(1.0, budget_seconds - spent - (time.monotonic() - started))
+
+    with _progress_shown(show_progress):
+        if checkpoint is None or not plan_file.is_file():
+            chosen = plan_single(
+                image,
+                kind=kind,
+                budget_seconds=budget_seconds,
+                profile=profile,
+                mode=mode,
+                max_size=max_size,
+                precision=precision,
+                device=device,
+            )
+            _announce(chosen)
+            durable.write_text(plan_file, yaml_config.to_yaml(_run_settings(image, chosen, seed, precision, max_size)))
+            for pause in _pauses(chosen) if budget_seconds is not None else ():
+                train(plan_file, folder, steps=sum(chosen.steps[: pause + 1]), time_limit_seconds=left(), device=device)
+                done = run.newest_checkpoint(log.warning)
+                chosen = budget.replan(chosen, pause + 1, done.progress.seconds if done else 0.0, left() or 0.0)
+                log.info("%.0f s to go, as it now seems", sum(level.seconds for level in chosen.levels[pause + 1 :]))
+                text = yaml_config.to_yaml(_run_settings(image, chosen, seed, precision, max_size))
+                durable.write_text(plan_file, text)
+                run.write_config(load_run_config(run.config, [f"model.steps_per_scale=[{', '.join(map(str, chosen.steps))}]"]))
+        train(plan_file, folder, time_limit_seconds=left(), device=device)
+    return folder
+
+
+def _pauses(plan: Plan) -> list[int]:
+    """Scales after which the plan is compared with the clock: where a third and two thirds of the time should be over."""
+    pauses: list[int] = []
+    for level in range(len(plan.levels) - 1):
+        share = sum(item.seconds for item in plan.levels[: level + 1]) / plan.seconds
+        if share > (len(pauses) + 1) / 3 and len(pauses) < 2:
+            pauses.append(level)
+    return pauses
+
+
+def _announce(plan: Plan) -> None:
+    for row in plan.rows():
+        log.info("scale %(scale)d: %(size)s, %(channels)d channels, %(steps)d steps, about %(seconds)s s", row)
+    log.info("about %.0f s in all", plan.seconds)
+
+
+@contextmanager
+def _progress_shown(shown: bool) -> Iterator[None]:
     recorder = logging.getLogger("vidgen.training.recorder")
     before = recorder.level
-    recorder.setLevel(before if show_progress else logging.WARNING)
+    recorder.setLevel(before if shown else logging.WARNING)
     try:
-        limit = None if budget_seconds is None else budget_seconds - spent
-        train(plan_file, folder, time_limit_seconds=limit, device=device)
+        yield
     finally:
         recorder.setLevel(before)
-    return folder
 
 
 def _run_settings(image: Path, plan: Plan, seed: int, precision: Precision, max_size: int) -> dict[str, Any]:

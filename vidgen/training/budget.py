@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,10 @@ class Plan:
     def seconds(self) -> float:
         return sum(level.seconds for level in self.levels)
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        return tuple(level.steps for level in self.levels)
+
     def rows(self) -> list[dict[str, Any]]:
         """The plan as a table."""
         return [
@@ -102,13 +106,25 @@ def plan(size: Size, model: dict[str, Any], budget_seconds: float | None, runtim
     raise AssertionError("unreachable")
 
 
+def replan(before: Plan, num_done: int, seconds_taken: float, seconds_left: float) -> Plan:
+    """The same plan with new steps for the scales that have not begun, after `num_done` took `seconds_taken`."""
+    done, rest = before.levels[:num_done], before.levels[num_done:]
+    slower = seconds_taken / max(1e-9, sum(level.seconds for level in done))
+    costs = [slower * level.seconds / level.steps for level in rest]
+    steps = divide(_SHARE * seconds_left, costs)
+    changed = tuple(
+        replace(level, steps=count, seconds=count * cost) for level, count, cost in zip(rest, steps, costs, strict=True)
+    )
+    return Plan({**before.model, "steps_per_scale": (*(level.steps for level in done), *steps)}, (*done, *changed))
+
+
 def divide(seconds: float, costs: list[float]) -> list[int]:
     """Steps of each scale for a time, when one step costs `costs`; at least 1, at most `MOST_STEPS`."""
 
     def steps(scale: float) -> list[int]:
         return [max(1, min(MOST_STEPS, int(scale / cost**0.5))) for cost in costs]
 
-    low, high = 0.0, MOST_STEPS * max(costs) ** 0.5
+    low, high = 0.0, (MOST_STEPS + 1) * max(costs) ** 0.5
     for _ in range(60):
         middle = (low + high) / 2
         spent = sum(count * cost for count, cost in zip(steps(middle), costs, strict=True))
@@ -123,20 +139,38 @@ def measure(config: Any, runtime: Runtime, repeats: int = 2) -> list[float]:
     module = available()[config.kind]
     translator = module.build(config)
     runtime.prepare(translator)
-    schedule = _one_stage_per_scale(module.stages(config, 1))
+    schedule = list(_one_stage_per_scale(module.stages(config, 1)))
     settings = LoopSettings(
         seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=10, max_steps=None
     )
     height, width = config.image_size
     picture = torch.rand(1, 1, 3, height, width) * 2 - 1
     batch = Batch(Condition(frames=picture[:, :, :0]), picture)
-    seconds = []
-    for stage in schedule:
+    levels = {0, len(schedule) // 2, len(schedule) - 1}
+    levels |= {level for level in range(1, len(schedule)) if config.width(level) != config.width(level - 1)}
+    seconds: dict[int, float] = {}
+    for level in sorted(levels):
+        stage = schedule[level]
         clock = _Clock(repeats)
         trainer = Trainer(translator, (stage,), settings, Teachers(), runtime)
         trainer.run(lambda step: [(range(1), batch)], clock)
-        seconds.append(clock.seconds)
-    return seconds
+        seconds[level] = clock.seconds
+    return _between(seconds, config)
+
+
+def _between(measured: dict[int, float], config: Any) -> list[float]:
+    """Costs of all scales from those of some: linear in the pixels learnt from."""
+    side = getattr(config, "crop_size", None) or max(config.pyramid.finest)
+    pixels = [float(min(height, side) * min(width, side)) for height, width in config.pyramid.sizes]
+    known = sorted(measured)
+    costs = []
+    for level, amount in enumerate(pixels):
+        below = max(item for item in known if item <= level)
+        above = min(item for item in known if item >= level)
+        span = pixels[above] - pixels[below]
+        share = (amount - pixels[below]) / span if span > 0 else 0.0
+        costs.append(measured[below] + share * (measured[above] - measured[below]))
+    return costs
 
 
 class _Clock:

@@ -34,6 +34,7 @@ _PARAMETERS = {
     "dis": "(medium preset, finest scale 0, 10 variational iterations)",
     "dis-fast": "(fast preset)",
     "farneback": "(0.5, 3, 15, 3, 5, 1.2)",
+    "learned": ", 10 variational iterations",
 }
 
 
@@ -126,7 +127,8 @@ def describe(name: str, path: Path | str | None = None) -> str:
         digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
     except OSError as error:
         raise FlowError(f"{weights}: the weights could not be read ({error.strerror or error})") from error
-    return f"{name} (weights sha256 {digest}), torch {torch.__version__}"
+    libraries = f"torch {torch.__version__}" + (f", cv2 {cv2.__version__}" if name == "learned" else "")
+    return f"{name} (weights sha256 {digest}{_PARAMETERS.get(name, '')}), {libraries}"
 
 
 ENGINES = {
@@ -220,9 +222,14 @@ class Raft:
 
 
 class Learned:
-    """The compact network of `flow.network`, with the weights shipped or with those of a training of one's own."""
+    """The compact network of `flow.network`, with the weights shipped or with those of a training of one's own.
 
-    def __init__(self, path: Path | str | None, sha256: str | None = None) -> None:
+    The network works at a quarter of the resolution; OpenCV's variational refinement then settles the fractions of a pixel.
+    Source: of the refinement, Brox et al., "High Accuracy Optical Flow Estimation Based on a Theory for Warping", ECCV 2004.
+    """
+
+    def __init__(self, path: Path | str | None, sha256: str | None = None, *, num_variational_iterations: int = 10) -> None:
+        self._num_variational_iterations = num_variational_iterations
         if path is None and not SHIPPED_WEIGHTS.is_file():
             raise FlowError(
                 "flow engine learned: no weights are shipped with this version",
@@ -234,7 +241,18 @@ class Learned:
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """See `Engine`."""
         check_images(first, second)
-        return self._network.to(first.device)(first.float(), second.float())
+        flow = self._network.to(first.device)(first.float(), second.float())
+        return self._refined(first, second, flow) if self._num_variational_iterations else flow
+
+    def _refined(self, first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
+        height, width = flow.shape[-2:]
+        starts = pad_images(flow.cpu(), 1, _OPENCV_MIN_SIZE).numpy()
+        flows = []
+        for here, there, start in zip(_luma(first), _luma(second), starts, strict=True):
+            refinement: Any = cv2.VariationalRefinement.create()
+            refinement.setFixedPointIterations(self._num_variational_iterations)
+            flows.append(np.stack(refinement.calcUV(here, there, *start.copy())))
+        return torch.from_numpy(np.stack(flows)[..., :height, :width].copy()).to(first.device)
 
 
 class Folder:

@@ -44,6 +44,11 @@ def outlier_share(flow: Tensor, truth: Tensor, known: Tensor | None = None) -> T
     return _mean(((error > 3) & (error > 0.05 * length)).to(flow.dtype), known)
 
 
+def share_beyond(flow: Tensor, truth: Tensor, known: Tensor | None = None, *, pixels: float = 1.0) -> Tensor:
+    """Share of pixels (0..1) that are off by more than `pixels`; a scalar. Other arguments as in `endpoint_error`."""
+    return _mean(((flow - truth).norm(dim=1, keepdim=True) > pixels).to(flow.dtype), known)
+
+
 def multilevel_loss(flows: Sequence[Tensor], truth: Tensor, visible: Tensor, *, hidden_weight: float = 0.25) -> Tensor:
     """Robust endpoint error of every level of a pyramid, finer levels weighing more; a scalar.
 

@@ -13,6 +13,7 @@ from flow.errors import FlowError
 from flow.files import read_flow, write_flow
 from flow.synthetic import Scenes
 from vidgen.commands import flow as command
+from vidgen.commands.flow_table import as_text, table
 from vidgen.errors import InputError, OutputError
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
@@ -40,11 +41,68 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
 
 def test_the_flow_of_a_video_is_a_folder_of_numbers_one_for_each_pair(clip, tmp_path):
     result = command.estimate(clip, output=tmp_path / "flow")
-    assert result == {"output": str(tmp_path / "flow"), "kind": "flow", "engine": "dis", "num_fields": 3, "max_flow": None}
+    assert result == {
+        "output": str(tmp_path / "flow"),
+        "occlusion": None,
+        "kind": "flow",
+        "engine": "dis",
+        "num_fields": 3,
+        "max_flow": None,
+        "occluded_share": None,
+    }
     files = sorted(path.name for path in (tmp_path / "flow").iterdir())
     assert files == ["00000.flo", "00001.flo", "00002.flo"]
     frames = [to_tensor(pixels) for pixels in pan_frames()]
     assert torch.equal(read_flow(tmp_path / "flow/00001.flo")[0], estimate_flow(frames[2], frames[1])[0])
+
+
+def test_occlusion_is_written_beside_the_flow_or_instead(clip, tmp_path):
+    result = command.estimate(clip, output=tmp_path / "flow", occlusion=tmp_path / "masks")
+    masks = [frame.pixels for frame in open_source(tmp_path / "masks")]
+    assert len(masks) == result["num_fields"] == 3
+    assert {int(value) for mask in masks for value in np.unique(mask)} <= {0, 255}
+    assert np.mean([mask > 0 for mask in masks]) == pytest.approx(result["occluded_share"])
+    assert (masks[1][:, -2:] > 0).mean() > 0.9, "the camera moves right: the last columns are not in the frame before"
+    assert (masks[1][8:-8, 8:-8] > 0).mean() < 0.05
+    alone = command.estimate(clip / "0.png", clip / "1.png", occlusion=tmp_path / "mask.png")
+    assert (alone["output"], alone["kind"], alone["num_fields"]) == (None, None, 1)
+    assert open_source(tmp_path / "mask.png").count() == 1
+
+
+def test_occlusion_that_cannot_be_written_is_refused_before_any_work(clip, tmp_path):
+    with pytest.raises(InputError, match="nothing is to be written"):
+        command.estimate(clip)
+    with pytest.raises(InputError, match="the picture of two pictures is written to"):
+        command.estimate(clip / "0.png", clip / "1.png", occlusion=tmp_path / "mask.flo")
+    with pytest.raises(InputError, match="a folder holds one direction"):
+        command.estimate(clip, occlusion=tmp_path / "masks", engine="folder", weights=tmp_path)
+    (tmp_path / "mask.mp4").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"mask\.mp4"):
+        command.estimate(clip, output=tmp_path / "flow", occlusion=tmp_path / "mask.mp4")
+    assert not (tmp_path / "flow").exists()
+
+
+def test_the_table_holds_every_engine_on_every_set(data_root):
+    engines = ("dis-fast", "learned")
+    result = table(engines, middlebury=data_root / "middlebury", num_streets=1)
+    assert list(result["scores"]) == ["Middlebury", "street frames", "street labels", "street lines", "flat layers"]
+    assert all(list(scores) == list(engines) for scores in result["scores"].values())
+    assert result["behaviour"]["dis-fast"]["still_pixels"] == 0
+    assert result["behaviour"]["learned"]["large_bfloat16_milliseconds"] > 0
+    assert result["scores"]["Middlebury"]["dis-fast"]["endpoint_error"] == pytest.approx(0.598, rel=0.05)
+    for kind in ("street labels", "street lines"):
+        scores = result["scores"][kind]
+        assert scores["learned"]["endpoint_error"] < scores["dis-fast"]["endpoint_error"]
+    lines = as_text(result).splitlines()
+    assert lines[0].startswith("| endpoint error")
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_the_motorcycle_pair_has_the_error_known_for_dis():
+    pytest.importorskip("skimage")
+    scores = table(("dis-fast",), motorcycle=True, num_streets=1)["scores"]["motorcycle"]["dis-fast"]
+    assert scores["endpoint_error"] == pytest.approx(3.23, rel=0.05)
+    assert scores["known_share"] < 1
 
 
 def test_flow_into_the_next_frame_is_the_other_way_round(clip, tmp_path):
@@ -144,6 +202,21 @@ def test_a_perfect_engine_has_no_error(clip, tmp_path):
         command.evaluate(clip)
 
 
+def test_an_engine_that_is_two_pixels_off_somewhere_is_wrong_beyond_one_pixel_there(clip, tmp_path):
+    (tmp_path / "pair").mkdir()
+    for index in (0, 1):
+        (tmp_path / f"pair/{index}.png").write_bytes((clip / f"{index}.png").read_bytes())
+    truth = torch.zeros(2, 48, 64)
+    write_flow(tmp_path / "pair/truth.flo", truth)
+    truth[0, :12] = 2.0
+    write_flow(tmp_path / "answers/0.flo", truth)
+    scores = command.evaluate(tmp_path / "pair", engine="folder", weights=tmp_path / "answers")["mean"]
+    assert scores["beyond_1px_share"] == 0.25
+    assert scores["endpoint_error"] == 0.5
+    assert scores["outlier_share"] == 0
+    assert scores["milliseconds"] > 0
+
+
 TINY = {"num_steps": 2, "batch_size": 1, "height": 48, "width": 64, "warmup_steps": 1, "checkpoint_every_steps": 1}
 
 
@@ -162,7 +235,7 @@ def test_measured_pairs_go_to_the_training_log(clip, tmp_path):
     for index in (0, 1):
         (pair / f"{index}.png").write_bytes((clip / f"{index}.png").read_bytes())
     write_flow(pair / "truth.flo", torch.zeros(2, 48, 64))
-    command.train(tmp_path / "run", measure=tmp_path / "set", show_progress=False, **{**TINY, "num_steps": 1})
+    command.train(tmp_path / "run", measure_on=tmp_path / "set", show_progress=False, **{**TINY, "num_steps": 1})
     entry = json.loads((tmp_path / "run/log.jsonl").read_text())
     assert entry["endpoint_error_mine"] > 0
 

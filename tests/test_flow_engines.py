@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from flow.engines import ENGINES, Dis, create_engine, estimate, estimate_video
+from flow.engines import ENGINES, SHIPPED_WEIGHTS, Dis, Learned, create_engine, describe, estimate, estimate_video
 from flow.errors import FlowError
 from flow.files import read_flow, write_flow
+from flow.losses import endpoint_error
 from flow.network import FlowNetwork
+from flow.synthetic import Scenes
 from flow.warp import forward_backward_occlusion, warp
 
 OPENCV = ["dis", "dis-fast", "farneback"]
@@ -230,8 +232,8 @@ def test_the_learned_engine_is_the_network_with_the_weights_of_a_file(tmp_path):
     first, second = pan(3, 2, 50, 70)
     with torch.no_grad():
         expected = network(first, second)
-    engine = create_engine("learned", path=tmp_path / "network.safetensors")
-    assert torch.equal(engine(first, second), expected)
+    plain = Learned(tmp_path / "network.safetensors", num_variational_iterations=0)
+    assert torch.equal(plain(first, second), expected)
     with pytest.raises(FlowError, match="SHA-256"):
         create_engine("learned", path=tmp_path / "network.safetensors", sha256="0" * 64)
 
@@ -240,6 +242,63 @@ def test_without_shipped_weights_the_learned_engine_says_so(monkeypatch, tmp_pat
     monkeypatch.setattr("flow.engines.SHIPPED_WEIGHTS", tmp_path / "absent.safetensors")
     with pytest.raises(FlowError, match="no weights are shipped"):
         create_engine("learned")
+
+
+# -- what is shipped -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def learned() -> Learned:
+    return Learned(None)
+
+
+def test_the_shipped_weights_are_small_and_have_a_card():
+    assert SHIPPED_WEIGHTS.stat().st_size < 5_000_000
+    assert sum(value.numel() for value in load_file(SHIPPED_WEIGHTS).values()) < 2_000_000
+    card = (SHIPPED_WEIGHTS.parent / "README.md").read_text()
+    assert hashlib.sha256(SHIPPED_WEIGHTS.read_bytes()).hexdigest() in card
+    assert hashlib.sha256(SHIPPED_WEIGHTS.read_bytes()).hexdigest() in describe("learned")
+
+
+def test_the_shipped_network_beats_no_motion_by_far_and_dis_fast_on_middlebury(middlebury, learned):
+    errors, lengths = [], []
+    for pair in ("Grove2", "RubberWhale", "Urban2", "Venus"):
+        first, second, truth, known = middlebury(pair)
+        errors.append(float(endpoint_error(learned(first, second), truth[None], known[None])))
+        lengths.append(float(endpoint_error(0 * truth[None], truth[None], known[None])))
+    assert np.mean(errors) < 0.4 * np.mean(lengths)
+    assert np.mean(errors) < 0.598
+
+
+def test_the_shipped_network_finds_the_motion_of_flat_areas_better_than_dis(learned):
+    pairs = Scenes(128, 160, flat_share=1, seed=50_000).batch(0, 12)
+    errors = {
+        name: float(endpoint_error(engine(pairs.first, pairs.second), pairs.flow, pairs.visible))
+        for name, engine in (("learned", learned), ("dis", Dis()))
+    }
+    assert errors["learned"] < errors["dis"]
+
+
+def test_the_shipped_network_sees_little_motion_in_a_still_pair(middlebury, learned):
+    first = middlebury("RubberWhale")[0]
+    assert float(learned(first, first).norm(dim=1).mean()) < 0.05
+
+
+def test_refinement_settles_fractions_of_a_pixel(middlebury, learned):
+    first, second, truth, known = middlebury("RubberWhale")
+    rough = Learned(None, num_variational_iterations=0)
+    assert endpoint_error(learned(first, second), truth[None], known[None]) < 0.9 * endpoint_error(
+        rough(first, second), truth[None], known[None]
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (7, 5), (33, 65)])
+def test_the_shipped_network_takes_any_size_and_batch(size, learned):
+    first, second = torch.rand(2, 3, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    together = learned(first, second)
+    assert together.shape == (3, 2, *size)
+    alone = torch.cat([learned(first[i : i + 1], second[i : i + 1]) for i in range(3)])
+    assert torch.allclose(together, alone, atol=1e-3)
 
 
 def flow_folder(folder: Path, count: int) -> list[torch.Tensor]:

@@ -566,6 +566,11 @@ def flow_table(engine: str, **options: Any) -> None:
 @click.option("--streets", "num_streets", type=click.IntRange(min=0), default=0, show_default=True, help="Streets to mix in.")
 @click.option("--measure", "measure_on", type=PATH, metavar="FOLDER", help="Known flow to measure at every checkpoint.")
 @click.option("--steps", "num_steps", type=POSITIVE, default=10000, show_default=True)
+@click.option("--height", type=POSITIVE, default=160, show_default=True, help="Of the training images.")
+@click.option("--width", type=POSITIVE, default=192, show_default=True)
+@click.option("--batch-size", type=POSITIVE, default=4, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, show_default=True, help="The highest.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 def flow_train(**options: Any) -> Result:
     """Train the learned engine, or go on with it."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -13,16 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flow.engines import Engine, create_engine, estimate_video
+from flow.engines import Engine, create_engine, describe
 from flow.files import flow_to_picture, picture_scale, read_flow, write_flow
-from flow.losses import angular_error, endpoint_error, outlier_share
+from flow.losses import angular_error, endpoint_error, outlier_share, share_beyond
 from flow.synthetic import read_textures
 from flow.train import TrainConfig, fine_tune, train_supervised
+from flow.warp import forward_backward_occlusion
 from vidgen import durable
 from vidgen.data.street_pairs import street_pairs, training_streets
 from vidgen.errors import InputError, OutputError
 from vidgen.media import images
-from vidgen.media.frames import FrameSource, check_output, open_sink, open_source
+from vidgen.media.frames import FrameSink, FrameSource, check_output, open_sink, open_source
 from vidgen.media.paths import list_folder, shown
 
 Into = Literal["previous", "next"]
@@ -33,6 +35,12 @@ NUM_SCALE_FIELDS = 16
 
 _FIRST_STREET_FRAME, _PAIRS_PER_STREET = 30, 3
 
+_Pair = tuple[Tensor, Tensor, int]
+"""Two images [1,3,H,W] in -1..1 and the time of the first; its grid is that of the flow."""
+
+KnownFlow = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Two images [1,3,H,W] in -1..1, the flow [1,2,H,W] of the first into the second, and bool [1,1,H,W], where it counts."""
+
 _FLOW_SUFFIXES = (".flo", ".pfm")
 
 
@@ -40,7 +48,8 @@ def estimate(
     first: str | Path,
     second: str | Path | None = None,
     *,
-    output: str | Path,
+    output: str | Path | None = None,
+    occlusion: str | Path | None = None,
     engine: str = "dis",
     weights: Path | None = None,
     sha256: str | None = None,
@@ -54,7 +63,10 @@ def estimate(
     Args:
         first: a picture (with `second`), or a video or folder of frames (without).
         second: the other picture; the flow goes from the grid of `first` into it, and `into` does not matter.
-        output: for two pictures a .flo, .pfm or .png file; for a video a folder, or a video file of colour pictures.
+        output: for two pictures a .flo, .pfm or .png file; for a video a folder, or a video file of colour pictures. None writes
+            occlusion alone.
+        occlusion: where to write, white, what the other picture does not show, by comparing with the flow back: a .png file for
+            two pictures, a folder or a video file for a video.
         engine: one of `flow.engines.ENGINES`.
         weights: its weights file, or the folder of flow files of engine folder.
         sha256: expected SHA-256 of the weights file.
@@ -65,37 +77,42 @@ def estimate(
         overwrite: replace an output that exists.
 
     Returns:
-        output, kind, engine, num_fields, max_flow (None for numbers).
+        output, occlusion, kind, engine, num_fields, max_flow (None for numbers), occluded_share (None without occlusion).
 
     Raises:
         InputError: an input cannot be read, or the output's name does not fit.
         OutputError: the output exists or cannot be written.
         flow.errors.FlowError: the engine cannot be used.
     """
-    kind = _choose_kind(output, kind, is_pair=second is not None)
-    if kind == "picture":
-        check_output(output, overwrite=overwrite)
-    else:
-        _check_numbers_output(Path(output), overwrite=overwrite)
+    kind = _check_outputs(output, occlusion, kind, engine, is_pair=second is not None, overwrite=overwrite)
     compute = create_engine(engine, path=weights, sha256=sha256)
     source = open_source(first)
-    flows = _video_flows(source, compute, into) if second is None else _pair_flow(source, open_source(second), compute)
-    if kind == "picture":
-        beginning = list(itertools.islice(flows, NUM_SCALE_FIELDS))
-        if max_flow is None:
-            max_flow = picture_scale(torch.stack([flow for flow, _ in beginning]))
-        num_fields = _write_pictures(itertools.chain(beginning, flows), source, output, max_flow, overwrite)
-    elif second is None:
-        num_fields = _write_folder(flows, Path(output))
-    else:
-        write_flow(output, next(flows)[0])
-        num_fields = 1
+    pairs = _video_pairs(source, into) if second is None else _pair(source, open_source(second))
+    shares: list[float] = []
+    with ExitStack() as stack:
+        sink = None if occlusion is None else stack.enter_context(_open_pictures(occlusion, source, overwrite))
+        fields = _fields(pairs, compute, sink, shares)
+        if kind == "picture":
+            assert output is not None
+            beginning = list(itertools.islice(fields, NUM_SCALE_FIELDS))
+            if max_flow is None:
+                max_flow = picture_scale(torch.stack([flow for flow, _ in beginning]))
+            num_fields = _write_pictures(itertools.chain(beginning, fields), source, output, max_flow, overwrite)
+        elif output is None:
+            num_fields = sum(1 for _ in fields)
+        elif second is None:
+            num_fields = _write_folder(fields, Path(output))
+        else:
+            write_flow(output, next(fields)[0])
+            num_fields = 1
     return {
-        "output": str(output),
+        "output": None if output is None else str(output),
+        "occlusion": None if occlusion is None else str(occlusion),
         "kind": kind,
         "engine": engine,
         "num_fields": num_fields,
         "max_flow": max_flow if kind == "picture" else None,
+        "occluded_share": float(np.mean(shares)) if shares else None,
     }
 
 
@@ -108,8 +125,8 @@ def evaluate(folder: str | Path, *, engine: str = "dis", weights: Path | None = 
         engine, weights, sha256: as in `estimate`.
 
     Returns:
-        engine, pairs (name -> endpoint_error in pixels, angular_error in degrees, outlier_share, known_share, seconds) and mean
-        (the same, averaged over the pairs).
+        engine, pairs (name -> endpoint_error in pixels, angular_error in degrees, outlier_share (over 3 pixels and 5 %),
+        beyond_1px_share, known_share, milliseconds of processor time) and mean (the same, averaged over the pairs).
 
     Raises:
         InputError: there is no such pair, or a file cannot be read.
@@ -117,9 +134,37 @@ def evaluate(folder: str | Path, *, engine: str = "dis", weights: Path | None = 
     """
     found = _find_pairs(Path(folder))
     compute = create_engine(engine, path=weights, sha256=sha256)
-    pairs = {name: _measure(compute, *files) for name, files in found.items()}
-    mean = {key: float(np.mean([scores[key] for scores in pairs.values()])) for key in next(iter(pairs.values()))}
-    return {"engine": engine, "pairs": pairs, "mean": mean}
+    pairs = {name: measure(compute, *_read_pair(*files)) for name, files in found.items()}
+    return {"engine": describe(engine, weights), "pairs": pairs, "mean": mean_scores(list(pairs.values()))}
+
+
+def read_pairs(folder: Path) -> dict[str, KnownFlow]:
+    """The pairs of a folder as `evaluate` finds them, by name.
+
+    Raises:
+        InputError, flow.errors.FlowError: as `evaluate`.
+    """
+    return {name: _read_pair(*files) for name, files in _find_pairs(folder).items()}
+
+
+def measure(compute: Engine, first: Tensor, second: Tensor, truth: Tensor, known: Tensor) -> dict[str, float]:
+    """The scores of one pair; see `evaluate`."""
+    began = time.process_time()
+    flow = compute(first, second)
+    seconds = time.process_time() - began
+    return {
+        "endpoint_error": float(endpoint_error(flow, truth, known)),
+        "angular_error": float(angular_error(flow, truth, known)),
+        "outlier_share": float(outlier_share(flow, truth, known)),
+        "beyond_1px_share": float(share_beyond(flow, truth, known, pixels=1)),
+        "known_share": float(known.float().mean()),
+        "milliseconds": 1000 * seconds,
+    }
+
+
+def mean_scores(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Each score averaged over the pairs."""
+    return {key: float(np.mean([pair[key] for pair in scores])) for key in scores[0]}
 
 
 def train(
@@ -129,7 +174,7 @@ def train(
     video: str | Path | None = None,
     num_streets: int = 0,
     initial: Path | None = None,
-    measure: Path | None = None,
+    measure_on: Path | None = None,
     device: str = "cpu",
     show_progress: bool = True,
     **settings: Any,
@@ -142,7 +187,7 @@ def train(
         num_streets: so many procedural streets (as frames, label maps and line art) are rendered and mixed in.
         video: frames to fine-tune on, without truth, instead of synthetic pairs. They are all held in memory.
         initial: weights to begin with.
-        measure: folder as for `evaluate`; its endpoint errors go to the log at every checkpoint.
+        measure_on: folder as for `evaluate`; its endpoint errors go to the log at every checkpoint.
         device: of torch.
         show_progress: a bar on stderr.
         settings: fields of `flow.train.TrainConfig`.
@@ -159,10 +204,10 @@ def train(
     if unknown:
         raise InputError(f"{unknown[0]}: is no setting of flow training; there are {', '.join(known)}")
     config = TrainConfig(**settings)
-    pairs = {} if measure is None else _find_pairs(measure)
+    pairs = {} if measure_on is None else read_pairs(measure_on)
 
     def endpoint_errors(network: Engine) -> dict[str, float]:
-        return {f"endpoint_error_{name}": _measure(network, *files)["endpoint_error"] for name, files in pairs.items()}
+        return {f"endpoint_error_{name}": measure(network, *pair)["endpoint_error"] for name, pair in pairs.items()}
 
     options: dict[str, Any] = {"evaluate": endpoint_errors, "initial": initial, "device": device, "show_progress": show_progress}
     if video is None:
@@ -174,6 +219,32 @@ def train(
         clip = torch.stack([torch.from_numpy(frame.pixels).permute(2, 0, 1) for frame in open_source(video)])
         weights = fine_tune(folder, config, clip, **options)
     return {"weights": str(weights), "settings": asdict(config)}
+
+
+def _check_outputs(
+    output: str | Path | None, occlusion: str | Path | None, kind: Kind | None, engine: str, *, is_pair: bool, overwrite: bool
+) -> Kind | None:
+    """What to write under `output`; None for nothing.
+
+    Raises:
+        InputError: nothing is asked for, a name does not fit, or the engine cannot give what is asked for.
+        OutputError: an output exists and may not be replaced.
+    """
+    if output is None and occlusion is None:
+        raise InputError("nothing is to be written", hint="give -o, --occlusion or both")
+    if occlusion is not None:
+        if engine == "folder":
+            raise InputError("--occlusion: needs the flow back too, and a folder holds one direction")
+        _choose_kind(occlusion, "picture", is_pair=is_pair)
+        check_output(occlusion, overwrite=overwrite)
+    if output is None:
+        return None
+    kind = _choose_kind(output, kind, is_pair=is_pair)
+    if kind == "picture":
+        check_output(output, overwrite=overwrite)
+    else:
+        _check_numbers_output(Path(output), overwrite=overwrite)
+    return kind
 
 
 def _choose_kind(output: str | Path, kind: Kind | None, *, is_pair: bool) -> Kind:
@@ -210,37 +281,54 @@ def _check_numbers_output(target: Path, *, overwrite: bool) -> None:
     durable.check_writable_target(target, overwrite=overwrite)
 
 
-def _video_flows(source: FrameSource, compute: Engine, into: Into) -> Iterator[tuple[Tensor, int]]:
-    """Flow [2,H,W] of each pair of frames, with the time of the frame on whose grid it is.
+def _video_pairs(source: FrameSource, into: Into) -> Iterator[_Pair]:
+    """Consecutive frames.
 
     Raises:
-        InputError: there is one frame only.
+        InputError: there is one frame only, or the size changes on the way.
     """
-    times: list[int] = []
-
-    def pictures() -> Iterator[Tensor]:
-        for frame in source:
-            times.append(frame.pts)
-            yield _to_tensor(frame.pixels)
-
+    previous: tuple[Tensor, int] | None = None
     index = -1
-    for index, flow in enumerate(estimate_video(pictures(), compute, into=into)):
-        yield flow, times[index + (into == "previous")]
-    if index < 0:
+    for index, frame in enumerate(source):
+        current = _to_tensor(frame.pixels)[None], frame.pts
+        if previous is not None:
+            if current[0].shape != previous[0].shape:
+                sizes = [f"{images.shape[-1]}x{images.shape[-2]}" for images, _ in (current, previous)]
+                raise InputError(f"{source.name}: frame {index} is {sizes[0]}, the frame before it {sizes[1]}; all must be alike")
+            here, there = (current, previous) if into == "previous" else (previous, current)
+            yield here[0], there[0], here[1]
+        previous = current
+    if index < 1:
         raise InputError(f"{source.name}: holds one frame; flow needs two", hint="give the second picture too")
 
 
-def _pair_flow(first: FrameSource, second: FrameSource, compute: Engine) -> Iterator[tuple[Tensor, int]]:
+def _pair(first: FrameSource, second: FrameSource) -> Iterator[_Pair]:
     for source in (first, second):
         if source.count() != 1:
             raise InputError(f"{source.name}: holds {source.count()} frames; with two inputs each must be one picture")
-    yield compute(*(_to_tensor(source.read(0, 1)[0].pixels)[None] for source in (first, second)))[0], 0
+    one, other = (_to_tensor(source.read(0, 1)[0].pixels)[None] for source in (first, second))
+    yield one, other, 0
+
+
+def _fields(pairs: Iterable[_Pair], compute: Engine, sink: FrameSink | None, shares: list[float]) -> Iterator[tuple[Tensor, int]]:
+    """Flow [2,H,W] of each pair with its time; on the way, occlusion goes to `sink` and its share to `shares`."""
+    for here, there, pts in pairs:
+        flow = compute(here, there)
+        if sink is not None:
+            hidden = forward_backward_occlusion(flow, compute(there, here))[0, 0].numpy()
+            shares.append(float(hidden.mean()))
+            sink.write(np.repeat(hidden[..., None], 3, axis=2) * np.uint8(255), pts)
+        yield flow[0], pts
+
+
+def _open_pictures(output: str | Path, source: FrameSource, overwrite: bool) -> AbstractContextManager[FrameSink]:
+    return open_sink(output, time_base=source.time_base, frame_rate=source.frame_rate, overwrite=overwrite)
 
 
 def _write_pictures(
     flows: Iterator[tuple[Tensor, int]], source: FrameSource, output: str | Path, max_flow: float, overwrite: bool
 ) -> int:
-    with open_sink(output, time_base=source.time_base, frame_rate=source.frame_rate, overwrite=overwrite) as sink:
+    with _open_pictures(output, source, overwrite) as sink:
         for flow, pts in flows:
             picture = flow_to_picture(flow[None], max_flow=max_flow)[0]
             sink.write(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()), pts)
@@ -275,21 +363,14 @@ def _find_pairs(root: Path) -> dict[str, tuple[Path, Path, Path]]:
     return found
 
 
-def _measure(compute: Engine, first: Path, second: Path, truth: Path) -> dict[str, float]:
-    pair = [_to_tensor(images.read_picture(path))[None] for path in (first, second)]
-    right, known = (value[None] for value in read_flow(truth))
-    began = time.perf_counter()
-    flow = compute(*pair)
-    seconds = time.perf_counter() - began
-    if flow.shape != right.shape:
-        raise InputError(f"{shown(truth)}: is {right.shape[3]}x{right.shape[2]}, its pictures {flow.shape[3]}x{flow.shape[2]}")
-    return {
-        "endpoint_error": float(endpoint_error(flow, right, known)),
-        "angular_error": float(angular_error(flow, right, known)),
-        "outlier_share": float(outlier_share(flow, right, known)),
-        "known_share": float(known.float().mean()),
-        "seconds": seconds,
-    }
+def _read_pair(first: Path, second: Path, truth: Path) -> KnownFlow:
+    one, other = (_to_tensor(images.read_picture(path))[None] for path in (first, second))
+    flow, known = (value[None] for value in read_flow(truth))
+    for path, image in ((first, one), (second, other)):
+        if image.shape[-2:] != flow.shape[-2:]:
+            size = f"{image.shape[3]}x{image.shape[2]}"
+            raise InputError(f"{shown(truth)}: is {flow.shape[3]}x{flow.shape[2]}, but {shown(path)} is {size}")
+    return one, other, flow, known
 
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:

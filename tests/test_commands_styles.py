@@ -10,6 +10,7 @@ import torch
 
 from tests import tiny
 from vidgen import config, durable
+from vidgen.commands import models
 from vidgen.commands.edit import edit
 from vidgen.commands.styles import choose_look, styles
 from vidgen.commands.translate import translate
@@ -69,6 +70,8 @@ def test_styles_are_counted_by_class_and_found_beside_the_model(folder: Path) ->
     assert told["classes"]["class 2"] == "3 styles of 3 objects"
     assert told["classes"]["class 0"] == "3 styles of 6 objects"
     assert (folder / "again.safetensors").read_bytes()[-40:] == (folder / "m.styles.safetensors").read_bytes()[-40:]
+    info = models.info(folder / "again.safetensors")
+    assert (info["kind"], info["channels"], info["classes"]["class 2"]) == ("styles", 2, "3 styles")
     look = choose_look(Model.load(folder / "m.safetensors"))
     assert look is not None
     assert look.styles is not None

@@ -14,6 +14,7 @@ import numpy as np
 from vidgen import durable
 from vidgen.errors import ConfigError
 from vidgen.training import arrays, checkpoint, import_singan, published, run
+from vidgen.training.styles import KIND as STYLES_KIND
 from vidgen.training.styles import Styles
 
 
@@ -63,17 +64,17 @@ def import_weights(
 
 
 def info(file: Path) -> dict[str, Any]:
-    """What a weights file (or the newest checkpoint of a run folder) holds.
+    """What a weights file (or the newest checkpoint of a run folder), or a file of styles, holds.
 
     Raises:
         CheckpointError: it is no weights file of vidgen.
     """
     weights, path = run.find_weights(file)
+    if weights.metadata.get("kind") == STYLES_KIND:
+        return _styles_info(path)
     settings, table, (height, width) = run.settings_from_weights(weights, str(path))
     translator = run.build(settings)
     checkpoint.load_into(translator, weights.tensors, str(path))
-    with path.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     shown = settings.data.condition
     return {
         "file": str(path),
@@ -91,9 +92,26 @@ def info(file: Path) -> dict[str, Any]:
         "past_frames": translator.num_past_frames,
         "imported": json.loads(weights.metadata["imported"]) if "imported" in weights.metadata else None,
         "vidgen": weights.metadata.get("vidgen"),
-        "bytes": path.stat().st_size,
-        "sha256": sha256,
+        **_identity(path),
     }
+
+
+def _styles_info(path: Path) -> dict[str, Any]:
+    styles = Styles.read(path)
+    counts = {f"class {label}": f"{len(centres)} styles" for label, centres in styles.centres.items()}
+    return {
+        "file": str(path),
+        "kind": STYLES_KIND,
+        "channels": styles.num_channels,
+        "classes": counts,
+        "origin": dict(styles.origin),
+        **_identity(path),
+    }
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    with path.open("rb") as opened:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 def _centres(file: str) -> dict[int, np.ndarray]:

@@ -23,7 +23,8 @@ from vidgen.training import checkpoint
 LARGE = 1 / 64
 """Share of the picture from which on an object counts as large; small ones have unreliable features."""
 
-_KIND = "styles"
+KIND = "styles"
+"""In the metadata of a file of styles."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Styles:
     def write(self, path: Path) -> None:
         """Write a safetensors file, all or nothing."""
         tensors = {f"class_{label}": torch.from_numpy(np.ascontiguousarray(centres)) for label, centres in self.centres.items()}
-        durable.write_bytes(path, checkpoint.pack(tensors, {"kind": _KIND, "origin": json.dumps(dict(self.origin))}))
+        durable.write_bytes(path, checkpoint.pack(tensors, {"kind": KIND, "origin": json.dumps(dict(self.origin))}))
 
     @staticmethod
     def read(path: Path) -> Styles:
@@ -77,7 +78,7 @@ class Styles:
             CheckpointError: it is missing, damaged or holds something else.
         """
         stored = checkpoint.read_weights(path)
-        if stored.metadata.get("kind") != _KIND:
+        if stored.metadata.get("kind") != KIND:
             raise CheckpointError(f"{path}: holds no styles", hint="make them with: vidgen styles MODEL DATA -o styles.safetensors")
         centres = {int(name.removeprefix("class_")): value.float().numpy() for name, value in stored.tensors.items()}
         return Styles(centres, json.loads(stored.metadata["origin"]))

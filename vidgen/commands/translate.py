@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import queue
@@ -18,7 +19,7 @@ from rich.progress import track
 
 from vidgen.commands.styles import choose_look
 from vidgen.errors import ConfigError, PartialFailure, VidgenError
-from vidgen.media import labels
+from vidgen.media import images, labels
 from vidgen.media.frames import list_sources
 from vidgen.media.labels import LabelTable
 from vidgen.model import Model, Translation, WorkSize
@@ -58,11 +59,14 @@ def translate(
     quality: Literal["draft", "good", "lossless"] = "good",
     seed: int = 0,
     weights: Literal["auto", "average", "last"] = "auto",
+    samples: int = 1,
 ) -> dict[str, Any]:
     """Translate one or many inputs; see `Model.open` for what an input may be.
 
     Args:
         out: output file or folder of frames for one input; a folder for several, each named after its input.
+        samples: how many results of each input, from one seed each; the number goes into their names (out-1.png). They differ
+            where the model has noise (the dropout of pix2pix) or draws styles.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
@@ -77,20 +81,22 @@ def translate(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     jobs = [job for where in inputs for job in list_sources(where)]
     several = len(jobs) > 1
     jobs = [job for job in jobs if _in_shard(job.name, shard)]
     loaded = Model.load(model, device=device, precision=precision or "auto", weights=weights)
     table = _input_table(labels, loaded)
-    look = choose_look(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
+    looks = [
+        choose_look(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
+    ]
     first: Path | Model | None = first_frame
     if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
         first = Model.load(first_frame, device=device, precision=precision or "auto")
     results: list[dict[str, Any]] = []
     failures: list[str] = []
-    for job in jobs:
-        target = os.path.join(out, f"{job.stem}.mp4") if several else out
+    for job, (index, look) in itertools.product(jobs, enumerate(looks)):
+        torch.manual_seed(seed + index)
+        target = _target(out, job if several else None, index + 1 if samples > 1 else None)
         if skip_existing and Path(target).exists():
             results.append({"output": target, "skipped": True})
             continue
@@ -109,7 +115,13 @@ def translate(
             log.error("%s", error)
     if failures:
         raise PartialFailure(f"{len(failures)} of {len(jobs)} inputs failed; the first: {failures[0]}")
-    return {"results": results} if several or not results else results[0]
+    return {"results": results} if several or samples > 1 or not results else results[0]
+
+
+def _target(out: str, job: Path | None, number: int | None) -> str:
+    """Where the result goes: `out`, or in it under the name of one of several jobs; with the number of one of several samples."""
+    path = Path(out) if job is None else Path(out) / f"{job.stem}{'.png' if images.is_image(job) else '.mp4'}"
+    return str(path) if number is None else str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
 
 
 def _with_progress(translation: Translation, target: str, **options: Any) -> dict[str, Any]:

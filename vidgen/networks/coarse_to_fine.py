@@ -51,9 +51,9 @@ class GlobalGenerator(nn.Module):
         )
         self.head = head(base_channels, out_channels) if has_head else None
 
-    def features(self, x: Tensor) -> Tensor:
-        """What the head reads: [N,base_channels,H,W]."""
-        features: Tensor = self.up(self.blocks(self.down(x)))
+    def features(self, x: Tensor | None, coarse: Tensor | None = None, begun: Tensor | None = None) -> Tensor:
+        """What the head reads: [N,base_channels,H,W]; `begun` is the first convolution's result where it is known already."""
+        features: Tensor = self.up(self.blocks(_encoded(self.down, x, begun)))
         return features
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,10 +74,20 @@ class LocalEnhancer(nn.Module):
         self.up = nn.Sequential(UpBlock(wide, base_channels, norm=norm, upsampling=upsampling))
         self.head = head(base_channels, 3) if has_head else None
 
-    def features(self, x: Tensor, coarse: Tensor) -> Tensor:
+    def features(self, x: Tensor | None, coarse: Tensor, begun: Tensor | None = None) -> Tensor:
         """[N,base_channels,H,W] from the input [N,in_channels,H,W] and the coarser features [N,2*base_channels,H/2,W/2]."""
-        features: Tensor = self.up(self.blocks(self.down(x) + coarse))
+        features: Tensor = self.up(self.blocks(_encoded(self.down, x, begun) + coarse))
         return features
+
+
+def _encoded(encoder: nn.Sequential, x: Tensor | None, begun: Tensor | None) -> Tensor:
+    if begun is None:
+        return encoder(x)  # type: ignore[no-any-return]
+    first, *others = encoder
+    x = first.after(begun)  # type: ignore[operator]
+    for layer in others:
+        x = layer(x)
+    return x
 
 
 class CoarseToFineGenerator(nn.Module):
@@ -123,16 +133,25 @@ class CoarseToFineGenerator(nn.Module):
             levels.append(LocalEnhancer(in_channels, width, num_local_blocks, norm=norm, upsampling=upsampling, has_head=has_head))
         self.levels = nn.ModuleList(levels)
 
-    def forward(self, x: Tensor, num_levels: int | None = None) -> Tensor:
-        """The picture of the coarsest `num_levels` (all by default); no gradient goes to levels that do not learn."""
+    def forward(self, x: Tensor | None, num_levels: int | None = None, begun: Tensor | None = None) -> Tensor:
+        """The picture of the coarsest `num_levels` (all by default); no gradient goes to levels that do not learn.
+
+        Args:
+            x: [N,in_channels,H,W]; None will do where there is only one level and `begun` is given.
+            begun: the result of the finest level's first convolution, where it is known already.
+        """
         active = list(self.levels)[: num_levels or len(self.levels)]
         features: Tensor | None = None
-        for level, seen in zip(active, pyramid(x, len(active)), strict=True):
+        for level, seen in zip(active, [x] if len(active) == 1 else pyramid(x, len(active)), strict=True):  # type: ignore[arg-type]
             learns = any(parameter.requires_grad for parameter in level.parameters())
-            needed = learns or seen.requires_grad or (features is not None and features.requires_grad)
+            needed = learns or any(value is not None and value.requires_grad for value in (seen, features))
             with torch.set_grad_enabled(torch.is_grad_enabled() and needed):
-                features = level.features(seen) if features is None else level.features(seen, features)  # type: ignore[operator]
+                features = level.features(seen, features, begun if level is active[-1] else None)  # type: ignore[operator]
         return torch.tanh(active[-1].head(features).float())  # type: ignore[operator]
+
+    def first_convolution(self, num_levels: int) -> nn.Conv2d:
+        """The convolution that reads the input at its full size."""
+        return self.levels[num_levels - 1].down[0].conv  # type: ignore[union-attr, index, return-value]
 
     def learners(self, num_levels: int, *, finest_only: bool) -> list[nn.Module]:
         """The modules that learn while the coarsest `num_levels` are there: the finest level alone, or all, with one head."""

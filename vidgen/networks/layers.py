@@ -109,7 +109,11 @@ class ConvBlock(nn.Module):
         self.activation = activation if activation is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.norm(self.conv(x)))
+        return self.after(self.conv(x))
+
+    def after(self, convolved: Tensor) -> Tensor:
+        """What follows the convolution, for callers that have its result from elsewhere."""
+        return self.activation(self.norm(convolved))
 
 
 class UpBlock(nn.Module):

@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 from vidgen.config import Settings
 from vidgen.errors import ConfigError
-from vidgen.networks import coarse_to_fine, discriminators
+from vidgen.networks import coarse_to_fine, discriminators, label_convolution
 from vidgen.networks.coarse_to_fine import CoarseToFineGenerator, FeatureEncoder
 from vidgen.networks.discriminators import MultiscaleDiscriminator
-from vidgen.networks.encoding import encode
+from vidgen.networks.encoding import encode, instance_edges
 from vidgen.networks.image_pool import ImagePool
-from vidgen.networks.layers import NormKind, Upsampling, frame_by_frame, initialize
+from vidgen.networks.layers import NormKind, Upsampling, initialize
 from vidgen.networks.losses import (
     GanObjective,
     Judgement,
@@ -204,11 +204,35 @@ class Pix2PixHD(Translator):
     def translate(self, condition: Condition, carry: Any = None) -> tuple[Output, None]:
         """Each frame by itself. With an encoder, objects look as `condition.styles` says, or else as they do in
         `condition.reference`, a picture of the same scene for every frame; without either they get the neutral style 0."""
-        seen = self._encode(condition)
-        if self.generator.encoder is not None:
-            seen = torch.cat([seen, self._styles(condition)], dim=2)
-        frames = frame_by_frame(lambda x: self.generator.image(x, self.num_active_levels), seen, together=self.training)
-        return Output(frames), None
+        styles = None if self.generator.encoder is None else self._styles(condition)
+        begun = self._begun(condition, styles)
+        seen: Tensor | None = None
+        if begun is None or self.num_active_levels > 1:
+            seen = self._encode(condition) if styles is None else torch.cat([self._encode(condition), styles], dim=2)
+            seen = seen.flatten(0, 1)
+        if self.training:
+            made = self.generator.image(seen, self.num_active_levels)
+        else:
+            inputs = (_each(seen, condition), _each(begun, condition))
+            made = torch.cat([self.generator.image(x, self.num_active_levels, start) for x, start in zip(*inputs, strict=True)])
+        return Output(made.unflatten(0, condition.main.shape[:2])), None
+
+    def _begun(self, condition: Condition, styles: Tensor | None) -> Tensor | None:
+        """The first convolution's result by the short way, [B*T,C,H,W]; None where there is none, or the plain way is as fast."""
+        first = self.generator.image.first_convolution(self.num_active_levels)
+        if condition.labels is None or self.training or not label_convolution.is_faster(first, condition.labels):
+            return None
+        edges = instance_edges(condition.instances) if condition.instances is not None and self.config.use_instances else None
+        maps = {"frames": condition.frames, "edges": edges, "styles": styles}
+        flat = {name: None if value is None else value.flatten(0, 1) for name, value in maps.items()}
+        return label_convolution.convolve_labels(
+            first,
+            condition.labels.flatten(0, 1),
+            self.config.num_labels,
+            before_edges=flat["frames"],
+            edges=flat["edges"],
+            after_edges=flat["styles"],
+        )
 
     def styles_of(self, frames: Tensor, condition: Condition) -> Tensor:
         """The look of every object in real `frames` [B,T,3,H,W]: [B,T,num_features,H,W] in -1..1, the same all over an object.
@@ -319,6 +343,12 @@ def build(config: Config) -> Pix2PixHD:
                 f"{config.encoder.regions}, or let the encoder average over {_other(config.encoder.regions)}"
             )
     return Pix2PixHD(config)
+
+
+def _each(flat: Tensor | None, condition: Condition) -> list[Tensor | None]:
+    """The frames of [B*T,...] one by one; as many times None where there are none."""
+    batch, num_frames = condition.main.shape[:2]
+    return [None] * (batch * num_frames) if flat is None else list(flat.split(1))
 
 
 def _other(regions: str) -> str:

@@ -451,12 +451,13 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
 @click.option("--fast", is_flag=True, help="Coarser flow, and stride 1 only.")
 @click.option("--fps", metavar="RATE", help="Bring all inputs to this frame rate first, by the frame nearest in time.")
 @click.option("--weights", multiple=True, metavar="NAME=FILE[#SHA256]", help="A published network some metrics need; repeatable.")
-@click.option("--segmenter", metavar="NET", help="TorchScript or .onnx file, or MODULE:FUNCTION, that finds classes. ITS CODE IS RUN.")
+@click.option("--segmenter", metavar="NET", help="TorchScript or .onnx file or MODULE:FUNCTION that finds classes; its code is run.")
 @click.option("--segmenter-range", type=click.Choice(["unit", "signed", "imagenet"]), default="unit", show_default=True)
 @click.option("--segmenter-classes", metavar="A,B", help="The label class that each of its classes stands for.")
 @click.option("--label-maps", metavar="INPUT", help="Label maps to compare its answers with.  [default: the source]")
 @click.option("--labels", metavar="ids|NAME|palette:NAME|FILE", help="What the values of label maps mean.")
 @click.option("--allow-trim", is_flag=True, help="Measure the common part of inputs that differ in length.")
+@click.option("--allow-truncated", is_flag=True, help="Use the frames there are of a video that is cut off.")
 @click.option("--cache", type=PATH, metavar="FOLDER", help="Keeps the motion of the reference.  [default: ~/.cache/vidgen/flow]")
 @click.option("--no-cache", is_flag=True, help="Do not keep the motion of the reference for the next time.")
 @click.option("--csv", type=PATH, help="Write one line of scores per video.")
@@ -465,7 +466,7 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
 @click.option("--fail-if", multiple=True, metavar="CONDITION", help="Exit with 4 where it holds; repeatable.")
 @click.option("--strict", is_flag=True, help="Exit with 3 where a metric has no value.")
 @click.option("--list-metrics", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="Show them all.")
-@click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=_score_schema, help="The JSON schema of --json.")
+@click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=_score_schema, help="JSON schema of --json.")
 def evaluate(strict: bool, **options: Any) -> None:
     """Measure how steady a video is, and how close to real ones."""
     result = _call("evaluate.run", **options)

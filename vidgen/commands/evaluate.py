@@ -29,7 +29,6 @@ from vidgen.errors import ConfigError, InputError
 from vidgen.media import labels as label_tables
 from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, PictureSource, VideoSource, list_sources, open_source
 from vidgen.media.labels import LabelTable
-from vidgen.media.video import Reading
 from vidgen.metrics import quality, temporal
 from vidgen.metrics.distribution import LookSample
 from vidgen.metrics.learned import JudgeMeter, SetMeter, judge_scores
@@ -157,6 +156,7 @@ def evaluate(
     labels: str | None = None,
     weights: Mapping[str, GivenWeights] | None = None,
     allow_trim: bool = False,
+    allow_truncated: bool = False,
     cache: Path | None = DEFAULT_CACHE,
     csv: Path | None = None,
     per_frame: Path | None = None,
@@ -187,6 +187,7 @@ def evaluate(
         labels: what their values mean: "ids" (class numbers, 255 is ignored), a known table, palette:NAME, or a table file.
         weights: files of published networks, by the names of `vidgen.metrics.weights.WEIGHTS`.
         allow_trim: stop with the shortest input instead of refusing inputs of different lengths.
+        allow_truncated: use the frames there are of a video that ends in the middle of its data.
         cache: folder for the motion of the reference, or None.
         csv: file for one line of scores, and one for each of `compare`.
         per_frame: CSV file for the values of every frame.
@@ -222,6 +223,7 @@ def evaluate(
         judges=build_judges(sorted({METRICS[name].weights for name in chosen} - {""}), weights or {}, read_state_dict),
         segmenter=segmenting,
         allow_trim=allow_trim,
+        allow_truncated=allow_truncated,
         cache=cache,
     )
     paired = {name: where for name, where in paired.items() if name != "labels" or segmenting is not None}
@@ -290,6 +292,7 @@ class _Setting:
     judges: Judges
     segmenter: tuple[Segmenter, LabelTable] | None
     allow_trim: bool
+    allow_truncated: bool
     cache: Path | None
 
     @property
@@ -377,7 +380,7 @@ def _measure(
     judges, answers = JudgeMeter(setting.judges, setting.chosen), _Answers(setting)
     rows: list[dict[str, float]] = []
     before, size = None, (0, 0)
-    streams = {name: _opened(where, "labels" if name == "labels" else "pictures") for name, where in inputs.items()}
+    streams = {name: _opened(name, where, setting) for name, where in inputs.items()}
     rates = _rates(streams, setting)
     look = reference.like(rates["output"], setting) if reference is not None else None
     contents = {name: hashlib.sha256() for name in streams}
@@ -523,8 +526,10 @@ def column_scores(columns: temporal.Columns, setting: _Setting) -> dict[str, Sco
 # --- reading --------------------------------------------------------------------------------------------------------------
 
 
-def _opened(where: Where, reading: Reading = "pictures") -> Iterable[Any]:
-    return open_source(where, reading=reading) if isinstance(where, str | Path) else where
+def _opened(name: str, where: Where, setting: _Setting) -> Iterable[Any]:
+    if not isinstance(where, str | Path):
+        return where
+    return open_source(where, reading="labels" if name == "labels" else "pictures", allow_truncated=setting.allow_truncated)
 
 
 def _named(where: Where) -> str:
@@ -598,21 +603,32 @@ def _resampled(stream: Iterable[Any], fps: Fraction | None, assumed: Fraction) -
     if fps is None:
         yield from stream
         return
-    rate = stream.frame_rate if isinstance(stream, VideoSource) else assumed
-    start: Fraction | None = None
     last: tuple[Fraction, Any] | None = None
     index = 0
-    for number, frame in enumerate(stream):
-        timed = isinstance(stream, VideoSource) and isinstance(frame, Frame)
-        time = frame.pts * stream.time_base if timed else number / rate  # type: ignore[attr-defined]
-        start = time if start is None else start
-        while last is not None and index / fps < (last[0] + time) / 2 - start:
+    rate = stream.frame_rate if isinstance(stream, VideoSource) else assumed
+    for time, frame in _timed(stream, rate):
+        while last is not None and index / fps <= (last[0] + time) / 2:
             yield last[1]
             index += 1
         last = time, frame
-    while last is not None and start is not None and index / fps < last[0] - start + 1 / rate:
+    while last is not None and index / fps < last[0] + 1 / rate:
         yield last[1]
         index += 1
+
+
+def _timed(stream: Iterable[Any], rate: Fraction) -> Iterator[tuple[Fraction, Any]]:
+    """Frames with their time in seconds since the first.
+
+    Containers round times, to a millisecond in Matroska; where that explains the deviation from a constant rate, the rate counts.
+    """
+    first = 0
+    for number, frame in enumerate(stream):
+        time = Fraction(number) / rate
+        if isinstance(stream, VideoSource) and isinstance(frame, Frame):
+            first = frame.pts if number == 0 else first
+            stated = (frame.pts - first) * stream.time_base
+            time = time if abs(stated - time) <= stream.time_base else stated
+        yield time, frame
 
 
 def _check_ends(streams: Mapping[str, Iterable[Any]], ended: Sequence[str], index: int, allow_trim: bool) -> None:
@@ -714,7 +730,7 @@ def _look_at(where: str | Path, setting: _Setting, height: int | None, *, is_set
     A folder of pictures is one of stills for a reference set, and a clip otherwise.
     """
     places = list_sources(where)
-    clips = [open_source(place) for place in places]
+    clips = [open_source(place, allow_truncated=setting.allow_truncated) for place in places]
     is_stills = is_set and places == [Path(where)] and isinstance(clips[0], PictureSource) and Path(where).is_dir()
     if is_stills and isinstance(clips[0], PictureSource):
         clips = [open_source(file) for file in clips[0].files]

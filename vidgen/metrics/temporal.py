@@ -275,7 +275,8 @@ def _against_reference(columns: Columns, strides: Sequence[int], length: int) ->
     scores |= _flicker_and_noise(columns, scores["warp_error@1"], length)
     scores |= _motion(columns, length)
     scores["dup_frames"] = _duplicates(columns, length)
-    sharp, sharp_reference = (mean_score(columns, name, "frames of less than 3 pixels have no sharpness") for name in ("sharpness", "sharpness_reference"))
+    small = "frames of less than 3 pixels have no sharpness"
+    sharp, sharp_reference = (mean_score(columns, name, small) for name in ("sharpness", "sharpness_reference"))
     scores["sharpness_ratio"] = _ratio(sharp, sharp_reference, 1e-4, "the reference is blank: it has no sharpness to compare with")
     scores["pairs"] = Score(float(scores["warp_error@1"].count), length)
     return scores

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from tests import tiny
 from vidgen import single
+from vidgen.commands.train import train
 from vidgen.errors import CheckpointError, InputError
 from vidgen.media import images
-from vidgen.media.frames import open_sink
+from vidgen.media.frames import FrameSink, open_sink
 from vidgen.networks.patches import Matching
 from vidgen.single import Patches, Picture, Trained, read_picture
 
@@ -247,8 +248,9 @@ def test_a_contact_sheet_holds_every_picture_and_lays_transparency_on_white():
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
+    train(tiny.write_config(tmp_path, tiny.write_data(tmp_path / "data")), tmp_path / "run", steps=1)
     with pytest.raises(CheckpointError, match="is a vid2vid model; one that has learnt a single picture is needed"):
-        Trained(tiny_run(tmp_path), still())
+        Trained(tmp_path / "run", still())
 
 
 # What is written
@@ -273,10 +275,15 @@ def test_animations_are_written_in_every_form(tmp_path, suffix):
                 assert np.array_equal(np.array(image.convert("RGB")), frames[1])
 
 
+def _write_two_sizes(sink: FrameSink) -> None:
+    for index, height in enumerate([30, 20]):
+        sink.write(landscape(height=height), index)
+
+
 def test_a_failed_animation_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), open_sink(tmp_path / "a.webp", time_base=Fraction(1, 10), frame_rate=Fraction(10)) as sink:
-        sink.write(landscape(), 0)
-        raise RuntimeError
+    clock = {"time_base": Fraction(1, 10), "frame_rate": Fraction(10)}
+    with pytest.raises(InputError, match="frame 1 is"), open_sink(tmp_path / "a.webp", **clock) as sink:
+        _write_two_sizes(sink)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,9 +1,10 @@
 """What single pictures are enough for, as contact sheets, and the methods compared in one table.
 
     python tools/single_sheets.py ../shared/data/single -o sheets              # everything by patches
-    python tools/single_sheets.py ../shared/data/single -o sheets --table      # and the table: patch, fast, consingan, singan
+    python tools/single_sheets.py ../shared/data/single -o sheets --table      # the table
 
-The pictures go by their usual names: balloons, birds, 33039_LR, lightning1, edit/tree, harmonize/oil_tree. Models are kept in OUT/models.
+The pictures go by their usual names: balloons, birds, 33039_LR, lightning1, edit/tree, harmonize/oil_tree.
+Models are kept in OUT/models.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def show(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)

@@ -194,6 +194,39 @@ def test_videos_that_moved_are_said_and_the_rest_is_shown(tmp_path: Path, scored
     assert "gone is not shown" in text_of(out)
 
 
+def test_a_video_that_changed_since_it_was_measured_is_said(tmp_path: Path):
+    source, output = save(tmp_path / "source", pan()), save(tmp_path / "output", grainy(pan(), 4))
+    scores = measure(output, source, tmp_path / "scores.json")
+    assert report([str(scores)], tmp_path / "same.html")["notes"] == []
+    write_png(output / "00003.png", pan()[0])
+    [note] = report([str(scores)], tmp_path / "changed.html")["notes"]
+    assert note.startswith("output has changed since output was measured")
+
+
+def test_curves_go_on_where_the_players_end(tmp_path: Path, scored):
+    scores = json.loads(scored["grain"].read_text())
+    short = save_video(tmp_path / "short.mkv", pan(5))
+    scores["provenance"]["output"] = str(short)
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    [note] = report([str(tmp_path / "scores.json")], tmp_path / "page.html")["notes"]
+    assert note == f"the players end after 5 frames, {NUM_FRAMES} were measured"
+    assert payload(tmp_path / "page.html")["players"]["main"]["times"] == pytest.approx([index / 10 for index in range(NUM_FRAMES)])
+
+
+def test_label_maps_are_shown_in_colours_and_a_dark_start_is_not_taken_for_one(tmp_path: Path):
+    classes = np.zeros((64, 96, 3), np.uint8)
+    classes[:, 48:] = 7
+    dark = [frame // 2 for frame in pan()]
+    dark[0][:] = 0
+    labels, output = save(tmp_path / "labels", [classes] * NUM_FRAMES), save(tmp_path / "dark", dark)
+    report([str(measure(output, labels, tmp_path / "scores.json"))], tmp_path / "page.html")
+    videos = videos_in(tmp_path / "page.html", tmp_path)
+    shown = next(iter(open_source(videos["source"]))).pixels.astype(int)
+    assert np.ptp(shown[:, 60:], axis=2).min() > 40
+    for frame, truth in zip(open_source(videos["dark"]), dark, strict=True):
+        assert np.abs(frame.pixels.astype(int) - truth).mean() < 6
+
+
 def test_videos_are_found_beside_the_scores_that_name_them(tmp_path: Path, scored, monkeypatch):
     scores = json.loads(scored["grain"].read_text())
     scores["provenance"] |= {"output": "grain.mkv", "source": "source"}

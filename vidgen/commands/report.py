@@ -44,6 +44,7 @@ _HEADLINES = (
 )
 _SAME = ("source", "target", "flow", "flow_from", "size", "strides", "num_frames")
 _BETTER = {"low": "lower", "high": "higher", "one": "near 1", "context": "context"}
+_ARROWS = {"low": "↓", "high": "↑", "one": "≈ 1"}
 _NOT_MEASURED: dict[str, Any] = {"value": None, "reason": "not measured", "note": None, "n": 0, "skipped": 0}
 _SAMPLE_RATE = Fraction(2)
 _SHARE_OF_VIDEOS = 0.7
@@ -303,13 +304,13 @@ class _Measured:
         }
 
     def _card(self, item: _Scored) -> dict[str, Any]:
-        headlines = [(key, item.value(key), item.metrics[key]["unit"]) for key in _HEADLINES if item.value(key) is not None]
+        known = {key: item.metrics[key] for key in _HEADLINES if item.value(key) is not None}
         return {
             "name": item.name,
             "path": item.provenance.get("output"),
             "rankable": item.rankable,
             "reasons": item.reasons,
-            "headlines": headlines[:6],
+            "headlines": [(key, entry["value"], entry["unit"], _ARROWS.get(entry["better"], "")) for key, entry in known.items()],
             "num_frames": item.provenance.get("num_frames"),
             "coverage": item.value("coverage@1"),
             "cuts": item.cuts,
@@ -385,7 +386,7 @@ class _Measured:
         )
         shown = self._players(sources, budget, max_height, num_frames) if sources else {}
         length = max((len(values) for named in columns.values() for values in named.values()), default=0)
-        times = shown.pop("times", None) or [index / float(fps or self._frame_rate()) for index in range(length)]
+        times = _extended(shown.pop("times", []), length, 1 / float(fps or self._frame_rate()))
         charts = curves.frame_charts(columns)
         cuts = sorted({cut for item in self.scored for cut in item.cuts})
         return {
@@ -449,6 +450,8 @@ class _Measured:
         self.notes.extend(f"{name}: {source.damage}" for name, source in sources.items() if source.damage)
         if num_frames is not None and len(shown.times) < num_frames and not any("first" in words for words in shown.reductions):
             self.notes.append(f"the players end after {len(shown.times)} frames, {num_frames} were measured")
+        if len(shown.times) == num_frames:
+            self._note_changes(shown.digests)
         names = [item.name for item in self.scored]
         return {
             "videos": [
@@ -459,6 +462,19 @@ class _Measured:
             "times": shown.times,
             "size": shown.size,
         }
+
+    def _note_changes(self, digests: Mapping[str, str]) -> None:
+        """Say which videos are not those that were measured."""
+        for item in self.scored:
+            if item.provenance.get("fps") is not None:
+                continue
+            for name, role in ((item.name, "output"), ("source", "source"), ("target", "target")):
+                measured = _content_digest(item, role)
+                if name in digests and measured is not None and measured != digests[name]:
+                    note = (
+                        f"{name} has changed since {item.name} was measured: the player shows what is there now, scores are of then"
+                    )
+                    self.notes.append(note)
 
     def _maps(self, sources: Mapping[str, FrameSource]) -> list[dict[str, Any]]:
         if self.differences:
@@ -478,6 +494,14 @@ class _Measured:
         except InputError as error:
             self.notes.append(f"there are no maps: {error}")
             return []
+
+
+def _extended(times: list[float], length: int, interval: float) -> list[float]:
+    """The times of `length` frames or more: where fewer are shown than were measured, the curves go on at the same pace."""
+    if len(times) > 1:
+        interval = times[-1] / (len(times) - 1)
+    start = times[-1] + interval if times else 0.0
+    return times + [start + index * interval for index in range(length - len(times))]
 
 
 def _summarise(columns: temporal.Columns, strides: Sequence[int]) -> dict[str, Score]:
@@ -508,10 +532,18 @@ def _differences(scored: Sequence[_Scored]) -> list[str]:
     """In which of the conditions of measuring the scores differ, in words."""
     words = []
     for key in _SAME:
-        found = dict.fromkeys(json.dumps(item.provenance.get(key), default=str) for item in scored)
-        if len(found) > 1:
-            words.append(f"{key.replace('_', ' ')}: {' / '.join(text.strip(chr(34)) for text in found)}")
+        found = dict.fromkeys(json.dumps(item.provenance.get(key), default=str).strip('"') for item in scored)
+        digests = {_content_digest(item, key) for item in scored}
+        if len(digests) > 1 or (None in digests and len(found) > 1):
+            words.append(f"{key.replace('_', ' ')}: {' / '.join(found)}{' with another content' if len(found) == 1 else ''}")
     return words
+
+
+def _content_digest(item: _Scored, role: str) -> str | None:
+    """What the frames of an input were when it was measured; None where the scores do not say."""
+    digests = item.provenance.get("content_sha256")
+    found = digests.get(role) if isinstance(digests, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _rank_key(item: _Scored, key: str) -> tuple[bool, bool, float]:

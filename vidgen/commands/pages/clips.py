@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -50,12 +51,14 @@ class Clips:
         videos: name -> H.264 in MP4.
         times: when each frame starts, in seconds from the first.
         size: (height, width) of all of them.
+        digests: name -> SHA-256 of the pixels of all those frames, as they were before they were made smaller.
         reductions: what was made smaller than the originals, in words.
     """
 
     videos: dict[str, bytes]
     times: list[float]
     size: tuple[int, int]
+    digests: dict[str, str]
     reductions: list[str] = field(default_factory=list)
 
     def uri(self, name: str) -> str:
@@ -75,19 +78,19 @@ def embed(clips: Mapping[str, Frames], *, lead: str, max_bytes: float, max_heigh
         is_last = step == len(_STEPS) - 1
         if not is_last and _expected_bytes(clips, lead, size, quality, max_frames) > 1.3 * max_bytes:
             continue
-        videos, times = _encode(clips, lead, size, quality, max_frames)
+        videos, times, digests = _encode(clips, lead, size, quality, max_frames)
         if _num_bytes(videos) <= max_bytes:
             break
     all_frames = len(times)
     while _num_bytes(videos) > max_bytes and len(times) > 1:
         limit = max(1, int(len(times) * 0.9 * min(1, max_bytes / _num_bytes(videos))))
-        videos, times = _encode(clips, lead, size, quality, limit)
+        videos, times, digests = _encode(clips, lead, size, quality, limit)
     reductions = _scaled_down(clips, size)
     if quality == "draft":
         reductions.append(f"compressed strongly to stay within {megabytes(max_bytes)}: do not judge fine grain from the players")
     if len(times) < all_frames:
         reductions.append(f"only the first {len(times)} of {all_frames} frames, to stay within {megabytes(max_bytes)}")
-    return Clips(videos, times, size, reductions)
+    return Clips(videos, times, size, digests, reductions)
 
 
 def _scaled_down(clips: Mapping[str, Frames], size: tuple[int, int]) -> list[str]:
@@ -113,7 +116,7 @@ def _num_bytes(videos: Mapping[str, bytes]) -> int:
 
 def _expected_bytes(clips: Mapping[str, Frames], lead: str, size: tuple[int, int], quality: Quality, limit: int | None) -> float:
     """The size of all frames, judged from the first ones."""
-    videos, times = _encode(clips, lead, size, quality, min(PROBED_FRAMES, limit or PROBED_FRAMES))
+    videos, times, _ = _encode(clips, lead, size, quality, min(PROBED_FRAMES, limit or PROBED_FRAMES))
     counts = [count for clip in clips.values() if (count := getattr(clip, "num_frames", None))]
     total = min([*counts, *([limit] if limit else [])], default=len(times))
     return _num_bytes(videos) * max(1.0, total / len(times))
@@ -121,9 +124,10 @@ def _expected_bytes(clips: Mapping[str, Frames], lead: str, size: tuple[int, int
 
 def _encode(
     clips: Mapping[str, Frames], lead: str, size: tuple[int, int], quality: Quality, limit: int | None
-) -> tuple[dict[str, bytes], list[float]]:
+) -> tuple[dict[str, bytes], list[float], dict[str, str]]:
     time_base, rate = clips[lead].time_base, clips[lead].frame_rate
     times: list[int] = []
+    contents = {name: hashlib.sha256() for name in clips}
     with tempfile.TemporaryDirectory(prefix="vidgen-") as folder:
         files = {name: Path(folder) / f"{index}.mp4" for index, name in enumerate(clips)}
         with ExitStack() as stack:
@@ -137,12 +141,15 @@ def _encode(
                 times.append(frames[lead].pts)
                 for name, sink in sinks.items():
                     pixels = frames[name].pixels
+                    contents[name].update(pixels.tobytes())
                     if len(times) == 1:
                         are_labels[name] = _is_label_map(pixels)
                     if are_labels[name]:
                         pixels = _LABEL_COLORS[pixels[:, :, 0]]
                     sink.write(fit(pixels, size), frames[lead].pts - times[0])
-        return {name: file.read_bytes() for name, file in files.items()}, [float((time - times[0]) * time_base) for time in times]
+        videos = {name: file.read_bytes() for name, file in files.items()}
+    seconds = [float((time - times[0]) * time_base) for time in times]
+    return videos, seconds, {name: content.hexdigest() for name, content in contents.items()}
 
 
 def _is_label_map(pixels: np.ndarray) -> bool:

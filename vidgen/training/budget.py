@@ -91,19 +91,37 @@ def plan(size: Size, model: dict[str, Any], budget_seconds: float | None, runtim
     Raises:
         ConfigError, InputError: the configuration does not fit the picture.
     """
+    config = _config(model, size)
+    if budget_seconds is None:
+        return _described(
+            model, size, [config.steps(level) for level in range(config.pyramid.num_levels)], measure(config, runtime)
+        )
     started = time.monotonic()
-    for change in _SMALLER if budget_seconds is not None else ({},):
+    per_work = 0.0
+    for change in _SMALLER:
         smaller = _reduced(model, change)
         config = _config(smaller, size)
-        if budget_seconds is None:
-            costs = measure(config, runtime)
-            return _described(smaller, size, [config.steps(level) for level in range(len(costs))], costs)
         left = _SHARE * budget_seconds - (time.monotonic() - started)
+        hopeless = FEWEST_STEPS * per_work * _work(config) > 2 * left
+        if hopeless and change is not _SMALLER[-1]:
+            continue
         costs = measure(config, runtime)
+        per_work = sum(costs) / _work(config)
         steps = divide(left, costs)
         if min(steps) >= FEWEST_STEPS or change is _SMALLER[-1]:
             return _described({**smaller, "steps_per_scale": tuple(steps)}, size, steps, costs)
     raise AssertionError("unreachable")
+
+
+def _work(config: Any) -> float:
+    """Something that grows as a step of every scale does: channels times pixels learnt from."""
+    return sum(config.width(level) * amount for level, amount in enumerate(_pixels(config)))
+
+
+def _pixels(config: Any) -> list[float]:
+    """Pixels that a step of each scale learns from."""
+    side = getattr(config, "crop_size", None) or max(config.pyramid.finest)
+    return [float(min(height, side) * min(width, side)) for height, width in config.pyramid.sizes]
 
 
 def replan(before: Plan, num_done: int, seconds_taken: float, seconds_left: float) -> Plan:
@@ -160,8 +178,7 @@ def measure(config: Any, runtime: Runtime, repeats: int = 2) -> list[float]:
 
 def _between(measured: dict[int, float], config: Any) -> list[float]:
     """Costs of all scales from those of some: linear in the pixels learnt from."""
-    side = getattr(config, "crop_size", None) or max(config.pyramid.finest)
-    pixels = [float(min(height, side) * min(width, side)) for height, width in config.pyramid.sizes]
+    pixels = _pixels(config)
     known = sorted(measured)
     costs = []
     for level, amount in enumerate(pixels):

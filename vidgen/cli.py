@@ -451,7 +451,7 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
 @click.option("--fast", is_flag=True, help="Coarser flow, and stride 1 only.")
 @click.option("--fps", metavar="RATE", help="Bring all inputs to this frame rate first, by the frame nearest in time.")
 @click.option("--weights", multiple=True, metavar="NAME=FILE[#SHA256]", help="A published network some metrics need; repeatable.")
-@click.option("--segmenter", metavar="NET", help="TorchScript or .onnx file or MODULE:FUNCTION that finds classes; its code is run.")
+@click.option("--segmenter", metavar="NET", help="TorchScript or .onnx file or MODULE:FUNCTION that finds classes; its code runs.")
 @click.option("--segmenter-range", type=click.Choice(["unit", "signed", "imagenet"]), default="unit", show_default=True)
 @click.option("--segmenter-classes", metavar="A,B", help="The label class that each of its classes stands for.")
 @click.option("--label-maps", metavar="INPUT", help="Label maps to compare its answers with.  [default: the source]")

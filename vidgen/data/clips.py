@@ -446,7 +446,6 @@ class Clips:
         found = self._cache.get(key, make) if stays else make()
         return torch.from_numpy(found["flow"]), torch.from_numpy(found["confidence"])
 
-
     def _flow_into_previous(self, cut: _Cut, index: int, current: Tensor, previous: Tensor) -> Tensor:
         """Flow [1,2,H,W] of clip frame `index`; of the whole frame and then cut, where that serves all cuts of a pair."""
         assert self._flow is not None

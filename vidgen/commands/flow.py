@@ -212,9 +212,9 @@ def train(
     options: dict[str, Any] = {"evaluate": endpoint_errors, "initial": initial, "device": device, "show_progress": show_progress}
     if video is None:
         streets = training_streets(num_streets, config.height, config.width)
-        known = [known for street in streets for _, known in street_pairs(street, _FIRST_STREET_FRAME, _PAIRS_PER_STREET)]
+        made = [pair for street in streets for _, pair in street_pairs(street, _FIRST_STREET_FRAME, _PAIRS_PER_STREET)]
         worn = read_textures(textures) if textures else ()
-        weights = train_supervised(folder, config, textures=worn, known_pairs=known, **options)
+        weights = train_supervised(folder, config, textures=worn, known_pairs=made, **options)
     else:
         clip = torch.stack([torch.from_numpy(frame.pixels).permute(2, 0, 1) for frame in open_source(video)])
         weights = fine_tune(folder, config, clip, **options)

@@ -196,7 +196,7 @@ def test_a_perfect_engine_has_no_error(clip, tmp_path):
     assert (scores["endpoint_error"], scores["outlier_share"], scores["known_share"]) == (0, 0, 1)
     assert scores["angular_error"] == pytest.approx(0, abs=1e-4)
     write_flow(pair / "truth.flo", torch.zeros(2, 8, 8))
-    with pytest.raises(InputError, match="is 8x8, but .*0.png is 64x48"):
+    with pytest.raises(InputError, match=r"is 8x8, but .*0\.png is 64x48"):
         command.evaluate(pair)
     with pytest.raises(InputError, match="neither it nor a folder in it"):
         command.evaluate(clip)

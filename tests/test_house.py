@@ -28,10 +28,10 @@ FLOORS = {
     "data": 5,
     "training": 6,
     "model": 7,
-    "single": 7,
-    "commands": 8,
-    "cli": 9,
-    "__main__": 10,
+    "single": 8,
+    "commands": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 FRONT_DOOR = "vidgen"
 ONLY_IN = {
@@ -170,7 +170,8 @@ def call_faults(source: Source) -> Iterator[str]:
         name, where = dotted(node.func), f"{source.name}:{node.lineno}"
         keywords = {item.arg: item.value for item in node.keywords}
         allowed = name == "torch.jit.load" and source.name in PROGRAM_LOADERS
-        if (name in FORBIDDEN_CALLS and not allowed) or (isinstance(node.func, ast.Attribute) and node.func.attr in FORBIDDEN_METHODS):
+        is_method = isinstance(node.func, ast.Attribute) and node.func.attr in FORBIDDEN_METHODS
+        if (name in FORBIDDEN_CALLS and not allowed) or is_method:
             yield f"{where}: calls {name or ast.unparse(node.func)}"
         if name == "torch.load" and not (source.name in LOADERS and is_literal(keywords.get("weights_only"), True)):
             yield f"{where}: torch.load belongs into {' or '.join(sorted(LOADERS))}, with a literal weights_only=True"

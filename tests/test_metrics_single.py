@@ -23,8 +23,8 @@ def test_a_picture_is_nearer_to_itself_than_to_a_blur_and_to_noise():
     noise = torch.rand(original.shape, generator=torch.Generator().manual_seed(1))
     same, blur, far = (patch_distance(picture, original) for picture in (original, blurred, noise))
     assert same == 0
-    assert 0 < blur
-    assert 0 < far
+    assert blur > 0
+    assert far > 0
     assert patch_distance(textured(2), original) < min(blur, far)
 
 

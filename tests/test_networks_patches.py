@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -33,7 +35,7 @@ def test_a_pyramid_ends_with_the_size_and_begins_near_the_coarsest_side():
     sizes = patches.level_sizes((1, 186, 248))
     assert sizes[-1] == (1, 186, 248)
     assert sizes[0] == (1, 24, 32)
-    ratios = [after[1] / before[1] for before, after in zip(sizes[:-1], sizes[1:], strict=True)]
+    ratios = [after[1] / before[1] for before, after in pairwise(sizes)]
     assert all(1.2 < ratio < 1.45 for ratio in ratios)
     assert patches.level_sizes((1, 20, 300)) == [(1, 20, 300)]
     assert min(size[0] for size in patches.level_sizes((16, 90, 120), min_frames=3)) >= 3
@@ -138,9 +140,7 @@ def test_what_is_made_has_the_size_the_colours_and_the_seed_asked_for():
 
     def make(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return patches.synthesise(
-            example, sizes, example_sizes, lambda size: torch.randn(3, *size, generator=generator), seed=seed
-        )
+        return patches.synthesise(example, sizes, example_sizes, lambda size: torch.randn(3, *size, generator=generator), seed=seed)
 
     first = make(1)
     assert first.shape == (3, 1, 36, 60)

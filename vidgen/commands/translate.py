@@ -86,9 +86,7 @@ def translate(
     jobs = [job for job in jobs if _in_shard(job.name, shard)]
     loaded = Model.load(model, device=device, precision=precision or "auto", weights=weights)
     table = _input_table(labels, loaded)
-    looks = [
-        choose_look(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
-    ]
+    looks = [choose_look(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)]
     first: Path | Model | None = first_frame
     if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
         first = Model.load(first_frame, device=device, precision=precision or "auto")

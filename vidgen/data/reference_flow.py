@@ -61,7 +61,7 @@ class CachedFlow:
         if not self._writes:
             return
         buffer = io.BytesIO()
-        np.save(buffer, flow, allow_pickle=False)
+        np.lib.format.write_array(buffer, flow, allow_pickle=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             durable.write_bytes(path, buffer.getvalue())

@@ -332,11 +332,15 @@ def noise_loop(
     harmonics that carry it, so that memory does not grow with the number of frames.
     """
     first, second = (1 - alpha) * (1 + beta), -(1 - alpha) * beta
-    angles = 2 * math.pi * torch.arange(1, max(2, num_frames // 2), dtype=torch.float64) / num_frames
+    angles = 2 * math.pi * torch.arange(num_frames // 2 + 1, dtype=torch.float64) / num_frames
     response = (
         1 - first * torch.polar(torch.ones_like(angles), -angles) - second * torch.polar(torch.ones_like(angles), -2 * angles)
     )
-    power = ((1 - alpha) * (1 - beta)) ** 2 * 2 / num_frames / response.abs().square()
+    twice = torch.full_like(angles, 2.0)  # every frequency stands for its negative too, but these two
+    twice[0] = 1.0
+    if num_frames % 2 == 0:
+        twice[-1] = 1.0
+    power = ((1 - alpha) * (1 - beta)) ** 2 * twice / num_frames / response.abs().square()
     share = power.cumsum(0) / power.sum()
     kept = int((share < 0.99).sum()) + 1
     angles, gains = angles[:kept], power[:kept].sqrt()

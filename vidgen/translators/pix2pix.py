@@ -197,7 +197,7 @@ def build(config: Config) -> Pix2Pix:
 def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
     """The published schedule: a constant learning rate, then one that falls to zero."""
     schedule = config.schedule
-    rate, common = schedule.learning_rate, {"learning_rate": schedule.learning_rate}
-    constant = Stage("constant rate", schedule.epochs * steps_per_epoch, final_learning_rate=rate, **common)
-    falling = Stage("falling rate", schedule.decay_epochs * steps_per_epoch, final_learning_rate=0.0, **common)
+    rate = schedule.learning_rate
+    constant = Stage("constant rate", schedule.epochs * steps_per_epoch, learning_rate=rate, final_learning_rate=rate)
+    falling = Stage("falling rate", schedule.decay_epochs * steps_per_epoch, learning_rate=rate, final_learning_rate=0.0)
     return tuple(stage for stage in (constant, falling) if stage.num_steps)

@@ -332,6 +332,9 @@ def noise_loop(
     harmonics that carry it, so that memory does not grow with the number of frames.
     """
     first, second = (1 - alpha) * (1 + beta), -(1 - alpha) * beta
+    if num_frames < 2:
+        yield from (torch.zeros(*shape, device=device) for _ in range(num_frames))
+        return
     angles = 2 * math.pi * torch.arange(num_frames // 2 + 1, dtype=torch.float64) / num_frames
     response = (
         1 - first * torch.polar(torch.ones_like(angles), -angles) - second * torch.polar(torch.ones_like(angles), -2 * angles)
@@ -341,8 +344,8 @@ def noise_loop(
     if num_frames % 2 == 0:
         twice[-1] = 1.0
     power = ((1 - alpha) * (1 - beta)) ** 2 * twice / num_frames / response.abs().square()
-    share = power.cumsum(0) / power.sum()
-    kept = int((share < 0.99).sum()) + 1
+    moving = power[1:].cumsum(0) / power[1:].sum()
+    kept = int((moving < 0.99).sum()) + 2
     angles, gains = angles[:kept], power[:kept].sqrt()
     fields = randn((2 * kept, *shape), device, generator)
     start = torch.einsum("k,k...->...", gains.float().to(device), fields[:kept])

@@ -6,8 +6,10 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -89,10 +91,9 @@ def animate(
             return made
         rate, frames = made
     else:
+        training = _Training(method, budget_seconds, max_size, model, seed, device, dry_run)
         picture = read_picture(path)
-        applications = _applications(
-            picture, method, "animation", budget_seconds, max_size, model, seed, device, dry_run, auto_side=AUTO_ANIMATION_SIDE
-        )
+        applications = training.applications(picture, "animation", AUTO_ANIMATION_SIDE)
         if isinstance(applications, dict):
             return applications
         _mention_opacity(applications.picture)
@@ -151,7 +152,8 @@ def sample(
     _start(threads)
     is_sheet = _is_png(output)
     durable.check_writable_target(output, overwrite=overwrite)
-    applications = _applications(read_picture(image), method, "sample", budget_seconds, max_size, model, seed, device, dry_run)
+    training = _Training(method, budget_seconds, max_size, model, seed, device, dry_run)
+    applications = training.applications(read_picture(image), "sample")
     if isinstance(applications, dict):
         return applications
     wanted = _wanted_size(size, aspect, applications.picture.size)
@@ -205,10 +207,9 @@ def super_resolve(
             f"{picture.name}: {_text(picture.size)} times {factor:g} is more than {_MAX_SIDE} pixels a side",
             hint="give a smaller --factor, or --max-size to reduce the picture first",
         )
+    training = _Training(method, budget_seconds, max_size, model, seed, device, dry_run)
     auto_side = max(picture.size) if method == "patch" else AUTO_SIDE[method]
-    applications = _applications(
-        picture, method, "super_resolution", budget_seconds, max_size, model, seed, device, dry_run, auto_side=auto_side
-    )
+    applications = training.applications(picture, "super_resolution", auto_side)
     if isinstance(applications, dict):
         return applications
     made = applications.super_resolve(factor, seed=seed)
@@ -217,34 +218,12 @@ def super_resolve(
 
 
 def harmonize(
-    naive: Path, image: Path, output: Path, *, mask: Path | None = None, start_scale: int | None = None, **options: Any
-) -> dict[str, Any]:
-    """Give what was pasted into a picture the picture's look.
-
-    Args:
-        naive: the picture with something pasted into it.
-        image: the picture itself, of the same size.
-        mask: white where something was pasted; by default where the two pictures differ.
-        options: as for `paint`.
-    """
-    return _blend("harmonize", naive, image, output, mask, start_scale, **options)
-
-
-def edit(
-    image: Path, edited: Path, output: Path, *, mask: Path | None = None, start_scale: int | None = None, **options: Any
-) -> dict[str, Any]:
-    """Remove the seams of a picture whose parts were copied or moved about; `mask` and `options` are as for `harmonize`."""
-    return _blend("edit", edited, image, output, mask, start_scale, **options)
-
-
-def _blend(
-    verb: Literal["harmonize", "edit"],
-    changed: Path,
+    naive: Path,
     image: Path,
     output: Path,
-    mask: Path | None,
-    start_scale: int | None,
     *,
+    mask: Path | None = None,
+    start_scale: int | None = None,
     method: Method = "patch",
     budget_seconds: float | None = None,
     max_size: str = "auto",
@@ -255,6 +234,51 @@ def _blend(
     threads: int | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
+    """Give what was pasted into a picture the picture's look.
+
+    Args:
+        naive: the picture with something pasted into it.
+        image: the picture itself, of the same size.
+        mask: white where something was pasted; by default where the two pictures differ.
+        start_scale: finer scales keep more of what was pasted.
+    """
+    training = _Training(method, budget_seconds, max_size, model, seed, device, dry_run)
+    return _blend("harmonize", naive, image, output, mask, start_scale, training, overwrite, threads)
+
+
+def edit(
+    image: Path,
+    edited: Path,
+    output: Path,
+    *,
+    mask: Path | None = None,
+    start_scale: int | None = None,
+    method: Method = "patch",
+    budget_seconds: float | None = None,
+    max_size: str = "auto",
+    model: Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Remove the seams of a picture whose parts were copied or moved about; `mask` is as for `harmonize`."""
+    training = _Training(method, budget_seconds, max_size, model, seed, device, dry_run)
+    return _blend("edit", edited, image, output, mask, start_scale, training, overwrite, threads)
+
+
+def _blend(
+    verb: Literal["harmonize", "edit"],
+    changed: Path,
+    image: Path,
+    output: Path,
+    mask: Path | None,
+    start_scale: int | None,
+    training: _Training,
+    overwrite: bool,
+    threads: int | None,
+) -> dict[str, Any]:
     started = time.monotonic()
     _start(threads)
     _check_picture_output(output, overwrite)
@@ -264,15 +288,15 @@ def _blend(
             f"{given.name}: {_text(given.size)}, but {original.name} is {_text(original.size)}; expected the same size"
         )
     marked = single.difference_mask(given.pixels, original.pixels) if mask is None else single.read_mask(mask, original.size)
-    applications = _applications(original, method, "sample", budget_seconds, max_size, model, seed, device, dry_run)
+    applications = training.applications(original, "sample")
     if isinstance(applications, dict):
         return applications
     size = applications.picture.size
     reduced = resize_picture(np.repeat(marked[:, :, None].astype(np.uint8) * 255, 3, axis=2), size).max(axis=2) > 127
     apply = applications.harmonize if verb == "harmonize" else applications.edit
-    made = apply(resize_picture(given.pixels, size), reduced, start_scale=start_scale, seed=seed)
+    made = apply(resize_picture(given.pixels, size), reduced, start_scale=start_scale, seed=training.seed)
     images.write_png(output, made)
-    return _picture_result(output, method, made, started)
+    return _picture_result(output, training.method, made, started)
 
 
 def paint(
@@ -300,7 +324,8 @@ def paint(
     _start(threads)
     _check_picture_output(output, overwrite)
     given = read_picture(painting)
-    applications = _applications(read_picture(image), method, "sample", budget_seconds, max_size, model, seed, device, dry_run)
+    training = _Training(method, budget_seconds, max_size, model, seed, device, dry_run)
+    applications = training.applications(read_picture(image), "sample")
     if isinstance(applications, dict):
         return applications
     made = applications.paint(resize_picture(given.pixels, applications.picture.size), start_scale=start_scale, seed=seed)
@@ -311,88 +336,93 @@ def paint(
 # --- what they share ------------------------------------------------------------------------------------------------------
 
 
-def _applications(
-    picture: Picture,
-    method: Method,
-    mode: Mode,
-    budget_seconds: float | None,
-    max_size: str,
-    model: Path | None,
-    seed: int,
-    device: str,
-    dry_run: bool,
-    *,
-    auto_side: int | None = None,
-) -> Applications | dict[str, Any]:
-    """The back end, trained if need be; or, of a dry run, what would be done."""
-    if method not in AUTO_SIDE:
-        raise ConfigError(f"--method {method}: known are {', '.join(AUTO_SIDE)}")
-    automatic = AUTO_SIDE[method] if auto_side is None or method != "patch" else auto_side
-    side = _max_side(max_size, automatic)
-    picture = picture.reduced(side)
-    if min(picture.size) < patches.MIN_SIDE:
-        raise InputError(
-            f"{picture.name}: only {_text(picture.size)} is left at --max-size {side}; {patches.MIN_SIDE} pixels a side are needed",
-            hint="cut out a part that is less long, or give a larger --max-size",
-        )
-    if method == "patch":
-        if model is not None:
+@dataclass(frozen=True)
+class _Training:
+    """The back end that is wanted, and how it is trained if it is; see `animate` for the values."""
+
+    method: Method
+    budget_seconds: float | None
+    max_size: str
+    model: Path | None
+    seed: int
+    device: str
+    dry_run: bool
+
+    def applications(self, picture: Picture, mode: Mode, auto_side: int | None = None) -> Applications | dict[str, Any]:
+        """The back end, trained if need be; or, of a dry run, what would be done."""
+        if self.method not in AUTO_SIDE:
+            raise ConfigError(f"--method {self.method}: known are {', '.join(AUTO_SIDE)}")
+        automatic = AUTO_SIDE[self.method] if auto_side is None or self.method != "patch" else auto_side
+        side = _max_side(self.max_size, automatic)
+        picture = picture.reduced(side)
+        if min(picture.size) < patches.MIN_SIDE:
+            least = patches.MIN_SIDE
+            raise InputError(
+                f"{picture.name}: only {_text(picture.size)} is left at --max-size {side}; {least} pixels a side are needed",
+                hint="cut out a part that is less long, or give a larger --max-size",
+            )
+        if self.method == "patch":
+            return self._by_patches(picture)
+        return self._plan(picture, mode, side) if self.dry_run else self._by_training(picture, mode, side)
+
+    def _by_patches(self, picture: Picture) -> Applications | dict[str, Any]:
+        if self.model is not None:
             raise ConfigError("--model: method patch trains none", hint=f"take --method {' or '.join(TRAINED)}")
-        applications = Patches(picture)
-        if dry_run:
-            scales = patches.level_sizes((1, *picture.size))
-            return {"method": method, "training": "none", "scales": ", ".join(_text(size[1:]) for size in scales)}
-        return applications
-    kind, profile = TRAINED[method]
-    folder = model or _cache_folder(picture, kind, profile, mode, budget_seconds, seed)
-    target = folder / "picture.png"
-    trains_here = model is None or not (model / "checkpoints").is_dir() or target.is_file()
-    if dry_run:
-        return _plan(picture, kind, profile, mode, budget_seconds, side, device)
-    if trains_here:
-        if target.is_file() and not np.array_equal(images.read_picture(target), picture.pixels):
+        if not self.dry_run:
+            return Patches(picture)
+        scales = patches.level_sizes((1, *picture.size))
+        return {"method": self.method, "training": "none", "scales": ", ".join(_text(size[1:]) for size in scales)}
+
+    def _by_training(self, picture: Picture, mode: Mode, side: int) -> Applications:
+        if self.model is not None and (self.model / "checkpoints").is_dir():
+            return Trained(self.model, picture, device=self.device)
+        kind, profile = TRAINED[self.method]
+        folder = self.model or self._cache_folder(picture, mode)
+        run, learnt, done = folder / "run", folder / "picture.png", folder / "done.json"
+        if learnt.is_file() and not np.array_equal(images.read_picture(learnt), picture.pixels):
             raise ConfigError(f"{folder}: has learnt another picture than {picture.name}", hint="name a new folder with --model")
-        if (folder / "run" / "done.json").is_file():
+        if done.is_file():
             log.info("%s: learnt already, in %s", picture.name, folder)
-        else:
-            log.info("%s: learning it in %s", picture.name, folder)
-            if not target.is_file():
-                images.write_png(target, picture.pixels)
-            train_single(
-                target,
-                folder / "run",
+            return Trained(run, picture, device=self.device)
+        log.info("%s: learning it in %s", picture.name, folder)
+        if not learnt.is_file():
+            images.write_png(learnt, picture.pixels)
+        train_single(
+            learnt,
+            run,
+            kind=kind,
+            profile=profile,
+            mode=mode,
+            budget_seconds=self.budget_seconds,
+            max_size=side,
+            seed=self.seed,
+            device=self.device,
+        )
+        durable.write_json(done, {"picture": picture.name, "kind": kind, "profile": profile, "mode": mode})
+        return Trained(run, picture, device=self.device)
+
+    def _cache_folder(self, picture: Picture, mode: Mode) -> Path:
+        """Where the model of this picture, learnt with these settings, is kept."""
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidgen" / "single"
+        settings = [picture.sha256, *TRAINED[self.method], mode, self.budget_seconds, self.seed]
+        return root / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
+
+    def _plan(self, picture: Picture, mode: Mode, side: int) -> dict[str, Any]:
+        """What a training would do; the picture is planned for at its size."""
+        kind, profile = TRAINED[self.method]
+        with tempfile.TemporaryDirectory(prefix="vidgen-") as scratch:
+            path = Path(scratch) / "picture.png"
+            images.write_png(path, picture.pixels)
+            plan = plan_single(
+                path,
                 kind=kind,
+                budget_seconds=self.budget_seconds,
                 profile=profile,
                 mode=mode,
-                budget_seconds=budget_seconds,
                 max_size=side,
-                seed=seed,
-                device=device,
+                device=self.device,
             )
-            durable.write_json(folder / "run" / "done.json", {"picture": picture.name, "kind": kind, "profile": profile})
-        return Trained(folder / "run", picture, device=device)
-    assert model is not None
-    return Trained(model, picture, device=device)
-
-
-def _cache_folder(picture: Picture, kind: Kind, profile: Profile, mode: Mode, budget_seconds: float | None, seed: int) -> Path:
-    """Where the model of this picture, learnt with these settings, is kept."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidgen" / "single"
-    settings = [picture.sha256, kind, profile, mode, budget_seconds, seed]
-    return root / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:20]
-
-
-def _plan(
-    picture: Picture, kind: Kind, profile: Profile, mode: Mode, budget_seconds: float | None, side: int, device: str
-) -> dict[str, Any]:
-    """What a training would do; the picture is planned for at its size."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="vidgen-") as scratch:
-        path = Path(scratch) / "picture.png"
-        images.write_png(path, picture.pixels)
-        plan = plan_single(path, kind=kind, budget_seconds=budget_seconds, profile=profile, mode=mode, max_size=side, device=device)
-    return {"method": kind, "training": f"about {plan.seconds:.0f} s", "scales": plan.rows()}
+        return {"method": self.method, "training": f"about {plan.seconds:.0f} s", "scales": plan.rows()}
 
 
 def _clip_frames(

@@ -71,7 +71,7 @@ def _sum_taps(taps: Tensor, bias: Tensor | None, codes: Tensor, dtype: torch.dty
     window = (torch.arange(side)[:, None] * width + torch.arange(side)).flatten()
     near = padded.flatten().to(torch.int32)[(rows * width + columns)[:, None] + window]
     entries = near * side**2 + torch.arange(side**2, dtype=torch.int32)
-    table = taps.permute(1, 2, 3, 0).reshape(num_codes * side**2, channels)
+    table = taps.permute(1, 2, 3, 0).reshape(num_codes * side**2, channels).contiguous()  # strided tables take a slow path
     sums = F.embedding_bag(entries, table, mode="sum")
     result[rows, columns] = (sums if bias is None else sums + bias).to(dtype)
     return result

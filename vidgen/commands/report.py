@@ -532,7 +532,8 @@ def _differences(scored: Sequence[_Scored]) -> list[str]:
     """In which of the conditions of measuring the scores differ, in words."""
     words = []
     for key in _SAME:
-        found = dict.fromkeys(json.dumps(item.provenance.get(key), default=str).strip('"') for item in scored)
+        values = [item.provenance.get(key) for item in scored]
+        found = dict.fromkeys("none" if value is None else json.dumps(value, default=str).strip('"') for value in values)
         digests = {_content_digest(item, key) for item in scored}
         if len(digests) > 1 or (None in digests and len(found) > 1):
             words.append(f"{key.replace('_', ' ')}: {' / '.join(found)}{' with another content' if len(found) == 1 else ''}")

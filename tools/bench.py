@@ -4,6 +4,7 @@
     python tools/bench.py translate       # milliseconds per frame: plain fp32 against what `vidgen translate` does
     python tools/bench.py train           # the same for one training step
     python tools/bench.py singan          # one training iteration of SinGAN's scales: as published, and as `vidgen animate` trains
+    python tools/bench.py pix2pixhd       # both for the published 1024x512 model, and the ways through its first convolution
     python tools/bench.py memory          # peak memory of `translate` for 100 and for 2,000 frames
 
 "plain" is the published network as its authors' code runs it: float32, standard memory layout, no autocast.
@@ -29,11 +30,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from vidgen.networks import label_convolution
+from vidgen.networks.encoding import encode, instance_edges
 from vidgen.training.loop import LoopSettings, Trainer
 from vidgen.training.precision import Runtime
-from vidgen.translators import singan, vid2vid
-from vidgen.translators.base import Teachers
-from vidgen.types import Batch, Condition
+from vidgen.translators import pix2pixhd, singan, vid2vid
+from vidgen.translators.base import Teachers, Translator
+from vidgen.types import Batch, Condition, Stage
 
 console = Console(stderr=True)
 
@@ -120,21 +123,68 @@ def bench_train(repeats: int) -> list[dict[str, Any]]:
                 ),
                 1,
             )
-            settings = LoopSettings(
-                seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=0, max_steps=None
-            )
-            teachers = Teachers(flow=lambda a, b: torch.zeros(len(a), 2, *a.shape[-2:]))
-            trainer = Trainer(model, stages, settings, teachers, runtime)
-            batch = _batch(size)
-
-            def update(trainer: Trainer = trainer, batch: Batch = batch) -> None:
-                trainer.run(lambda step: [(range(1), batch)], _StopAtOnce())
-
-            seconds[way] = median_seconds(update, repeats)
-            del model, trainer
+            seconds[way] = _update_seconds(model, stages, runtime, _batch(size), repeats)
+            del model
             gc.collect()
         rows.append(_row(name, seconds))
     return rows
+
+
+def _update_seconds(model: Translator, stages: tuple[Stage, ...], runtime: Runtime, batch: Batch, repeats: int) -> float:
+    """Of one training step on `batch`."""
+    settings = LoopSettings(
+        seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=0, max_steps=None
+    )
+    teachers = Teachers(flow=lambda a, b: torch.zeros(len(a), 2, *a.shape[-2:]))
+    trainer = Trainer(model, stages, settings, teachers, runtime)
+    return median_seconds(lambda: trainer.run(lambda step: [(range(1), batch)], _StopAtOnce()), repeats)
+
+
+def bench_pix2pixhd(repeats: int) -> list[dict[str, Any]]:
+    """The published 1024x512 model: milliseconds of its first convolution, of a picture and of a training step."""
+    size = (512, 1024)
+    condition = _condition(1, size)
+    labels, instances = condition.labels, condition.instances
+    assert labels is not None
+    assert instances is not None
+    batch = Batch(condition, torch.rand(1, 1, 3, *size) * 2 - 1)
+    config = pix2pixhd.Config(num_labels=NUM_LABELS, use_instances=True, losses=pix2pixhd.LossWeights(perceptual_weight=0))
+    names = ("first convolution, dense", "first convolution, sums of table rows", "picture", "training step")
+    seconds: dict[str, dict[str, float]] = {name: {} for name in names}
+    for way, runtime in (("plain", Runtime(torch.device("cpu"), use_bf16=False)), ("shipped", Runtime.choose("cpu"))):
+        model = pix2pixhd.build(config)
+        if way == "shipped":
+            runtime.prepare(model)
+        seconds["training step"][way] = _update_seconds(model, pix2pixhd.stages(config, 1000), runtime, batch, repeats)
+        model.eval()
+        if way == "shipped":
+            runtime.prepare_for_use(model)
+        network = model.generator.image
+        first = network.first_convolution(1)
+
+        def encoded() -> torch.Tensor:
+            return encode(condition, num_labels=NUM_LABELS, use_instances=True)[:, 0]
+
+        def dense(first: torch.nn.Module = first) -> object:
+            return first(encoded())
+
+        def short(first: torch.nn.Conv2d = first) -> object:
+            edges = instance_edges(instances)[:, 0]
+            return label_convolution.convolve_labels(first, labels[:, 0], NUM_LABELS, edges=edges)
+
+        def plain(network: torch.nn.Module = network) -> object:
+            return network(encoded())
+
+        def shipped(model: Translator = model) -> object:
+            return model.translate(condition)
+
+        with torch.inference_mode(), runtime.autocast():
+            ways = {names[0]: dense, names[1]: dense if way == "plain" else short, names[2]: plain if way == "plain" else shipped}
+            for name, work in ways.items():
+                seconds[name][way] = median_seconds(work, repeats)
+        del model, network, first, ways
+        gc.collect()
+    return [_row(f"pix2pixHD 1024x512 (published): {name}", found) for name, found in seconds.items()]
 
 
 def _batch(size: tuple[int, int]) -> Batch:
@@ -270,7 +320,7 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["all", "translate", "train", "singan", "memory"]), default="all")
+@click.argument("what", type=click.Choice(["all", "translate", "train", "pix2pixhd", "singan", "memory"]), default="all")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def main(what: str, repeats: int, as_json: bool) -> None:
@@ -280,6 +330,7 @@ def main(what: str, repeats: int, as_json: bool) -> None:
     jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "translate": lambda: bench_translate(repeats),
         "train": lambda: bench_train(repeats),
+        "pix2pixhd": lambda: bench_pix2pixhd(repeats),
         "singan": lambda: bench_singan(repeats),
         "memory": bench_memory,
     }

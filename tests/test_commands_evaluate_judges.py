@@ -236,6 +236,11 @@ def test_a_perfect_copy_moves_exactly_like_its_source_and_is_called_a_copy(tmp_p
     assert not scores.reasons
 
 
+def test_a_source_that_does_not_move_is_remarked(tmp_path: Path):
+    still = pan(1) * 3
+    assert any("does not move" in remark for remark in measure(grainy(still), source=still, fast=True).remarks)
+
+
 def test_the_content_of_every_input_is_in_the_provenance(tmp_path: Path):
     frames = pan(2)
     content = hashlib.sha256(b"".join(frame.tobytes() for frame in frames)).hexdigest()

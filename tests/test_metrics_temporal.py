@@ -512,3 +512,9 @@ def test_memory_does_not_grow_with_the_length(pan: Video):
     for _ in range(20):
         meter.add(Frames(pan[0], pan[0]))
     assert len(meter._past) == 3
+
+
+def test_a_video_of_cuts_alone_says_so_instead_of_being_called_short():
+    rows = {"sharpness": np.ones(6), "frame_diff": np.full(6, 0.1), "luma_bend": np.array([np.nan, np.nan, 0.1, 0.1, 0.1, 0.1])}
+    scores = temporal.summarise(temporal.without_cuts(rows, [1, 2, 3, 4, 5]), (1,))
+    assert scores["flicker_global"].reason == "no 3 frames in a row without a cut"

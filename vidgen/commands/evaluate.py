@@ -418,6 +418,8 @@ def _measure(
         for name in ("source", "target")
         if name in contents and contents[name].digest() == contents["output"].digest()
     ]
+    if (scores.get("motion_ratio", Score(None)).reason or "").startswith("source static"):
+        remarks.append("the reference does not move: only its steadiness is compared")
     return Scores(_asked_for(scores, setting), temporal.judge(scores), cuts, provenance, columns, remarks=remarks)
 
 

@@ -70,7 +70,13 @@ METRICS: dict[str, Metric] = {
     "kid": Metric(
         "distance", "low", "reference set", "kernel distance of the same features; unbiased, so about 0 at best", "inception"
     ),
-    "fvd": Metric("distance", "low", "reference set", "Fréchet distance of I3D logits of 16 frames in a row", "i3d"),
+    "fvd": Metric(
+        "distance",
+        "low",
+        "reference set",
+        "Fréchet distance of I3D logits: 16 frames in a row, squashed to 224x224, not smoothed",
+        "i3d",
+    ),
     "kvd": Metric("distance", "low", "reference set", "kernel distance of the same logits; unbiased, so about 0 at best", "i3d"),
     "clip_consistency": Metric(
         "cosine", "context", "", "likeness to the frame before and the first, by CLIP; a frozen one has 1", "clip"

@@ -23,7 +23,6 @@ ENGINES = ("dis", "dis-fast", "farneback", "learned")
 _FIRST_HELD_OUT_SEED = 100_000
 _STREET_SIZE = (256, 512)
 _FIRST_FRAME, _PAIRS_PER_STREET = 40, 2
-_NUM_SCENES = 24
 _LARGE_SIZE = (448, 1024)
 _CLOSED_PIXELS = 0.5
 
@@ -35,6 +34,7 @@ def table(
     middlebury: Path | None = None,
     motorcycle: bool = False,
     num_streets: int = 6,
+    num_scenes: int = 24,
 ) -> dict[str, Any]:
     """Measure engines on everything whose flow is known.
 
@@ -44,6 +44,7 @@ def table(
         middlebury: folder of pairs as for `vidgen.commands.flow.evaluate`; None leaves it out.
         motorcycle: also the stereo pair of scikit-image (motions of 7 to 60 pixels).
         num_streets: procedural streets that no training has seen; each as frames, as label maps and as line art.
+        num_scenes: layered scenes, as many flat ones for the scores as textured ones for the behaviour.
 
     Returns:
         engines (name -> what it is), scores (set -> engine -> the means of `evaluate` over its pairs; on streets, pixels that the
@@ -56,7 +57,7 @@ def table(
         MissingExtraError: scikit-image is asked for and not installed.
         flow.errors.FlowError: an engine cannot be used.
     """
-    sets = _sets(middlebury, motorcycle, num_streets)
+    sets = _sets(middlebury, motorcycle, num_streets, num_scenes)
     made = {name: create_engine(name, path=weights if name == "learned" else None) for name in engines}
     return {
         "engines": {name: describe(name, weights if name == "learned" else None) for name in engines},
@@ -64,7 +65,7 @@ def table(
             kind: {name: mean_scores([measure(engine, *pair) for pair in pairs]) for name, engine in made.items()}
             for kind, pairs in sets.items()
         },
-        "behaviour": {name: _behaviour(engine, sets, can_bfloat16=name == "learned") for name, engine in made.items()},
+        "behaviour": {name: _behaviour(engine, sets, num_scenes, can_bfloat16=name == "learned") for name, engine in made.items()},
     }
 
 
@@ -84,7 +85,7 @@ def as_text(result: Mapping[str, Any]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:], "", *result["engines"].values()])
 
 
-def _sets(middlebury: Path | None, motorcycle: bool, num_streets: int) -> dict[str, list[KnownFlow]]:
+def _sets(middlebury: Path | None, motorcycle: bool, num_streets: int, num_scenes: int) -> dict[str, list[KnownFlow]]:
     sets: dict[str, list[KnownFlow]] = {}
     if middlebury is not None:
         sets["Middlebury"] = list(read_pairs(middlebury).values())
@@ -92,7 +93,7 @@ def _sets(middlebury: Path | None, motorcycle: bool, num_streets: int) -> dict[s
         street = Street(_FIRST_HELD_OUT_SEED + number, *_STREET_SIZE)
         for look, pair in street_pairs(street, _FIRST_FRAME, _PAIRS_PER_STREET):
             sets.setdefault(f"street {look}", []).append(_to_tensors(pair))
-    flat = Scenes(192, 256, flat_share=1, seed=_FIRST_HELD_OUT_SEED).batch(0, _NUM_SCENES)
+    flat = Scenes(192, 256, flat_share=1, seed=_FIRST_HELD_OUT_SEED).batch(0, num_scenes)
     sets["flat layers"] = [
         (one, other, flow, known) for one, other, flow, known in _each(flat.first, flat.second, flat.flow, flat.visible)
     ]
@@ -101,10 +102,10 @@ def _sets(middlebury: Path | None, motorcycle: bool, num_streets: int) -> dict[s
     return sets
 
 
-def _behaviour(engine: Engine, sets: Mapping[str, Sequence[KnownFlow]], *, can_bfloat16: bool) -> dict[str, float]:
+def _behaviour(engine: Engine, sets: Mapping[str, Sequence[KnownFlow]], num_scenes: int, *, can_bfloat16: bool) -> dict[str, float]:
     stills = [first for pairs in sets.values() for first, *_ in pairs[:4]]
     still = [float(engine(image, image).norm(dim=1).mean()) for image in stills]
-    scenes = Scenes(192, 256, flat_share=0, seed=_FIRST_HELD_OUT_SEED).batch(0, _NUM_SCENES)
+    scenes = Scenes(192, 256, flat_share=0, seed=_FIRST_HELD_OUT_SEED).batch(0, num_scenes)
     forward, backward = engine(scenes.first, scenes.second), engine(scenes.second, scenes.first)
     residual = (forward + warp(backward, forward)).norm(dim=1, keepdim=True)[scenes.visible]
     large = torch.rand(2, 3, *_LARGE_SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1

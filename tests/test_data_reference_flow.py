@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flow.engines import describe, estimate
+from flow.engines import SHIPPED_WEIGHTS, describe, estimate
 from flow.files import write_flow
 from tests import tiny
 from vidgen import durable
@@ -19,6 +20,7 @@ from vidgen.data.clips import Clips, DataSettings, find_sequences, find_table
 from vidgen.data.conditions import ConditionSettings, LabelSettings
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
 from vidgen.errors import ConfigError, InputError, OutputError
+from vidgen.metrics import motion
 from vidgen.training.run import TrainSettings
 from vidgen.types import Batch, FlowEstimator, Stage
 
@@ -220,3 +222,8 @@ def test_an_engine_is_described_by_all_that_its_results_depend_on(tmp_path: Path
     assert all("cv2" in text for text in described.values())
     (tmp_path / "a.safetensors").write_bytes(b"a")
     assert "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb" in describe("learned", tmp_path / "a.safetensors")
+
+
+def test_an_evaluation_names_the_checksum_of_the_shipped_weights() -> None:
+    digest = hashlib.sha256(SHIPPED_WEIGHTS.read_bytes()).hexdigest()
+    assert digest in motion.Engine.create("learned", None, fast=False).name

@@ -36,6 +36,18 @@ def test_the_published_recipes_build_the_published_generators(name: str, table: 
     assert sum(parameter.numel() for parameter in generator.parameters()) == parameters
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("street", 182_546_755 + 3 * 64 * 49), ("street_2048", 182_857_059 + 64 * 49 * 3 + 3)]
+)
+def test_the_published_recipes_of_pix2pixhd_build_the_published_generators(name: str, parameters: int) -> None:
+    """Three channels of looks are read besides; two levels that are trained in turn have a head each."""
+    settings = run.load_run_config(REPOSITORY / "configs" / "pix2pixhd" / f"{name}.yaml", [])
+    settings = run.follow_data(settings, labels.named("cityscapes"))
+    with torch.device("meta"):
+        generator = run.build(settings).generator.image
+    assert sum(parameter.numel() for parameter in generator.parameters()) == parameters
+
+
 def test_the_2k_recipe_grows_from_512_to_2048_wide() -> None:
     settings = run.load_run_config(REPOSITORY / "configs" / "vid2vid" / "street_2k.yaml", [])
     stages = available()["vid2vid"].stages(settings.model, 1)

@@ -268,6 +268,7 @@ def train(**options: Any) -> Result:
 @click.option("--other", "others", multiple=True, metavar="INPUT", help="A further kind of picture the model reads; repeatable.")
 @click.option("--work-size", type=click.Choice(["auto", "input"]), default="auto", show_default=True, help="Of the frames made.")
 @click.option("--side-by-side", is_flag=True, help="Input and result in one picture.")
+@click.option("--samples", type=POSITIVE, default=1, show_default=True, help="Results per input, where the model has noise.")
 @click.option("--steady", type=click.FloatRange(0, 1), help="Share of the last result, moved along, for models of single images.")
 @looks
 @click.option("--start", metavar="TIME", help="First moment to translate: seconds, or frames such as 45f.")

@@ -368,6 +368,8 @@ class _Training:
     def _by_patches(self, picture: Picture) -> Applications | dict[str, Any]:
         if self.model is not None:
             raise ConfigError("--model: method patch trains none", hint=f"take --method {' or '.join(TRAINED)}")
+        if self.budget_seconds is not None:
+            log.info("patches need no training: --budget is for --method %s", ", ".join(TRAINED))
         if not self.dry_run:
             return Patches(picture)
         scales = patches.level_sizes((1, *picture.size))

@@ -127,8 +127,9 @@ def test_a_taken_in_picture_is_followed_more_closely_from_finer_scales_on(learnt
 def test_super_resolution_gives_any_factor_and_agrees_with_the_picture(learnt: singan.SinGAN, factor: float) -> None:
     large = learnt.super_resolve(factor, generator=torch.Generator().manual_seed(0))
     assert large.shape == (1, 3, int(48 * factor), int(64 * factor))
-    reduced = singan.resize_to(large, (48, 64))
-    assert float((reduced - learnt.image).square().mean()) < 4e-3
+    free = learnt.super_resolve(factor, consistent=False, generator=torch.Generator().manual_seed(0))
+    errors = [float((singan.resize_to(image, (48, 64)) - learnt.image).square().mean()) for image in (large, free)]
+    assert errors[0] < 0.3 * errors[1]
 
 
 def test_the_published_schedule_repeats_three_updates_of_each_network(picture: torch.Tensor) -> None:

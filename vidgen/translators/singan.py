@@ -302,7 +302,7 @@ class SinGAN(Translator, SingleImageApplications):
         wanted = (int(factor * self.image.shape[-2]), int(factor * self.image.shape[-1]))
         image = image[..., : wanted[0], : wanted[1]]
         if consistent:
-            for _ in range(2):
+            for _ in range(5):
                 image = image + resize_to(self.image - resize_to(image, self.pyramid.finest), wanted)
         return image.clamp(-1, 1)
 

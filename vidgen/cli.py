@@ -484,7 +484,7 @@ def evaluate(strict: bool, **options: Any) -> None:
 @click.option("--rank-by", default="warp_error_norm", show_default=True, metavar="SCORE", help="What ranks several outputs.")
 @overwrite
 def report(**options: Any) -> Result:
-    """Show scores and training as one page that needs no other file."""
+    """Show scores and training as one self-contained page."""
     return _call("report.report", **options)
 
 

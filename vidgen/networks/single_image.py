@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -75,7 +76,8 @@ def resize_to(image: Tensor, size: Size, *, legacy_quantize: bool = False) -> Te
 
 
 def _resize(image: Tensor, size: Size, scales: tuple[float, float], legacy_quantize: bool) -> Tensor:
-    with torch.autocast(image.device.type, enabled=False):
+    # the meta device, where memory is estimated, knows no autocast
+    with nullcontext() if image.is_meta else torch.autocast(image.device.type, enabled=False):
         image = image.float()
         if legacy_quantize:
             image = ((image.clamp(-1, 1) + 1) * 127.5).floor() / 255

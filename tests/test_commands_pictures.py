@@ -9,14 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision import models
 
 from tests.test_single import landscape
+from tests.tiny_judges import filled
 from vidgen import cli
 from vidgen.commands import pictures
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import images
 from vidgen.media.frames import open_source
+from vidgen.metrics.backbones import empty
+from vidgen.metrics.weights import GivenWeights, build_judges
+from vidgen.training.importers import read_state_dict
 
 
 @pytest.fixture
@@ -87,6 +93,28 @@ def test_samples_make_a_sheet_or_a_folder_and_are_measured_by_three_numbers(home
     assert images.read_size(home / "folder" / "001.png") == (30, 20)
 
 
+@pytest.fixture
+def inception(tmp_path: Path) -> Path:
+    """torchvision's network at random, saved as it is published; only what SIFID reads."""
+    network = filled(empty(lambda: models.inception_v3(weights=None, init_weights=False)))
+    tensors = {name: value.clone() for name, value in network.state_dict().items() if name.startswith("Conv2d_")}
+    torch.save(tensors, tmp_path / "inception.pth")
+    return tmp_path / "inception.pth"
+
+
+def test_samples_are_measured_by_sifid_where_its_weights_are_given(home, capsys, inception):
+    picture = landscape(64, 80)
+    images.write_png(home / "large.png", picture)
+    scores = run(f"sample large.png -o sheet.png --num 2 --score --weights sifid={inception}", capsys)["scores"]
+    assert list(scores) == ["swd", "diversity", "copy", "sifid"]
+    assert scores["sifid"] > 0
+    judges = build_judges(["sifid"], {"sifid": GivenWeights(inception)}, read_state_dict)
+    assert pictures.score_samples([picture], picture, judges)["sifid"] == pytest.approx(0, abs=1e-3)
+    assert scores["sifid"] < pictures.score_samples([np.full_like(picture, 128)], picture, judges)["sifid"]
+    small = run(f"sample a.png -o small.png --num 1 --size 20x20 --score --weights sifid={inception}", capsys)["scores"]
+    assert small["sifid"] == "needs frames of at least 32 pixels on the shorter side"
+
+
 def test_samples_of_a_transparent_picture_are_transparent(home, capsys):
     opacity = np.full((32, 40), 255, np.uint8)
     opacity[:16] = 0
@@ -133,6 +161,10 @@ def test_a_picture_is_enlarged_harmonized_edited_and_painted(home, capsys):
         ),
         ("harmonize a.png --image a.png -o x.png", "error: the changed picture is the original: there is nothing to blend in\n"),
         ("edit a.png other.png -o x.png", "error: other.png: 20x20, but a.png is 40x32; expected the same size\n"),
+        ("sample a.png -o x.png --score --weights sifid=none.pth", "error: --weights sifid: none.pth: No such file or directory\n"),
+        ("sample a.png -o x.png --score --weights sifid=dot.png", "error: --weights sifid: dot.png: "),
+        ("sample a.png -o x.png --score --weights dino=a", "error: --weights dino: scores of samples need none of that name\n"),
+        ("sample a.png -o x.png --weights sifid=a", "error: --weights sifid: is for scores\n"),
         ("sample a.png -o x.png --model m", "error: --model: method patch trains none\n"),
     ],
 )

@@ -375,6 +375,7 @@ def animate(**options: Any) -> Result:
 @shape
 @click.option("--start-scale", type=click.IntRange(min=0), default=0, show_default=True, help="Finer scales keep the layout.")
 @click.option("--score", is_flag=True, help="Measure likeness, diversity and copying.")
+@click.option("--weights", multiple=True, metavar="sifid=FILE", help="Inception v3 of torchvision: SIFID among the scores.")
 @training
 @seed
 @overwrite

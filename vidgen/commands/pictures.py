@@ -23,9 +23,11 @@ from vidgen.errors import ConfigError, InputError
 from vidgen.media import images, paths, video
 from vidgen.media.conditions import resize_picture
 from vidgen.media.frames import check_output, open_sink, open_source
-from vidgen.metrics.single import single_scores
+from vidgen.metrics.single import sifid, single_scores
+from vidgen.metrics.weights import GivenWeights, Judges, build_judges
 from vidgen.networks import patches
 from vidgen.single import Applications, Patches, Picture, Size, Trained, read_picture
+from vidgen.training.importers import read_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +130,7 @@ def sample(
     aspect: str | None = None,
     start_scale: int = 0,
     score: bool = False,
+    weights: Sequence[str] = (),
     budget_seconds: float | None = None,
     max_size: str = "auto",
     model: Path | None = None,
@@ -144,6 +147,7 @@ def sample(
         aspect: `WIDTH:HEIGHT`, at the picture's area.
         start_scale: samples differ from this scale on; 0 leaves the layout free.
         score: measure likeness, diversity and copying.
+        weights: `sifid=FILE` or `sifid=FILE#SHA256` adds SIFID to the scores.
 
     Returns:
         the file, and the scores.
@@ -152,6 +156,7 @@ def sample(
     _start(threads)
     is_sheet = _is_png(output)
     durable.check_writable_target(output, overwrite=overwrite)
+    judges = _score_judges(weights, score)
     training = _Training(method, budget_seconds, max_size, model, seed, device, dry_run)
     applications = training.applications(read_picture(image), "sample")
     if isinstance(applications, dict):
@@ -168,16 +173,36 @@ def sample(
         durable.write_folder(output, {**files, "sheet.png": images.encode_png(sheet)})
     result = {"output": str(output), "method": method, "samples": len(made), "size": _text(made[0].shape[:2])}
     if score:
-        result["scores"] = score_samples(made, shown)
+        result["scores"] = score_samples(made, shown, judges)
     return {**result, "seconds": round(seconds, 1)}
 
 
-def score_samples(samples: Sequence[np.ndarray], original: np.ndarray) -> dict[str, Any]:
-    """The three numbers of `vidgen.metrics.single`, or the reason why one has no value; pictures uint8 [H,W,C]."""
+def score_samples(samples: Sequence[np.ndarray], original: np.ndarray, judges: Judges | None = None) -> dict[str, Any]:
+    """The three numbers of `vidgen.metrics.single`, or the reason why one has no value; pictures uint8 [H,W,C].
+
+    Args:
+        judges: with the network of SIFID, that too.
+    """
     tensors = [torch.from_numpy(np.ascontiguousarray(pixels[:, :, :3])).permute(2, 0, 1).float() / 255 for pixels in samples]
     reference = torch.from_numpy(original).permute(2, 0, 1).float() / 255
     scores = single_scores(tensors, reference)
+    if judges is not None and judges.sifid is not None:
+        scores["sifid"] = sifid(judges, [pixels[:, :, :3] for pixels in samples], original)
+    for name, value in scores.items():
+        if value.note:
+            log.warning("%s: %s", name, value.note)
     return {name: score.reason if score.value is None else round(score.value, 4) for name, score in scores.items()}
+
+
+def _score_judges(weights: Sequence[str], score: bool) -> Judges:
+    """The networks of scores that need one."""
+    given = GivenWeights.parse_all(weights)
+    for name in given:
+        if name != "sifid":
+            raise ConfigError(f"--weights {name}: scores of samples need none of that name", hint="--weights sifid=FILE adds SIFID")
+        if not score:
+            raise ConfigError(f"--weights {name}: is for scores", hint="add --score")
+    return build_judges(given, given, read_state_dict)
 
 
 def super_resolve(

@@ -25,7 +25,7 @@ CONSISTENCY_STRIDES = (1, 2, 5, 10, 20)
 FRECHET_SAMPLES = 2048
 KERNEL_FRAMES, KERNEL_CLIPS = 64, 64
 MAX_MEMBERS = 8192
-_TOO_SMALL = f"needs frames of at least {MIN_SIDE} pixels on the shorter side"
+TOO_SMALL = f"needs frames of at least {MIN_SIDE} pixels on the shorter side"
 
 
 def as_frame(pixels: np.ndarray) -> Tensor:
@@ -108,9 +108,9 @@ def judge_scores(columns: Columns, judges: Judges) -> dict[str, Score]:
     length = max(map(len, columns.values()), default=0)
     for name, weights in (("lpips", "lpips"), ("dists", "dists"), ("sifid", "sifid")):
         if name in columns:
-            scores[name] = mean_score(columns, name, _TOO_SMALL).noted(judges.note(weights))
+            scores[name] = mean_score(columns, name, TOO_SMALL).noted(judges.note(weights))
     if "tlp" in columns:
-        short = f"needs at least 2 frames, got {length}" if length < 2 else _TOO_SMALL
+        short = f"needs at least 2 frames, got {length}" if length < 2 else TOO_SMALL
         scores["tlp"] = mean_score(columns, "tlp", short, span=1).noted(judges.note("lpips"))
     for name, weights in (("clip_consistency", "clip"), ("dino_consistency", "dino")):
         for key, stride in ((name, 1), *((f"{name}@{stride}", stride) for stride in CONSISTENCY_STRIDES)):

@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidgen.metrics.distribution import PatchSample
+from vidgen.metrics.learned import TOO_SMALL, single_image_distance
 from vidgen.metrics.score import Score
+from vidgen.metrics.weights import Judges
 
 COPY_WINDOW = 11
 COPY_SIDE = 128
@@ -99,6 +102,16 @@ def copy_share(sample: Tensor, original: Tensor) -> float:
         [(part.square().sum(dim=1)[:, None] + lengths - 2 * part @ keys.T).min(dim=1).values for part in queries.split(256)]
     )
     return (nearest / keys.shape[1] < COPY_TOLERANCE**2).float().mean().item()
+
+
+def sifid(judges: Judges, samples: Sequence[np.ndarray], original: np.ndarray) -> Score:
+    """Single-image Fréchet distance of the samples to the original, mean over them; low is alike. Pictures are uint8 [H,W,3].
+
+    Source: Shaham et al., "SinGAN", ICCV 2019, section 3.
+    """
+    assert judges.sifid is not None
+    distances = [single_image_distance(judges.sifid, sample, original) for sample in samples]
+    return Score.of(_mean(distances), len(samples), reason=TOO_SMALL).noted(judges.note("sifid"))
 
 
 def _mean(values: Sequence[float]) -> float:

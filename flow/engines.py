@@ -159,6 +159,8 @@ class Dis:
         self._preset = preset
         self._finest_scale = finest_scale
         self._num_variational_iterations = num_variational_iterations
+        # A cv2 object for each thread: it holds buffers, which two threads must not share and which take long to make anew.
+        self._of_thread = threading.local()
 
     @classmethod
     def fast(cls) -> Dis:
@@ -167,13 +169,20 @@ class Dis:
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """See `Engine`."""
-        # A cv2 object for each call: it holds buffers, so two threads must not share one.
+        search = self._search()
+        return _by_opencv(lambda a, b: search.calc(a, b, None), first, second)
+
+    def _search(self) -> Any:
+        """The cv2 object of this thread."""
+        if hasattr(self._of_thread, "search"):
+            return self._of_thread.search
         search: Any = cv2.DISOpticalFlow.create(self._preset)
         if self._finest_scale is not None:
             search.setFinestScale(self._finest_scale)
         if self._num_variational_iterations is not None:
             search.setVariationalRefinementIterations(self._num_variational_iterations)
-        return _by_opencv(lambda a, b: search.calc(a, b, None), first, second)
+        self._of_thread.search = search
+        return search
 
 
 class Farneback:

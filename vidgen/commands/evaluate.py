@@ -376,6 +376,7 @@ def _measure(
         motion_of=MotionCache(setting.engine, setting.cache),
         flow_from=setting.flow_from if setting.needs_flow else None,
         farneback=create_engine("farneback") if "tof_farneback" in setting.chosen else None,
+        chosen=setting.chosen,
     )
     judges, answers = JudgeMeter(setting.judges, setting.chosen), _Answers(setting)
     rows: list[dict[str, float]] = []

@@ -5,6 +5,8 @@ Frames are float [N,3,H,W] in 0..1 (RGB); every function gives one float64 value
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 import torch
@@ -113,12 +115,27 @@ def local_variance(frames: Tensor, window: int = 7) -> Tensor:
     """Variance inside the window around each pixel (clipped at the border), mean over channels; [N,1,H,W]."""
 
     def smooth(values: Tensor) -> Tensor:
-        rows = F.avg_pool2d(values, (1, window), stride=1, padding=(0, window // 2), count_include_pad=False)
-        return F.avg_pool2d(rows, (window, 1), stride=1, padding=(window // 2, 0), count_include_pad=False)
+        return _window_mean(_window_mean(values, window, dim=-1), window, dim=-2)
 
     # Shifting by the frame's mean first keeps the difference of squares exact for flat frames.
     centred = frames - frames.mean(dim=(-2, -1), keepdim=True)
     return (smooth(centred.square()) - smooth(centred).square()).clamp(min=0).mean(dim=1, keepdim=True)
+
+
+def _window_mean(values: Tensor, window: int, dim: Literal[-1, -2]) -> Tensor:
+    """Mean over the (odd) window around each position along one dimension, clipped at the border; shape as `values`."""
+    reach, length = window // 2, values.shape[dim]
+    padding = (reach, reach) if dim == -1 else (0, 0, reach, reach)
+
+    def sums(padded: Tensor) -> Tensor:
+        # Adding whole shifted images is several times faster than average pooling, and gives the same bits.
+        total = padded.narrow(dim, 0, length).clone()
+        for shift in range(1, window):
+            total += padded.narrow(dim, shift, length)
+        return total
+
+    line = values.new_ones((length,) if dim == -1 else (length, 1))
+    return sums(F.pad(values, padding)) / sums(F.pad(line, padding))
 
 
 def sharpness(frames: Tensor) -> Tensor:

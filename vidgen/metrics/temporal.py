@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from flow.warp import forward_backward_occlusion, warp
 from vidgen.errors import InputError
 from vidgen.metrics.quality import decibels, frame_mean, local_variance, luma, sharpness
-from vidgen.metrics.score import Score
+from vidgen.metrics.score import METRICS, Score
 
 Columns = dict[str, np.ndarray]
 """Name -> one float64 per frame; a value that belongs to a pair stands at the later frame, NaN where there is none."""
@@ -128,6 +128,7 @@ class TemporalMeter:
         motion_of: motion of the reference between two frames; by default from `estimate`, and a place to cache.
         flow_from: which of the frames is the reference; None where there is none.
         farneback: Farneback's flow, to measure tOF with it too.
+        chosen: metrics of the catalogue; what neither they nor `judge` need is left out of the rows.
     """
 
     strides: Sequence[int]
@@ -135,6 +136,7 @@ class TemporalMeter:
     motion_of: Callable[[Tensor, Tensor], Motion] | None = None
     flow_from: str | None = "source"
     farneback: FlowEstimator | None = None
+    chosen: Set[str] = frozenset(METRICS)
     _past: deque[Frames] = field(default_factory=deque)
     _lumas: deque[float] = field(default_factory=lambda: deque(maxlen=3))
     _index: int = 0
@@ -152,10 +154,11 @@ class TemporalMeter:
         """
         now.check(self._index)
         row = {"sharpness": sharpness(now.output).item()}
-        self._lumas.append(frame_mean(luma(now.output)).item())
+        if "flicker_global" in self.chosen:
+            self._lumas.append(frame_mean(luma(now.output)).item())
         if len(self._lumas) == 3:
             row["luma_bend"] = (self._lumas[2] - 2 * self._lumas[1] + self._lumas[0]) / 4
-        if self._past:
+        if self._past and self.chosen & {"frame_diff", "vbench_temporal_flickering"}:
             row["frame_diff"] = frame_mean((now.output - self._past[-1].output).abs()).item()
         if self.flow_from is not None:
             row["sharpness_reference"] = sharpness(getattr(now, self.flow_from)).item()
@@ -173,13 +176,15 @@ class TemporalMeter:
         row = {f"coverage@{stride}": frame_mean(motion.mask.double()).item()}
         for (name, frame), (_, later) in zip(before.named(), now.named(), strict=True):
             row[_error_key(name, stride)] = warping_error(frame, later, motion).item()
-            if stride == 1:
+            if stride == 1 and (name == "output" or f"warp_ratio_{name}" in self.chosen):
                 row[f"variance_{name}"] = masked_mean(local_variance(frame), motion.mask).item()
         if stride == 1:
             row["reference_error"] = row[_error_key(self.flow_from or "", 1)]
-            row["block_flicker"] = block_flicker(before.output, now.output, motion).item()
-            row["changed"] = _largest_change(before.output, now.output)
-            row["reference_changed"] = _largest_change(first, second)
+            if self.chosen & {"flicker_local", "noise_temporal"}:
+                row["block_flicker"] = block_flicker(before.output, now.output, motion).item()
+            if "dup_frames" in self.chosen:
+                row["changed"] = _largest_change(before.output, now.output)
+                row["reference_changed"] = _largest_change(first, second)
             row |= self._compare_motion(before.output, now.output, first, motion)
             if self.farneback is not None:
                 wrong = _flow(self.farneback, before.output, now.output) - _flow(self.farneback, first, second)

@@ -180,6 +180,12 @@ def test_a_dry_run_shows_the_scales(home, capsys):
     assert not (home / "x.png").exists()
 
 
+def test_a_budget_is_for_the_whole_command(home, capsys):
+    rows = run("animate a.png -o x.mp4 --method fast --budget 30s --dry-run", capsys)["scales"]
+    seconds = sum(row["seconds"] for row in rows)
+    assert 10 < seconds <= pictures.TRAINING_SHARE**2 * 30 + 0.1 * len(rows)
+
+
 @pytest.mark.slow
 def test_a_model_is_trained_once_for_a_picture_and_its_settings(home, capsys, caplog):
     caplog.set_level("INFO")

@@ -47,6 +47,29 @@ def test_a_small_budget_makes_a_smaller_model_not_a_longer_training(kind: str) -
     assert sum(level.seconds for level in plan.levels) <= max(1.0, 1.01 * len(plan.levels) * plan.levels[-1].seconds)
 
 
+class Ticking:
+    """A clock on which each look takes as long as a step of a slow machine."""
+
+    def __init__(self, tick: float) -> None:
+        self.now, self.tick = 0.0, tick
+
+    def monotonic(self) -> float:
+        self.now += self.tick
+        return self.now
+
+
+@pytest.mark.parametrize("kind", ["singan", "consingan"])
+def test_planning_leaves_most_of_a_small_budget_to_the_training(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Ticking(0.5)
+    monkeypatch.setattr(budget, "time", clock)
+    model = {"kind": kind, "max_size": 100, "base_channels": 16}
+    plan = budget.plan((75, 100), model, 60.0, Runtime.choose("cpu", "fp32"))
+    assert clock.now < 15
+    assert clock.now + plan.seconds < 60
+    assert min(plan.steps) > 1
+    assert plan.seconds > 20
+
+
 def test_training_on_one_picture_follows_its_plan_and_is_not_done_twice(data_root: Path, tmp_path: Path) -> None:
     picture = data_root / "single" / "balloons.png"
     folder = train_single(picture, tmp_path / "run", budget_seconds=8, max_size=48, device="cpu", show_progress=False)

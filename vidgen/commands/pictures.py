@@ -41,6 +41,8 @@ TRAINED: dict[str, tuple[Kind, Profile]] = {
 AUTO_SIDE = {"patch": 640, "fast": 250, "consingan": 250, "singan": 250}
 """Longer side that `--max-size auto` allows."""
 AUTO_ANIMATION_SIDE, AUTO_CLIP_SIDE = 320, 160
+TRAINING_SHARE = 0.85
+"""Part of `--budget` that planning and training get: the rest starts the program, and makes and writes what was asked for."""
 _MAX_SIDE = 8192
 
 
@@ -76,7 +78,7 @@ def animate(
         start_scale: the coarsest scale that moves; finer ones move less.
         alpha: how strongly everything is drawn back to the picture.
         beta: how slowly it changes, 0..1.
-        budget_seconds: for training, where the method trains.
+        budget_seconds: for the whole, where the method trains.
         max_size: longer side that is worked at, or "auto".
         model: run folder to use or to train into; by default in the user's cache.
 
@@ -420,13 +422,17 @@ class _Training:
             kind=kind,
             profile=profile,
             mode=mode,
-            budget_seconds=self.budget_seconds,
+            budget_seconds=self._training_seconds,
             max_size=side,
             seed=self.seed,
             device=self.device,
         )
         durable.write_json(done, {"picture": picture.name, "kind": kind, "profile": profile, "mode": mode})
         return Trained(run, picture, device=self.device)
+
+    @property
+    def _training_seconds(self) -> float | None:
+        return None if self.budget_seconds is None else TRAINING_SHARE * self.budget_seconds
 
     def _cache_folder(self, picture: Picture, mode: Mode) -> Path:
         """Where the model of this picture, learnt with these settings, is kept."""
@@ -443,7 +449,7 @@ class _Training:
             plan = plan_single(
                 path,
                 kind=kind,
-                budget_seconds=self.budget_seconds,
+                budget_seconds=self._training_seconds,
                 profile=profile,
                 mode=mode,
                 max_size=side,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,8 +21,12 @@ from vidgen.types import Batch, Condition, Stage
 FEWEST_STEPS = 120
 """A scale that would get fewer is not worth its place: the model is made smaller instead."""
 MOST_STEPS = 2000
+_NUM_MEASURED = 3
+"""Steps that a measurement of one scale takes; the first does not count."""
 _SHARE = 0.85
 """Part of the budget that is planned; the rest is for start, checkpoints, and a machine that has other work."""
+_PLANNING_SHARE = 0.1
+"""Part of the budget after which nothing more is measured; costs of other models then follow from what is known."""
 _SMALLER: tuple[dict[str, Any], ...] = (
     {},
     {"width": 24},
@@ -80,8 +85,9 @@ class Plan:
 def plan(size: Size, model: dict[str, Any], budget_seconds: float | None, runtime: Runtime) -> Plan:
     """Divide a time among the scales.
 
-    Each scale gets steps in inverse proportion to the root of what one costs, which serves a sum of equal diminishing returns
-    best. Where a scale would get too few, the model is made narrower, then its finest scale smaller.
+    The model as it stands is always measured, smaller ones while there is time for it. Each scale gets steps in inverse
+    proportion to the root of what one costs, which serves a sum of equal diminishing returns best. Where a scale would get too
+    few, the model is made narrower, then its finest scale smaller.
 
     Args:
         size: (height, width) of the picture.
@@ -101,21 +107,27 @@ def plan(size: Size, model: dict[str, Any], budget_seconds: float | None, runtim
     for change in _SMALLER:
         smaller = _reduced(model, change)
         config = _config(smaller, size)
-        left = _SHARE * budget_seconds - (time.monotonic() - started)
-        hopeless = FEWEST_STEPS * per_work * _work(config) > 2 * left
+        taken = time.monotonic() - started
+        left = _SHARE * budget_seconds - taken
+        work = _work(config)
+        hopeless = FEWEST_STEPS * per_work * sum(work) > 2 * left
         if hopeless and change is not _SMALLER[-1]:
             continue
-        costs = measure(config, runtime)
-        per_work = sum(costs) / _work(config)
-        steps = divide(left, costs)
+        planning = _PLANNING_SHARE * budget_seconds
+        if per_work and taken + _NUM_MEASURED * per_work * sum(work) > planning:
+            costs = [per_work * amount for amount in work]
+        else:
+            costs = measure(config, runtime, deadline=started + planning)
+            per_work = sum(costs) / sum(work)
+        steps = divide(_SHARE * budget_seconds - (time.monotonic() - started), costs)
         if min(steps) >= FEWEST_STEPS or change is _SMALLER[-1]:
             return _described({**smaller, "steps_per_scale": tuple(steps)}, size, steps, costs)
     raise AssertionError("unreachable")
 
 
-def _work(config: Any) -> float:
-    """Something that grows as a step of every scale does: channels times pixels learnt from."""
-    return sum(config.width(level) * amount for level, amount in enumerate(_pixels(config)))
+def _work(config: Any) -> list[float]:
+    """Something that grows as a step of each scale does: channels times pixels learnt from."""
+    return [config.width(level) * amount for level, amount in enumerate(_pixels(config))]
 
 
 def _pixels(config: Any) -> list[float]:
@@ -150,8 +162,12 @@ def divide(seconds: float, costs: list[float]) -> list[int]:
     return steps(low)
 
 
-def measure(config: Any, runtime: Runtime, repeats: int = 2) -> list[float]:
-    """Seconds of one training step at each scale, measured with random weights and a random picture."""
+def measure(config: Any, runtime: Runtime, deadline: float = math.inf) -> list[float]:
+    """Seconds of one training step at each scale, measured with random weights and a random picture.
+
+    Args:
+        deadline: of `time.monotonic`; scales that would take longer are estimated from the coarser ones.
+    """
     if getattr(config, "num_kept_cascades", 0):
         config = config.model_copy(update={"num_kept_cascades": 1})  # making them is no part of a usual step
     module = available()[config.kind]
@@ -167,9 +183,15 @@ def measure(config: Any, runtime: Runtime, repeats: int = 2) -> list[float]:
     levels = {0, len(schedule) // 2, len(schedule) - 1}
     levels |= {level for level in range(1, len(schedule)) if config.width(level) != config.width(level - 1)}
     seconds: dict[int, float] = {}
+    work = _work(config)
     for level in sorted(levels):
+        if seconds:
+            below = max(seconds)
+            expected = _NUM_MEASURED * seconds[below] * work[level] / work[below]
+            if time.monotonic() + expected > deadline:
+                break
         stage = schedule[level]
-        clock = _Clock(repeats)
+        clock = _Clock()
         trainer = Trainer(translator, (stage,), settings, Teachers(), runtime)
         trainer.run(lambda step: [(range(1), batch)], clock)
         seconds[level] = clock.seconds
@@ -177,11 +199,14 @@ def measure(config: Any, runtime: Runtime, repeats: int = 2) -> list[float]:
 
 
 def _between(measured: dict[int, float], config: Any) -> list[float]:
-    """Costs of all scales from those of some: linear in the pixels learnt from."""
-    pixels = _pixels(config)
+    """Costs of all scales from those of some: linear in the pixels learnt from; finer ones in the work."""
+    pixels, work = _pixels(config), _work(config)
     known = sorted(measured)
     costs = []
     for level, amount in enumerate(pixels):
+        if level > known[-1]:
+            costs.append(_extrapolated([(work[item], measured[item]) for item in known[-2:]], work[level]))
+            continue
         below = max(item for item in known if item <= level)
         above = min(item for item in known if item >= level)
         span = pixels[above] - pixels[below]
@@ -190,11 +215,19 @@ def _between(measured: dict[int, float], config: Any) -> list[float]:
     return costs
 
 
+def _extrapolated(points: list[tuple[float, float]], work: float) -> float:
+    """Seconds of more work than was measured: on the line through the last two (work, seconds), or through the origin."""
+    last_work, last_seconds = points[-1]
+    first_work, first_seconds = points[0]
+    if first_work < last_work and first_seconds < last_seconds:
+        return last_seconds + (work - last_work) * (last_seconds - first_seconds) / (last_work - first_work)
+    return last_seconds * work / last_work
+
+
 class _Clock:
     """Observer that takes the shortest of some steps after the first."""
 
-    def __init__(self, repeats: int) -> None:
-        self._repeats = repeats
+    def __init__(self) -> None:
         self._before = 0.0
         self._times: list[float] = []
 
@@ -203,7 +236,7 @@ class _Clock:
         if record.step > 1:
             self._times.append(now - self._before)
         self._before = time.monotonic()
-        return len(self._times) >= self._repeats
+        return record.step >= _NUM_MEASURED
 
     @property
     def seconds(self) -> float:

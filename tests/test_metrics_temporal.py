@@ -50,8 +50,8 @@ def remembered_motion(first: Tensor, second: Tensor) -> Motion:
     return _motions[key]
 
 
-def columns(output: Video, source: Video, strides=STRIDES) -> temporal.Columns:
-    meter = TemporalMeter(strides, Dis(), motion_of=remembered_motion)
+def columns(output: Video, source: Video, strides=STRIDES, chosen=frozenset(METRICS)) -> temporal.Columns:
+    meter = TemporalMeter(strides, Dis(), motion_of=remembered_motion, chosen=chosen)
     return temporal.columns_of(meter.add(Frames(frame, reference)) for frame, reference in zip(output, source, strict=True))
 
 
@@ -501,6 +501,22 @@ def test_tof_by_farneback_equals_tecogans_call(pan: Video, noise: Video):
 
     expected = np.mean([np.linalg.norm(a - b, axis=2).mean() for a, b in zip(flows(output), flows(pan[:3]), strict=True)])
     assert value(temporal.summarise(rows, (1,)), "tof_farneback") == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_metric_chosen_alone_has_the_same_value_and_the_same_verdict(pan: Video, noise: Video):
+    output, source = [frame + LEVEL * other for frame, other in zip(pan[:4], noise, strict=False)], pan[:4]
+    together = measure(output, source, (1,))
+    for name in sorted({base_of(key) for key in together}):
+        alone = temporal.summarise(columns(output, source, (1,), chosen={name}), (1,))
+        assert temporal.judge(alone) == temporal.judge(together), name
+        for key in together:
+            if base_of(key) == name:
+                assert alone[key] == together[key]
+
+
+def test_values_that_nobody_needs_are_left_out_of_the_rows(pan: Video):
+    found = columns(pan[:4], pan[:4], (1,), chosen={"warp_error"})
+    assert not found.keys() & {"frame_diff", "luma_bend", "block_flicker", "changed", "reference_changed", "variance_source"}
 
 
 def test_every_key_is_in_the_catalogue(pan_scores):

@@ -40,6 +40,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images.write_png(tmp_path / "other.png", np.full((20, 20), 255, np.uint8))
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     Image.new("RGB", (3, 2000)).save(tmp_path / "line.png")
+    images.write_png(tmp_path / "inner" / "000.png", picture)
+    (tmp_path / "taken.png").mkdir()
     (tmp_path / "broken.png").write_bytes(b"\x89PNG broken")
     return tmp_path
 
@@ -91,6 +93,8 @@ def test_samples_make_a_sheet_or_a_folder_and_are_measured_by_three_numbers(home
     run("sample a.png -o folder --num 2 --size 20x30", capsys)
     assert sorted(file.name for file in (home / "folder").iterdir()) == ["000.png", "001.png", "sheet.png"]
     assert images.read_size(home / "folder" / "001.png") == (30, 20)
+    run("sample a.png -o folder --num 1 --overwrite", capsys)
+    assert sorted(file.name for file in (home / "folder").iterdir()) == ["000.png", "sheet.png"]
 
 
 @pytest.fixture
@@ -165,6 +169,19 @@ def test_a_picture_is_enlarged_harmonized_edited_and_painted(home, capsys):
         ("sample a.png -o x.png --score --weights sifid=dot.png", "error: --weights sifid: dot.png: "),
         ("sample a.png -o x.png --score --weights dino=a", "error: --weights dino: scores of samples need none of that name\n"),
         ("sample a.png -o x.png --weights sifid=a", "error: --weights sifid: is for scores\n"),
+        ("sample a.png -o inner", "error: inner: the folder holds other things, such as 000.png; it is left alone\n"),
+        ("sample a.png -o inner --overwrite", "error: inner: the folder holds other things, such as 000.png; it is left alone\n"),
+        ("sample a.png -o taken.png --overwrite", "error: taken.png: is a folder; a picture is to be written\n"),
+        ("super-resolve a.png -o taken.png --overwrite", "error: taken.png: is a folder; a picture is to be written\n"),
+        ("animate a.png -o x.mp4 --size nanxnan", "error: --size nanxnan: expected WIDTHxHEIGHT, such as 320x180\n"),
+        ("animate a.png -o x.mp4 --size infx20", "error: --size infx20: expected WIDTHxHEIGHT, such as 320x180\n"),
+        ("animate a.png -o x.mp4 --aspect nan:1", "error: --aspect nan:1: expected WIDTH:HEIGHT, such as 16:9\n"),
+        ("animate a.png -o x.mp4 --fps nan", "error: Invalid value for '--fps': nan is no number"),
+        ("animate a.png -o x.mp4 --alpha nan", "error: Invalid value for '--alpha': nan is no number"),
+        (
+            "sample a.png -o x.png --method fast --model mask.png",
+            "error: --model mask.png: is a file; a folder to train into was expected\n",
+        ),
         ("sample a.png -o x.png --model m", "error: --model: method patch trains none\n"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -47,6 +48,17 @@ class Duration(click.ParamType):
 
 
 DURATION = Duration()
+
+
+class Number(click.FloatRange):
+    """A number within limits; click lets nan and the infinite ones through where a side is open."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """Give the number; what is none is wrong usage."""
+        number = float(super().convert(value, parameter, context))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number to reckon with.", parameter, context)
+        return number
 
 
 @dataclass
@@ -233,7 +245,7 @@ def cli() -> None:
 
 @cli.command(example="vidgen demo -o demo")
 @click.option("-o", "--out", type=PATH, default=Path("demo"), show_default=True, help="Folder to fill.")
-@click.option("--minutes", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="Time to train for.")
+@click.option("--minutes", type=Number(min=0.1), default=4.0, show_default=True, help="Time to train for.")
 @seed
 @overwrite
 def demo(**options: Any) -> Result:
@@ -269,7 +281,7 @@ def train(**options: Any) -> Result:
 @click.option("--work-size", type=click.Choice(["auto", "input"]), default="auto", show_default=True, help="Of the frames made.")
 @click.option("--side-by-side", is_flag=True, help="Input and result in one picture.")
 @click.option("--samples", type=POSITIVE, default=1, show_default=True, help="Results per input, where the model has noise.")
-@click.option("--steady", type=click.FloatRange(0, 1), help="Share of the last result, moved along, for models of single images.")
+@click.option("--steady", type=Number(0, 1), help="Share of the last result, moved along, for models of single images.")
 @looks
 @click.option("--start", metavar="TIME", help="First moment to translate: seconds, or frames such as 45f.")
 @click.option("--end", metavar="TIME", help="Moment to stop before.")
@@ -353,12 +365,12 @@ picture_out = click.option("-o", "--out", "output", type=PATH, required=True, he
 @click.argument("source")
 @click.option("-o", "--out", "output", required=True, help=".mp4 .webm .mkv .gif .apng .webp, or a folder of PNG files.")
 @click.option("--frames", "num_frames", type=click.IntRange(1, 2000), help="How many.  [default: 48, or those of the clip]")
-@click.option("--fps", "frame_rate", type=click.FloatRange(1, 120), default=12, show_default=True, help="Of a still picture.")
+@click.option("--fps", "frame_rate", type=Number(1, 120), default=12, show_default=True, help="Of a still picture.")
 @click.option("--loop", is_flag=True, help="Let the first frame follow the last.")
 @shape
 @click.option("--start-scale", type=click.IntRange(min=0), default=1, show_default=True, help="Finer scales move less.")
-@click.option("--alpha", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="How close it stays to the picture.")
-@click.option("--beta", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="How slowly it changes.")
+@click.option("--alpha", type=Number(0, 1), default=0.1, show_default=True, help="How close it stays to the picture.")
+@click.option("--beta", type=Number(0, 1), default=0.9, show_default=True, help="How slowly it changes.")
 @click.option("--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True)
 @training
 @seed
@@ -387,7 +399,7 @@ def sample(**options: Any) -> Result:
 @cli.command("super-resolve", example="vidgen super-resolve small.png -o large.png --factor 4")
 @click.argument("image", type=PATH)
 @picture_out
-@click.option("--factor", type=click.FloatRange(min=1, min_open=True), default=4.0, show_default=True, help="Of each side.")
+@click.option("--factor", type=Number(min=1, min_open=True), default=4.0, show_default=True, help="Of each side.")
 @training
 @seed
 @overwrite
@@ -479,9 +491,9 @@ def evaluate(strict: bool, **options: Any) -> None:
 @cli.command(example="vidgen report scores.json other.json runs/street -o report.html")
 @click.argument("inputs", nargs=-1, required=True, metavar="RUN|SCORES...")
 @click.option("-o", "--out", type=PATH, default=Path("report.html"), show_default=True, help="The page.")
-@click.option("--max-megabytes", type=click.FloatRange(min=1), default=30.0, show_default=True, help="About how large it may be.")
+@click.option("--max-megabytes", type=Number(min=1), default=30.0, show_default=True, help="About how large it may be.")
 @click.option("--max-height", type=click.IntRange(min=96), default=480, show_default=True, help="Of the videos in it.")
-@click.option("--fps", type=click.FloatRange(min=0.1, max=1000), help="Frames per second of folders of pictures.")
+@click.option("--fps", type=Number(min=0.1, max=1000), help="Frames per second of folders of pictures.")
 @click.option("--rank-by", default="warp_error_norm", show_default=True, metavar="SCORE", help="What ranks several outputs.")
 @overwrite
 def report(**options: Any) -> Result:
@@ -494,9 +506,9 @@ def report(**options: Any) -> Result:
 @click.option("-o", "--out", required=True, help="A page (.html), or a video of labelled panels (.mp4 .webm .mkv .gif).")
 @click.option("--view", type=click.Choice(["side", "wipe", "difference"]), default="side", show_default=True)
 @click.option("--height", type=click.IntRange(min=16), help="Of a panel.  [default: of the lowest input; at most 480 in a page]")
-@click.option("--fps", type=click.FloatRange(min=0.1, max=1000), help="Frames per second of folders of pictures.")
+@click.option("--fps", type=Number(min=0.1, max=1000), help="Frames per second of folders of pictures.")
 @click.option("--allow-trim", is_flag=True, help="Show the common part of inputs that differ in length.")
-@click.option("--max-megabytes", type=click.FloatRange(min=1), default=30.0, show_default=True, help="Size of a page.")
+@click.option("--max-megabytes", type=Number(min=1), default=30.0, show_default=True, help="Size of a page.")
 @click.option("--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True, help="Of a video.")
 @overwrite
 def compare(**options: Any) -> Result:
@@ -530,7 +542,7 @@ engine = _options(
 @engine
 @click.option("--into", type=click.Choice(["previous", "next"]), default="previous", show_default=True, help="Where it points.")
 @click.option("--kind", type=click.Choice(["flow", "picture"]), help="Numbers or colours; by default what the output suggests.")
-@click.option("--max-flow", type=click.FloatRange(min=0, min_open=True), help="Length in pixels that gets full colour.")
+@click.option("--max-flow", type=Number(min=0, min_open=True), help="Length in pixels that gets full colour.")
 @overwrite
 def flow_estimate(**options: Any) -> Result:
     """Estimate flow and write it as numbers or colours."""
@@ -572,7 +584,7 @@ def flow_table(engine: str, **options: Any) -> None:
 @click.option("--height", type=POSITIVE, default=160, show_default=True, help="Of the training images.")
 @click.option("--width", type=POSITIVE, default=192, show_default=True)
 @click.option("--batch-size", type=POSITIVE, default=4, show_default=True)
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=8e-4, show_default=True, help="The highest.")
+@click.option("--learning-rate", type=Number(min=0, min_open=True), default=8e-4, show_default=True, help="The highest.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 def flow_train(**options: Any) -> Result:

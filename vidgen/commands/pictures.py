@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +21,7 @@ import torch
 
 from vidgen import durable, single
 from vidgen.commands.single import Kind, Mode, Profile, plan_single, train_single
-from vidgen.errors import ConfigError, InputError
+from vidgen.errors import ConfigError, InputError, OutputError
 from vidgen.media import images, paths, video
 from vidgen.media.conditions import resize_picture
 from vidgen.media.frames import check_output, open_sink, open_source
@@ -44,6 +46,7 @@ AUTO_ANIMATION_SIDE, AUTO_CLIP_SIDE = 320, 160
 TRAINING_SHARE = 0.85
 """Part of `--budget` that planning and training get: the rest starts the program, and makes and writes what was asked for."""
 _MAX_SIDE = 8192
+_SHEET = "sheet.png"
 
 
 def animate(
@@ -157,7 +160,10 @@ def sample(
     started = time.monotonic()
     _start(threads)
     is_sheet = _is_png(output)
-    durable.check_writable_target(output, overwrite=overwrite)
+    if is_sheet:
+        _check_picture_output(output, overwrite)
+    else:
+        _check_samples_folder(output, overwrite)
     judges = _score_judges(weights, score)
     training = _Training(method, budget_seconds, max_size, model, seed, device, dry_run)
     applications = training.applications(read_picture(image), "sample")
@@ -172,7 +178,7 @@ def sample(
         images.write_png(output, made[0] if num_samples == 1 and not score else sheet)
     else:
         files = {f"{index:03d}.png": images.encode_png(pixels) for index, pixels in enumerate(made)}
-        durable.write_folder(output, {**files, "sheet.png": images.encode_png(sheet)})
+        durable.write_folder(output, {**files, _SHEET: images.encode_png(sheet)})
     result = {"output": str(output), "method": method, "samples": len(made), "size": _text(made[0].shape[:2])}
     if score:
         result["scores"] = score_samples(made, shown, judges)
@@ -405,6 +411,8 @@ class _Training:
     def _by_training(self, picture: Picture, mode: Mode, side: int) -> Applications:
         if self.model is not None and (self.model / "checkpoints").is_dir():
             return Trained(self.model, picture, device=self.device)
+        if self.model is not None and self.model.exists() and not self.model.is_dir():
+            raise ConfigError(f"--model {paths.shown(self.model)}: is a file; a folder to train into was expected")
         kind, profile = TRAINED[self.method]
         folder = self.model or self._cache_folder(picture, mode)
         run, learnt, done = folder / "run", folder / "picture.png", folder / "done.json"
@@ -508,8 +516,10 @@ def _wanted_size(size: str | None, aspect: str | None, own: Size) -> Size | None
     try:
         width, height = (float(part) for part in str(text).lower().split(separator))
     except ValueError:
+        width = height = math.nan
+    if not (math.isfinite(width) and math.isfinite(height)):
         example = "320x180" if size is not None else "16:9"
-        raise ConfigError(f"{option} {text}: expected WIDTH{separator}HEIGHT, such as {example}") from None
+        raise ConfigError(f"{option} {text}: expected WIDTH{separator}HEIGHT, such as {example}")
     if aspect is not None and min(width, height) > 0:
         scale = (own[0] * own[1] / (width * height)) ** 0.5
         width, height = width * scale, height * scale
@@ -536,6 +546,18 @@ def _is_png(output: Path) -> bool:
 def _check_picture_output(output: Path, overwrite: bool) -> None:
     if output.suffix.lower() != ".png":
         raise InputError(f"{paths.shown(output)}: pictures are written as .png")
+    if output.is_dir():
+        raise OutputError(f"{paths.shown(output)}: is a folder; a picture is to be written")
+    durable.check_writable_target(output, overwrite=overwrite)
+
+
+def _check_samples_folder(output: Path, overwrite: bool) -> None:
+    """As `durable.check_writable_target`; a folder is replaced only where all in it was written as samples."""
+    entries = [entry.name for entry in output.iterdir()] if output.is_dir() else []
+    foreign = [name for name in entries if name != _SHEET and not re.fullmatch(r"[0-9]{3,}\.png", name)]
+    if foreign or (entries and _SHEET not in entries):
+        example = paths.shown((foreign or entries)[0])
+        raise OutputError(f"{paths.shown(output)}: the folder holds other things, such as {example}; it is left alone")
     durable.check_writable_target(output, overwrite=overwrite)
 
 

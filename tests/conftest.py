@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,9 @@ def data_root() -> Path:
 def parity_root() -> Path:
     """Weights, inputs and outputs of the original networks."""
     return _folder("VIDGEN_PARITY", "parity")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_are_heard() -> None:
+    """A shell starts what runs in its background deaf to Ctrl-C, and our children would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

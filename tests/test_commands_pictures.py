@@ -85,6 +85,16 @@ def test_a_clip_gives_another_clip(home, capsys):
     assert not (home / "other.mkv").exists()
 
 
+def test_a_clip_that_is_cut_off_is_refused_unless_what_is_left_will_do(home, capsys):
+    run("animate a.png -o whole.mkv --frames 20 --quality lossless", capsys)
+    content = (home / "whole.mkv").read_bytes()
+    (home / "cut.mkv").write_bytes(content[: len(content) * 7 // 10])
+    assert cli.main(["animate", "cut.mkv", "-o", "x.mp4"]) == 2
+    assert "with --allow-truncated" in capsys.readouterr().err
+    assert not (home / "x.mp4").exists()
+    assert 0 < run("animate cut.mkv -o x.mp4 --allow-truncated", capsys)["frames"] < 20
+
+
 def test_samples_make_a_sheet_or_a_folder_and_are_measured_by_three_numbers(home, capsys):
     result = run("sample a.png -o sheet.png --num 2 --aspect 2:1 --score", capsys)
     assert list(result["scores"]) == ["swd", "diversity", "copy"]

@@ -372,6 +372,7 @@ picture_out = click.option("-o", "--out", "output", type=PATH, required=True, he
 @click.option("--alpha", type=Number(0, 1), default=0.1, show_default=True, help="How close it stays to the picture.")
 @click.option("--beta", type=Number(0, 1), default=0.9, show_default=True, help="How slowly it changes.")
 @click.option("--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True)
+@click.option("--allow-truncated", is_flag=True, help="Use the frames there are of a clip that is cut off.")
 @training
 @seed
 @overwrite

@@ -66,6 +66,7 @@ def animate(
     budget_seconds: float | None = None,
     max_size: str = "auto",
     model: Path | None = None,
+    allow_truncated: bool = False,
     seed: int = 0,
     overwrite: bool = False,
     device: str = "auto",
@@ -84,6 +85,7 @@ def animate(
         budget_seconds: for the whole, where the method trains.
         max_size: longer side that is worked at, or "auto".
         model: run folder to use or to train into; by default in the user's cache.
+        allow_truncated: take the frames there are of a clip that is cut off.
 
     Returns:
         the file, its size and length, and, for a loop, the step from its last frame to its first over a mean step.
@@ -93,7 +95,7 @@ def animate(
     check_output(output, overwrite=overwrite)
     path = Path(paths.split_cut(source)[0])
     if video.is_video(path) or path.is_dir():
-        made = _clip_frames(source, method, num_frames, loop, size, aspect, max_size, seed, dry_run)
+        made = _clip_frames(source, method, num_frames, loop, size, aspect, max_size, seed, allow_truncated, dry_run)
         if isinstance(made, dict):
             return made
         rate, frames = made
@@ -475,11 +477,12 @@ def _clip_frames(
     aspect: str | None,
     max_size: str,
     seed: int,
+    allow_truncated: bool,
     dry_run: bool,
 ) -> tuple[Fraction, Iterator[np.ndarray]] | dict[str, Any]:
     if method != "patch":
         raise ConfigError(f"--method {method}: learns from one picture, not from a clip", hint="take --method patch for clips")
-    clip = open_source(source)
+    clip = open_source(source, allow_truncated=allow_truncated)
     side = _max_side(max_size, AUTO_CLIP_SIDE)
     scale = min(1.0, side / max(clip.size))
     work = (max(1, round(clip.size[0] * scale)), max(1, round(clip.size[1] * scale)))
@@ -487,12 +490,11 @@ def _clip_frames(
         raise InputError(f"{clip.name}: {_text(work)} pixels are too few; {patches.MIN_SIDE} a side are needed")
     if work != clip.size:
         log.info("%s: reduced from %s to %s; --max-size keeps more", clip.name, _text(clip.size), _text(work))
-    count = clip.count()
     if dry_run:
-        scales = patches.level_sizes((count, *work), min_frames=patches.CLIP_PATCH_FRAMES)
+        scales = patches.level_sizes((clip.count(), *work), min_frames=patches.CLIP_PATCH_FRAMES)
         return {"method": method, "training": "none", "scales": ", ".join(f"{size[0]} x {_text(size[1:])}" for size in scales)}
     frames = [resize_picture(frame.pixels, work) for frame in clip]
-    made = single.clip_variation(frames, num_frames or count, size=_wanted_size(size, aspect, work), loop=loop, seed=seed)
+    made = single.clip_variation(frames, num_frames or len(frames), size=_wanted_size(size, aspect, work), loop=loop, seed=seed)
     return clip.frame_rate, made
 
 

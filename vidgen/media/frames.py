@@ -279,7 +279,7 @@ class VideoSource(FrameSource):
         if info.missing_bytes and not allow_truncated:
             raise video.DamagedVideoError(
                 f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end",
-                hint="--allow-truncated uses the frames that are there",
+                hint="animate and evaluate use the frames that are there with --allow-truncated",
             )
         self.size, self.time_base, self.frame_rate = info.size, info.time_base, info.frame_rate
         self.num_frames, self.audio = info.num_frames, path if info.has_audio else None

@@ -274,7 +274,8 @@ def _stated_end(container: Any, stream: Any) -> Fraction | None:
 def _damaged(name: str, num_read: int, stream: Any, reason: str) -> DamagedVideoError:
     stated = f" of {stream.frames}" if stream.frames else ""
     return DamagedVideoError(
-        f"{name}: damaged after {num_read}{stated} frames ({reason})", hint="--allow-truncated uses the frames before the damage"
+        f"{name}: damaged after {num_read}{stated} frames ({reason})",
+        hint="animate and evaluate use the frames before it with --allow-truncated",
     )
 
 

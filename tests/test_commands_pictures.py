@@ -167,6 +167,7 @@ def test_a_picture_is_enlarged_harmonized_edited_and_painted(home, capsys):
         ("sample a.png -o x.png --aspect 1:100", "error: --aspect 1:100: is 4x358; sides are from 16 to 8192 pixels\n"),
         ("sample a.png -o x.png --max-size big", "error: --max-size big: expected auto, or pixels from 16 to 8192\n"),
         ("sample a.png -o x.png --start-scale 7", "error: start scale 7: this picture has scales 0 to 1\n"),
+        ("animate a.png -o '' --overwrite", "error: the output has no name\n"),
         ("animate a.png -o x.txt", "error: x.txt: cannot write .txt; known are"),
         ("harmonize changed.png --image a.png --mask black.png -o x.png", "error: black.png: the mask is black everywhere;"),
         (

@@ -484,6 +484,8 @@ def check_output(path: str | Path, *, writing: Reading = "pictures", overwrite: 
         InputError: its suffix is not one that is written, or blurs labels.
         OutputError: it exists and `overwrite` is off, or it is a folder with other things in it, or a file is in its way.
     """
+    if not str(path).strip():
+        raise InputError("the output has no name")
     target, pattern = _target(path)
     if pattern is None:
         suffix = target.suffix.lower()

@@ -82,6 +82,7 @@ def test_occlusion_that_cannot_be_written_is_refused_before_any_work(clip, tmp_p
     assert not (tmp_path / "flow").exists()
 
 
+@pytest.mark.slow
 def test_the_table_holds_every_engine_on_every_set():
     pytest.importorskip("skimage")
     engines = ("dis-fast", "learned")

@@ -37,6 +37,7 @@ def test_a_slower_machine_than_measured_gets_fewer_steps_for_what_is_left() -> N
     assert changed.model["steps_per_scale"] == changed.steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["singan", "consingan"])
 def test_a_small_budget_makes_a_smaller_model_not_a_longer_training(kind: str) -> None:
     torch.manual_seed(0)

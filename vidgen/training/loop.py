@@ -188,11 +188,11 @@ class Trainer:
         self.translator.train()
         moved = [(indices, batch.map(self.runtime.place)) for indices, batch in groups]
         windows = [batch.windows(stage.window_frames) for _, batch in moved]
-        carries = [self._primed(batch) for _, batch in moved]
+        carries = [self.primed(batch) for _, batch in moved]
         totals: dict[str, list[Tensor]] = {}
         skipped = 0
         for window in range(len(windows[0])):
-            updates = {phase.name: True for phase in self._phases}
+            leads = True  # whether the first phase, which the average follows, learns from this window
             for group, (indices, _) in enumerate(moved):
                 last = group == len(moved) - 1
                 torch.manual_seed(seed_of(self.settings.seed, self.progress.step, window, indices.start))
@@ -202,7 +202,7 @@ class Trainer:
                 carries[group] = carry if carry is None else carry.detach()
                 for phase in self._phases:
                     if not self.translator.applies(phase, batch):
-                        updates[phase.name] = False
+                        leads = leads and phase is not self._phases[0]
                         continue
                     losses = self._backward(phase, batch, output, reduce=last, share=1 / len(moved))
                     for name, value in losses.items():
@@ -211,7 +211,7 @@ class Trainer:
                         skipped += 1
             for phase in self._phases:
                 self.optimizers[phase.name].zero_grad(set_to_none=True)
-            if self.average is not None and updates[self._phases[0].name]:
+            if self.average is not None and leads:
                 self.average.update_parameters(self.translator.generator)
         names = sorted(totals)
         means = torch.stack([torch.stack(totals[name]).double().mean() for name in names]).cpu()
@@ -226,7 +226,8 @@ class Trainer:
             skipped_updates=skipped,
         )
 
-    def _primed(self, batch: Batch) -> Any:
+    def primed(self, batch: Batch) -> Any:
+        """The carry that a batch's primer frames give, or None where it has none."""
         if batch.primer_frames == 0:
             return None
         primer = slice(0, batch.primer_frames)

@@ -172,11 +172,7 @@ class Recorder:
         translator.eval()
         with torch.no_grad(), trainer.runtime.autocast():
             batch = batch.map(trainer.runtime.place)
-            carry = None
-            if batch.primer_frames:
-                primer = slice(0, batch.primer_frames)
-                carry = translator.prime(batch.condition.time_slice(0, batch.primer_frames), batch.target[:, primer])
-            output, _ = translator.translate(translator.shown(batch), carry)
+            output, _ = translator.translate(translator.shown(batch), trainer.primed(batch))
         translator.train()
         torch.random.set_rng_state(generator_state)
         shown = self._condition_pictures(batch)

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vidgen.errors import ConfigError
+
 Size = tuple[int, int]
 LevelNorm = Literal["batch", "none"]
 
@@ -376,11 +378,40 @@ class SingleImageApplications(ABC):
     """
 
     pyramid: Pyramid
+    image: Tensor
+    has_image: Tensor
+    _begun: int
+    _knows_image: bool
+    _checked_image: bool
 
     @property
-    @abstractmethod
     def num_learned(self) -> int:
         """Levels that have begun to learn; finer ones are not used."""
+        return max(1, self._begun)
+
+    def _see(self, target: Tensor) -> None:
+        """Learn which picture it is.
+
+        Raises:
+            ConfigError: it is another one than the model has learnt so far.
+        """
+        if self._checked_image:
+            return
+        image = self.pyramid.finest_of(target[:1, 0].float())
+        if self._knows_image:
+            if not torch.allclose(self.image, image, atol=1 / 255):
+                raise ConfigError("data: this model has learnt another picture", hint="choose another -o to learn this one")
+        else:
+            self.image.copy_(image)
+            self.has_image.fill_(1)
+            self._knows_image = True
+            for level in range(self._begun):
+                self._measure_amplitude(level)
+        self._checked_image = not self.image.is_meta
+
+    @abstractmethod
+    def _measure_amplitude(self, level: int) -> None:
+        """Set how strong a level's noise is, from what the levels before it lack of the picture."""
 
     @abstractmethod
     def draw(self, level: int, size: Size, num_samples: int, generator: torch.Generator | None = None) -> Tensor:

@@ -166,10 +166,6 @@ class ConSinGAN(Translator, SingleImageApplications):
         self._begun, self._knows_image = int(self.num_begun_scales), bool(self.has_image)
         self._kept.clear()
 
-    @property
-    def num_learned(self) -> int:
-        return max(1, self._begun)
-
     # -- the cascade --------------------------------------------------------------------------------------------------
 
     def _noise_size(self, level: int, size: Size) -> Size:
@@ -311,26 +307,6 @@ class ConSinGAN(Translator, SingleImageApplications):
             size = self.pyramid.sizes[level]
             state = self.advance(level, self.draw(level, size, 1), state, size)
         return self.picture(state)
-
-    def _see(self, target: Tensor) -> None:
-        """Learn which picture it is.
-
-        Raises:
-            ConfigError: it is another one than the model has learnt so far.
-        """
-        if self._checked_image:
-            return
-        image = self.pyramid.finest_of(target[:1, 0].float())
-        if self._knows_image:
-            if not torch.allclose(self.image, image, atol=1 / 255):
-                raise ConfigError("data: this model has learnt another picture", hint="choose another -o to learn this one")
-        else:
-            self.image.copy_(image)
-            self.has_image.fill_(1)
-            self._knows_image = True
-            for level in range(self._begun):
-                self._measure_amplitude(level)
-        self._checked_image = not self.image.is_meta
 
 
 def _upsample(features: Tensor, size: Size) -> Tensor:

@@ -210,10 +210,6 @@ class SinGAN(Translator, SingleImageApplications):
         self._kept.clear()
         self.train(self.training)
 
-    @property
-    def num_learned(self) -> int:
-        return max(1, self._begun)
-
     # -- the cascade --------------------------------------------------------------------------------------------------
 
     def _noise_size(self, size: Size) -> Size:
@@ -405,26 +401,6 @@ class SinGAN(Translator, SingleImageApplications):
         if phase.name == "discriminator":
             return self._discriminator_losses(fake)
         return self._generator_losses(fake)
-
-    def _see(self, target: Tensor) -> None:
-        """Learn which picture it is.
-
-        Raises:
-            ConfigError: it is another one than the model has learnt so far.
-        """
-        if self._checked_image:
-            return
-        image = self.pyramid.finest_of(target[:1, 0].float())
-        if self._knows_image:
-            if not torch.allclose(self.image, image, atol=1 / 255):
-                raise ConfigError("data: this model has learnt another picture", hint="choose another -o to learn this one")
-        else:
-            self.image.copy_(image)
-            self.has_image.fill_(1)
-            self._knows_image = True
-            for level in range(self._begun):
-                self._measure_amplitude(level)
-        self._checked_image = not self.image.is_meta
 
     # -- one update ---------------------------------------------------------------------------------------------------
 

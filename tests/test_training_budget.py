@@ -14,7 +14,7 @@ from vidgen.media.images import write_png
 from vidgen.model import Model
 from vidgen.training import budget
 from vidgen.training.budget import LevelPlan, Plan, divide, replan
-from vidgen.training.precision import Runtime
+from vidgen.runtime import Runtime
 
 
 def test_steps_fill_the_time_and_cheap_scales_get_more() -> None:

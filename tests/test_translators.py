@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vidgen.training.loop import LoopSettings, Trainer
-from vidgen.training.precision import Runtime
+from vidgen.runtime import Runtime
 from vidgen.translators import available, consingan, pix2pix, pix2pixhd, singan, vid2vid
 from vidgen.translators.base import Teachers, Translator
 from vidgen.types import Batch, Condition, Stage

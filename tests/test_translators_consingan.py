@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vidgen.training.loop import LoopSettings, Trainer
-from vidgen.training.precision import Runtime
+from vidgen.runtime import Runtime
 from vidgen.translators import consingan
 from vidgen.translators.base import Teachers
 from vidgen.types import Batch, Condition

@@ -16,7 +16,7 @@ from vidgen.media import images
 from vidgen.model import Model
 from vidgen.training import checkpoint, run
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
-from vidgen.training.precision import Runtime
+from vidgen.runtime import Runtime
 from vidgen.translators import singan
 from vidgen.translators.base import Teachers
 from vidgen.types import Batch, Condition

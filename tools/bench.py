@@ -33,7 +33,7 @@ from rich.table import Table
 from vidgen.networks import label_convolution
 from vidgen.networks.encoding import encode, instance_edges
 from vidgen.training.loop import LoopSettings, Trainer
-from vidgen.training.precision import Runtime
+from vidgen.runtime import Runtime
 from vidgen.translators import pix2pixhd, singan, vid2vid
 from vidgen.translators.base import Teachers, Translator
 from vidgen.types import Batch, Condition, Stage

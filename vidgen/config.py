@@ -14,11 +14,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
 
+from vidgen.deprecation import deprecated
 from vidgen.errors import ConfigError
 
 MAX_BYTES = 1 << 20
@@ -31,11 +32,36 @@ Key = tuple[str | int, ...]
 
 
 class Settings(pydantic.BaseModel):
-    """Base of every configuration section: unknown keys, infinities and later changes are errors; defaults are checked too."""
+    """Base of every configuration section: unknown keys, infinities and later changes are errors; defaults are checked too.
+
+    Attributes:
+        renamed: keys of earlier releases -> (the key now, the release that stops reading the old one); a key of a section inside
+            is written with a dot.
+    """
 
     model_config = pydantic.ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {}
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _read_renamed_keys(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not cls.renamed.keys() & data.keys():
+            return data
+        data = dict(data)
+        for old in cls.renamed.keys() & data.keys():
+            new, removed_in = cls.renamed[old]
+            *sections, name = new.split(".")
+            place = data
+            for section in sections:
+                place[section] = dict(place.get(section) or {})
+                place = place[section]
+            if name in place:
+                raise ValueError(f"{old} is the old name of {new}; both are set, keep {new}")
+            place[name] = data.pop(old)
+            deprecated(f"the configuration key {old}", new, removed_in)
+        return data
 
 
 T = TypeVar("T", bound=pydantic.BaseModel)
@@ -119,21 +145,6 @@ def from_data(data: Mapping[str, Any], schema: type[T], where: str) -> T:
         ConfigError: one line per fault.
     """
     return validate(Document(dict(data), where), schema)
-
-
-def parse(text: str, schema: type[T], where: str) -> T:
-    """Settings from JSON, such as the configuration inside a weights file; `where` names it in messages.
-
-    Raises:
-        ConfigError: `text` is not a JSON object, or one line per fault.
-    """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not valid JSON ({error})") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where}: expected a JSON object, got {_show(data)}")
-    return from_data(data, schema, where)
 
 
 def parse_duration(text: str) -> float:

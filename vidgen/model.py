@@ -25,7 +25,7 @@ from vidgen.media.labels import LabelTable
 from vidgen.media.steady import Steadier
 from vidgen.threads import Behind, ahead
 from vidgen.training import checkpoint, run
-from vidgen.training.precision import Precision, Runtime
+from vidgen.runtime import Precision, Runtime
 from vidgen.training.recorder import to_pixels
 from vidgen.training.run import RunSettings
 from vidgen.training.styles import Look, ObjectFeatures, object_features

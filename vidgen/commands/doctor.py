@@ -18,7 +18,7 @@ import torch
 
 from vidgen.errors import VidgenError
 from vidgen.media.frames import open_sink, open_source
-from vidgen.training.precision import bf16_is_fast
+from vidgen.runtime import bf16_is_fast
 
 PACKAGES = (
     "vidgen torch torchvision kornia av opencv-python-headless numpy pillow safetensors pydantic pyyaml click rich jinja2 einops"

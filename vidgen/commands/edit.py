@@ -21,7 +21,7 @@ from vidgen.media.edits import Scene, SceneObject
 from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 from vidgen.model import Model
-from vidgen.training.precision import Precision
+from vidgen.runtime import Precision
 from vidgen.training.styles import Look
 
 Edit = Callable[[Scene], Scene]

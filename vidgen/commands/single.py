@@ -19,7 +19,7 @@ from vidgen.media.frames import open_source
 from vidgen.networks.single_image import Size
 from vidgen.training import budget
 from vidgen.training.budget import Plan
-from vidgen.training.precision import Precision, Runtime
+from vidgen.runtime import Precision, Runtime
 from vidgen.training.run import Folder, load_run_config
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from vidgen.data.clips import Clips, find_sequences
 from vidgen.errors import ConfigError
 from vidgen.media.frames import open_source
 from vidgen.model import Model
-from vidgen.training.precision import Precision
+from vidgen.runtime import Precision
 from vidgen.training.styles import Look, ObjectFeatures, Styles, cluster, gather
 
 log = logging.getLogger(__name__)

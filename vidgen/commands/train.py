@@ -23,7 +23,7 @@ from vidgen.threads import in_order
 from vidgen.training import checkpoint, importers, parallel, run
 from vidgen.training.estimate import estimate
 from vidgen.training.loop import LoopSettings, Trainer, stage_of
-from vidgen.training.precision import Precision, Runtime
+from vidgen.runtime import Precision, Runtime
 from vidgen.training.recorder import Recorder, StopRequest
 from vidgen.training.run import FlowSettings, Folder, RunSettings
 from vidgen.translators.base import Teachers

@@ -23,7 +23,7 @@ from vidgen.media import images, labels
 from vidgen.media.frames import list_sources
 from vidgen.media.labels import LabelTable
 from vidgen.model import Model, Translation, WorkSize
-from vidgen.training.precision import Precision
+from vidgen.runtime import Precision
 
 log = logging.getLogger(__name__)
 

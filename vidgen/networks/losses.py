@@ -12,7 +12,7 @@ from torch.nn import functional as F
 GanObjective = Literal["least_squares", "hinge", "vanilla"]
 CriticObjective = Literal["least_squares", "hinge", "vanilla", "wasserstein"]
 """The Wasserstein critic needs `gradient_penalty` beside it."""
-Judgement = list[list[Tensor]]
+DiscriminatorFeatures = list[list[Tensor]]
 """[scale][stage] outputs of a multi-scale discriminator; the last stage holds the logits."""
 
 
@@ -53,14 +53,14 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
 
 
 def multiscale_adversarial(
-    judgement: Judgement, *, real: bool, learner: Literal["generator", "discriminator"], objective: CriticObjective
+    features: DiscriminatorFeatures, *, real: bool, learner: Literal["generator", "discriminator"], objective: CriticObjective
 ) -> Tensor:
     """Adversarial losses summed (not averaged) over the scales, as pix2pixHD and vid2vid do."""
-    terms = [adversarial(scale[-1], real=real, learner=learner, objective=objective) for scale in judgement]
+    terms = [adversarial(scale[-1], real=real, learner=learner, objective=objective) for scale in features]
     return torch.stack(terms).sum()
 
 
-def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
+def feature_matching(fake: DiscriminatorFeatures, real: DiscriminatorFeatures) -> Tensor:
     """Mean absolute difference of the discriminator's inner stages, over scales and stages; `real` gets no gradient.
 
     Source: Wang et al., CVPR 2018, equation 4, with the authors' factor 4 / (num_layers + 1) per stage and 1 / num_scales.

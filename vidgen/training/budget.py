@@ -13,7 +13,7 @@ import torch
 from vidgen.errors import ConfigError
 from vidgen.networks.single_image import Size
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
-from vidgen.training.precision import Runtime
+from vidgen.runtime import Runtime
 from vidgen.translators import available
 from vidgen.translators.base import Teachers
 from vidgen.types import Batch, Condition, Stage

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vidgen.data.clips import Clips
-from vidgen.training.precision import Runtime
+from vidgen.runtime import Runtime
 from vidgen.training.run import RunSettings
 from vidgen.translators.base import Translator
 from vidgen.types import Batch, Stage

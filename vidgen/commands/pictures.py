@@ -22,14 +22,14 @@ import torch
 from vidgen import durable, single
 from vidgen.commands.single import Kind, Mode, Profile, plan_single, train_single
 from vidgen.errors import ConfigError, InputError, OutputError
+from vidgen.evaluation.networks import WeightsFile, load_networks
 from vidgen.media import images, paths, video
 from vidgen.media.conditions import resize_picture
 from vidgen.media.frames import check_output, open_sink, open_source
+from vidgen.metrics.learned import MetricNetworks
 from vidgen.metrics.single import sifid, single_scores
-from vidgen.metrics.weights import GivenWeights, Judges, build_judges
 from vidgen.networks import patches
 from vidgen.single import Applications, Patches, Picture, Size, Trained, read_picture
-from vidgen.training.importers import read_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def sample(
         _check_picture_output(output, overwrite)
     else:
         _check_samples_folder(output, overwrite)
-    judges = _score_judges(weights, score)
+    networks = _score_networks(weights, score)
     training = _Training(method, budget_seconds, max_size, model, seed, device, dry_run)
     applications = training.applications(read_picture(image), "sample")
     if isinstance(applications, dict):
@@ -183,36 +183,36 @@ def sample(
         durable.write_folder(output, {**files, _SHEET: images.encode_png(sheet)})
     result = {"output": str(output), "method": method, "samples": len(made), "size": _text(made[0].shape[:2])}
     if score:
-        result["scores"] = score_samples(made, shown, judges)
+        result["scores"] = score_samples(made, shown, networks)
     return {**result, "seconds": round(seconds, 1)}
 
 
-def score_samples(samples: Sequence[np.ndarray], original: np.ndarray, judges: Judges | None = None) -> dict[str, Any]:
+def score_samples(samples: Sequence[np.ndarray], original: np.ndarray, networks: MetricNetworks | None = None) -> dict[str, Any]:
     """The three numbers of `vidgen.metrics.single`, or the reason why one has no value; pictures uint8 [H,W,C].
 
     Args:
-        judges: with the network of SIFID, that too.
+        networks: with the network of SIFID, that too.
     """
     tensors = [torch.from_numpy(np.ascontiguousarray(pixels[:, :, :3])).permute(2, 0, 1).float() / 255 for pixels in samples]
     reference = torch.from_numpy(original).permute(2, 0, 1).float() / 255
     scores = single_scores(tensors, reference)
-    if judges is not None and judges.sifid is not None:
-        scores["sifid"] = sifid(judges, [pixels[:, :, :3] for pixels in samples], original)
+    if networks is not None and networks.sifid is not None:
+        scores["sifid"] = sifid(networks, [pixels[:, :, :3] for pixels in samples], original)
     for name, value in scores.items():
         if value.note:
             log.warning("%s: %s", name, value.note)
     return {name: score.reason if score.value is None else round(score.value, 4) for name, score in scores.items()}
 
 
-def _score_judges(weights: Sequence[str], score: bool) -> Judges:
+def _score_networks(weights: Sequence[str], score: bool) -> MetricNetworks:
     """The networks of scores that need one."""
-    given = GivenWeights.parse_all(weights)
-    for name in given:
+    files = WeightsFile.parse_all(weights)
+    for name in files:
         if name != "sifid":
             raise ConfigError(f"--weights {name}: scores of samples need none of that name", hint="--weights sifid=FILE adds SIFID")
         if not score:
             raise ConfigError(f"--weights {name}: is for scores", hint="add --score")
-    return build_judges(given, given, read_state_dict)
+    return load_networks(files, files)[0]
 
 
 def super_resolve(

@@ -202,11 +202,12 @@ class Trainer:
                     if not self.translator.applies(phase, batch):
                         leads = leads and phase is not phases[0]
                         continue
+                    seen = output
                     for repeat in range(phase.repeats):
                         if repeat:
                             with self.runtime.autocast():
-                                output = self.translator.again(phase, step, batch, output)
-                        losses = self._backward(phase, step, batch, output, reduce=last, share=1 / len(moved))
+                                seen = self.translator.again(phase, step, batch, seen)
+                        losses = self._backward(phase, step, batch, seen, reduce=last, share=1 / len(moved))
                         for name, value in losses.items():
                             totals.setdefault(name, []).append(value.detach())
                         if last and not self._update(phase):
@@ -235,7 +236,8 @@ class Trainer:
             with torch.no_grad(), self.runtime.autocast():
                 return self.translator.prime(primer, batch.target[:, : batch.primer_frames])
         if self._memory is None:
-            self._memory = self.translator.memory(self.stages[self._stage_index], batch)
+            with torch.no_grad(), self.runtime.autocast():
+                self._memory = self.translator.memory(self.stages[self._stage_index], batch)
         return self._memory
 
     def _backward(self, phase: Phase, step: Step, batch: Batch, output: Output, *, reduce: bool, share: float) -> Losses:

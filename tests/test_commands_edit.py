@@ -11,10 +11,11 @@ import torch
 from vidgen import config, durable
 from vidgen.commands.edit import edit
 from vidgen.errors import ConfigError, InputError, OutputError
+from vidgen.inference.model import Model
 from vidgen.media import images, labels
 from vidgen.media.labels import LabelTable
-from vidgen.model import Model
-from vidgen.training import checkpoint, run
+from vidgen.training import run
+from vidgen.weights.files import pack
 
 TABLE = LabelTable(("road", "sky", "traffic light", "car"), labels.distinct_colors(4), (7, 23, 19, 26), (0,))
 ROAD, SKY, CAR = 7, 23, 26
@@ -33,7 +34,7 @@ def _model(path: Path, table: LabelTable, *, instances: bool) -> Path:
     shown = {"labels": {"num_classes": table.num_classes}, "instances": "instances" if instances else None}
     settings = config.from_data({"model": model, "data": {"root": ".", "condition": shown}}, run.run_schema(), "test")
     torch.manual_seed(0)
-    weights = checkpoint.pack(run.build(settings).state_dict(), run.weights_metadata(settings, table, (40, 60)))
+    weights = pack(run.build(settings).state_dict(), run.model_card(settings, table, (40, 60)).metadata())
     durable.write_bytes(path, weights)
     return path
 

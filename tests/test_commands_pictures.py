@@ -22,7 +22,7 @@ from vidgen.media import images
 from vidgen.media.frames import open_source
 from vidgen.metrics.backbones import empty
 from vidgen.metrics.weights import GivenWeights, build_judges
-from vidgen.training.importers import read_state_dict
+from vidgen.weights.state_dicts import read_state_dict
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from vidgen.commands.edit import edit
 from vidgen.commands.styles import choose_look, styles
 from vidgen.commands.translate import translate
 from vidgen.errors import ConfigError, InputError
+from vidgen.inference.model import Model
 from vidgen.media import images, labels
-from vidgen.model import Model
-from vidgen.training import checkpoint, run
+from vidgen.training import run
+from vidgen.weights.files import pack
 
 
 def _model(path: Path, **changes: object) -> Path:
@@ -42,8 +43,8 @@ def _weights(path: Path, model: dict) -> Path:
     translator = run.build(settings)
     for parameter in translator.parameters():
         parameter.data *= 5  # so that an untrained model's answers differ by more than a grey level
-    metadata = run.weights_metadata(settings, labels.plain(tiny.NUM_CLASSES), (tiny.HEIGHT, tiny.WIDTH))
-    durable.write_bytes(path, checkpoint.pack(translator.state_dict(), metadata))
+    card = run.model_card(settings, labels.plain(tiny.NUM_CLASSES), (tiny.HEIGHT, tiny.WIDTH))
+    durable.write_bytes(path, pack(translator.state_dict(), card.metadata()))
     return path
 
 

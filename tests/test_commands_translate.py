@@ -21,9 +21,9 @@ from tests.conftest import REPOSITORY
 from vidgen.commands.train import train
 from vidgen.commands.translate import translate
 from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, PartialFailure
+from vidgen.inference.model import Model
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
-from vidgen.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,7 @@ def test_an_interrupted_translation_leaves_no_file(run_folder: Path, tmp_path: P
 
 _MEASURE = """
 import sys
-from vidgen.model import Model
+from vidgen.inference.model import Model
 model = Model.load(sys.argv[1], device="cpu")
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -270,7 +270,7 @@ def test_memory_does_not_grow_with_the_length_of_the_video(run_folder: Path, tmp
 
 _LEFT_OPEN = """
 import sys
-from vidgen.model import Model
+from vidgen.inference.model import Model
 frames = iter(Model.load(sys.argv[1], device="cpu").translate(sys.argv[2]))
 print(next(frames).shape)
 """

@@ -43,7 +43,7 @@ def _clips(root: Path, *, multiple: int = 4, seed: int = 0, condition: Condition
 
 
 def _batch(clips: Clips, step: int = 0, stage: Stage = STAGE) -> Batch:
-    return clips.batch(stage, step, range(1), primer_frames=2, clips_per_step=1)
+    return clips.batch(stage, step, range(1), primer_frames=2, batch_size=1)
 
 
 def test_a_batch_depends_on_seed_and_step_alone(root: Path) -> None:

@@ -50,7 +50,7 @@ def clips(root: Path, flow: FlowEstimator | FlowFiles, **settings: object) -> Cl
 
 
 def batch(source: Clips, step: int = 0) -> Batch:
-    return source.batch(STAGE, step, range(1), primer_frames=2, clips_per_step=1)
+    return source.batch(STAGE, step, range(1), primer_frames=2, batch_size=1)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def _clips(root: Path, multiple: int = 4, condition: object = IDS, **values: obj
 
 
 def _batch(clips: Clips, step: int = 0, count: int = 1) -> Batch:
-    return clips.batch(STAGE, step, range(count), primer_frames=0, clips_per_step=count)
+    return clips.batch(STAGE, step, range(count), primer_frames=0, batch_size=count)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_scale_width_and_crop_leaves_the_aspect_alone(root):
 
 
 def test_pictures_of_different_sizes_in_one_batch_need_a_common_size(root):
-    with pytest.raises(ConfigError, match=r"train.clips_at_once: 3, but clips have different sizes") as caught:
+    with pytest.raises(ConfigError, match=r"train.micro_batch_size: 3, but clips have different sizes") as caught:
         _batch(_clips(root), count=3)
     assert "data.crop_width" in str(caught.value.hint)
     assert len(_batch(_clips(root, width=64, height=32), count=3).target) == 3

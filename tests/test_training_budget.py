@@ -10,11 +10,11 @@ import torch
 
 from vidgen.commands.single import plan_single, train_single
 from vidgen.errors import InputError
+from vidgen.inference.model import Model
 from vidgen.media.images import write_png
-from vidgen.model import Model
+from vidgen.runtime import Runtime
 from vidgen.training import budget
 from vidgen.training.budget import LevelPlan, Plan, divide, replan
-from vidgen.runtime import Runtime
 
 
 def test_steps_fill_the_time_and_cheap_scales_get_more() -> None:

@@ -20,8 +20,9 @@ from tests.conftest import REPOSITORY
 from vidgen import durable
 from vidgen.commands.train import train
 from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, TrainingError
-from vidgen.training import checkpoint, run
+from vidgen.training import run
 from vidgen.translators import available
+from vidgen.weights import checkpoints, files
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +99,7 @@ def test_a_run_may_be_made_longer_and_moved_but_not_changed(config: Path, tmp_pa
 
 
 def test_two_processes_give_the_losses_of_one(config: Path, tmp_path: Path) -> None:
-    sets = ["train.clips_per_step=2"]
+    sets = ["train.batch_size=2"]
     train(config, tmp_path / "one", sets=sets, steps=4)
     command = [sys.executable, "-m", "vidgen", "train", str(config), "-o", str(tmp_path / "two"), "--set", sets[0]]
     done = subprocess.run(
@@ -117,17 +118,17 @@ def test_two_processes_give_the_losses_of_one(config: Path, tmp_path: Path) -> N
 
 
 def test_clips_that_cannot_be_dealt_out_are_refused(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="clips_per_step: 3 clips cannot be dealt out to 1 processes in groups of 2"):
-        train(config, tmp_path / "run", sets=["train.clips_per_step=3", "train.clips_at_once=2"], steps=1)
+    with pytest.raises(ConfigError, match="batch_size: 3 clips cannot be dealt out to 1 processes in groups of 2"):
+        train(config, tmp_path / "run", sets=["train.batch_size=3", "train.micro_batch_size=2"], steps=1)
 
 
 def test_two_clips_at_once_train_like_one_after_the_other_where_statistics_are_per_sample(config: Path, tmp_path: Path) -> None:
     common = [
-        "train.clips_per_step=2", "model.generator.norm=instance", "model.discriminators.norm=instance",
+        "train.batch_size=2", "model.generator.norm=instance", "model.discriminators.norm=instance",
         "model.past.noise=0", "model.past.dropout=0",
     ]  # fmt: skip
     train(config, tmp_path / "single", sets=common, steps=1)
-    train(config, tmp_path / "pair", sets=[*common, "train.clips_at_once=2"], steps=1)
+    train(config, tmp_path / "pair", sets=[*common, "train.micro_batch_size=2"], steps=1)
     # not closer: Adam makes noise of the zero gradient that a bias before a normalisation has
     assert _log(tmp_path / "single")[0]["losses"] == pytest.approx(_log(tmp_path / "pair")[0]["losses"], rel=0.01)
 
@@ -167,7 +168,7 @@ def test_the_newest_step_wins_whatever_the_clock_says(config: Path, tmp_path: Pa
     older, newer = sorted((folder / "checkpoints").iterdir())
     os.utime(older, (2e9, 2e9))
     os.utime(newer, (1e9, 1e9))
-    found = checkpoint.newest(folder / "checkpoints")
+    found = checkpoints.newest(folder / "checkpoints")
     assert found is not None
     assert found.progress.step == 6
 
@@ -180,7 +181,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(config: Path, tm
     data[-100] ^= 1
     weights.write_bytes(data)
     warnings: list[str] = []
-    found = checkpoint.newest(folder / "checkpoints", warnings.append)
+    found = checkpoints.newest(folder / "checkpoints", warnings.append)
     assert found is not None
     assert found.progress.step == 3
     assert "damaged" in warnings[0]
@@ -231,10 +232,10 @@ def test_losses_that_stay_non_finite_stop_the_run_and_spare_the_checkpoint(
         lambda *arguments: {name: value * float("nan") for name, value in original(*arguments).items()},
     )
     with pytest.raises(TrainingError, match=r"losses .*l1.* not finite for 3 steps in a row"):
-        train(config, folder, sets=["train.max_bad_steps=2"], overwrite=False, steps=20)
-    found = checkpoint.newest(folder / "checkpoints")
+        train(config, folder, sets=["train.max_nonfinite_steps=2"], overwrite=False, steps=20)
+    found = checkpoints.newest(folder / "checkpoints")
     assert found is not None
-    weights = found.read(checkpoint.MODEL)
+    weights = found.read(checkpoints.MODEL)
     assert weights is not None
     assert found.progress.step == 3
     assert all(torch.isfinite(tensor).all() for tensor in weights.tensors.values())
@@ -279,7 +280,7 @@ class _Crash(BaseException):
 
 
 def _write(folder: Path, step: int) -> None:
-    checkpoint.write_checkpoint(folder, checkpoint.Progress(step=step), {"model.safetensors": b"x" * step * 100}, keep=2)
+    checkpoints.write_checkpoint(folder, checkpoints.Progress(step=step), {"model.safetensors": b"x" * step * 100}, keep=2)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(5, "Input/output error"), _Crash()])
@@ -297,7 +298,7 @@ def test_a_fault_at_any_operation_of_a_checkpoint_leaves_the_old_or_the_new(
         except (OutputError, _Crash):
             failed = True
         monkeypatch.setattr(durable, "operations", durable.Operations())
-        found = checkpoint.newest(folder)
+        found = checkpoints.newest(folder)
         assert found is not None
         assert found.progress.step in ((1, 2) if failed else (2,))
         if isinstance(error, OSError):
@@ -352,7 +353,7 @@ def test_a_full_disk_stops_training_with_one_line_and_keeps_the_old_checkpoint(c
     assert done.returncode == 1
     assert "no space left" in done.stderr
     assert "Traceback" not in done.stderr
-    found = checkpoint.newest(folder / "checkpoints")
+    found = checkpoints.newest(folder / "checkpoints")
     assert found is not None
     assert found.progress.step == 3
 
@@ -363,7 +364,7 @@ def test_stale_parts_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     (stale / "model.safetensors").write_bytes(b"half")
     _write(tmp_path, 2)
     assert not stale.exists()
-    found = checkpoint.newest(tmp_path)
+    found = checkpoints.newest(tmp_path)
     assert found is not None
     assert found.progress.step == 2
 
@@ -383,7 +384,7 @@ def test_a_file_that_is_no_weights_says_what_it_is(tmp_path: Path, content: byte
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=expected):
-        checkpoint.read_weights(path)
+        files.read_weights(path)
 
 
 def test_a_dry_run_reports_sizes_and_writes_nothing(config: Path, tmp_path: Path) -> None:

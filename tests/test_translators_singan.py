@@ -12,11 +12,11 @@ import torch
 
 from vidgen.commands.train import train
 from vidgen.errors import ConfigError, InputError
+from vidgen.inference.model import Model
 from vidgen.media import images
-from vidgen.model import Model
+from vidgen.runtime import Runtime
 from vidgen.training import checkpoint, run
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
-from vidgen.runtime import Runtime
 from vidgen.translators import singan
 from vidgen.translators.base import Teachers
 from vidgen.types import Batch, Condition
@@ -59,9 +59,7 @@ class _Listener:
 def _learn(config: singan.Config, picture: torch.Tensor) -> tuple[singan.SinGAN, list[StepRecord]]:
     torch.manual_seed(0)
     model = singan.build(config)
-    settings = LoopSettings(
-        seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=0, max_steps=None
-    )
+    settings = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None)
     trainer = Trainer(model, singan.stages(config, 1), settings, Teachers(), Runtime.choose("cpu", "fp32"))
     batch = Batch(Condition(frames=picture[:, :, :0]), picture)
     listener = _Listener()

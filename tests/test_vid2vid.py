@@ -51,9 +51,9 @@ def test_sparse_temporal_windows_are_the_published_ones(load_at: int, expected: 
     assert temporal_windows(load_at, 4, num_frames=3, scale=1, num_scales=2, mode="sparse") == expected
 
 
-def _clip_plan(growth: vid2vid.Growth, epoch: int, sequence_frames: int = 30, num_past: int = 2) -> tuple[int, int, int]:
+def _clip_plan(growth: vid2vid.Schedule, epoch: int, sequence_frames: int = 30, num_past: int = 2) -> tuple[int, int, int]:
     """(clip target, frames read, windows) in `epoch`, counted from 1, for sequences of equal length."""
-    config = vid2vid.Config(num_labels=2, growth=(growth,))
+    config = vid2vid.Config(num_labels=2, schedules=(growth,))
     stages = vid2vid.stages(config, 1)
     stage = stages[stage_of(stages, epoch - 1)[0]]
     generated = min(stage.clip_frames, sequence_frames - num_past)
@@ -62,26 +62,26 @@ def _clip_plan(growth: vid2vid.Growth, epoch: int, sequence_frames: int = 30, nu
 
 
 def test_clip_schedule_of_the_street_recipe_is_the_published_one() -> None:
-    growth = vid2vid.Growth(epochs=10, decay_epochs=10, clip_frames=6, window_frames=6, max_window_frames=12)
+    growth = vid2vid.Schedule(epochs=10, decay_epochs=10, clip_frames=6, window_frames=6, max_window_frames=12)
     plans = [_clip_plan(growth, epoch) for epoch in (1, 5, 6, 10, 11, 15, 16, 20)]
     assert plans == [(6, 8, 1), (6, 8, 1), (12, 14, 1), (12, 14, 1), (24, 26, 2), (24, 26, 2), (28, 26, 2), (28, 26, 2)]
 
 
 def test_clip_schedule_of_the_1024_recipe_is_the_published_one() -> None:
-    growth = vid2vid.Growth(
+    growth = vid2vid.Schedule(
         epochs=10, decay_epochs=10, clip_frames=4, window_frames=4, max_window_frames=4, grow_every_epochs=2, learning_rate=1e-4
     )
     assert [_clip_plan(growth, epoch)[::2] for epoch in (1, 3, 5, 7)] == [(4, 1), (8, 2), (16, 4), (28, 7)]
 
 
 def test_clip_schedule_of_the_single_gpu_recipe_is_the_published_one() -> None:
-    growth = vid2vid.Growth(epochs=10, decay_epochs=5, clip_frames=4, window_frames=2, max_window_frames=2, grow_every_epochs=2)
+    growth = vid2vid.Schedule(epochs=10, decay_epochs=5, clip_frames=4, window_frames=2, max_window_frames=2, grow_every_epochs=2)
     assert [_clip_plan(growth, epoch)[2] for epoch in (1, 3, 5, 7)] == [2, 4, 8, 14]
 
 
 def test_learning_rate_is_constant_then_falls_linearly_to_zero_across_stages() -> None:
-    growth = vid2vid.Growth(epochs=10, decay_epochs=10, learning_rate=2e-4, grow_every_epochs=3)
-    stages = vid2vid.stages(vid2vid.Config(num_labels=2, growth=(growth,)), steps_per_epoch=7)
+    growth = vid2vid.Schedule(epochs=10, decay_epochs=10, learning_rate=2e-4, grow_every_epochs=3)
+    stages = vid2vid.stages(vid2vid.Config(num_labels=2, schedules=(growth,)), steps_per_epoch=7)
     assert sum(stage.num_steps for stage in stages) == 140
     for step in range(140):
         index, inside = stage_of(stages, step)
@@ -90,22 +90,22 @@ def test_learning_rate_is_constant_then_falls_linearly_to_zero_across_stages() -
 
 
 def test_gradients_reach_as_far_back_as_the_schedule_says() -> None:
-    growth = vid2vid.Growth(
+    growth = vid2vid.Schedule(
         epochs=15, decay_epochs=0, clip_frames=4, window_frames=4, max_window_frames=8, max_backpropagate_frames=4
     )
-    stages = vid2vid.stages(vid2vid.Config(num_labels=2, growth=(growth,)), 1)
+    stages = vid2vid.stages(vid2vid.Config(num_labels=2, schedules=(growth,)), 1)
     assert [stage.backpropagate_frames for stage in stages] == [1, 2, 4]
 
 
 def _two_scales() -> vid2vid.Config:
-    coarse = vid2vid.Growth(epochs=2, decay_epochs=2, clip_frames=6)
-    fine = vid2vid.Growth(epochs=4, decay_epochs=2, clip_frames=4, finest_only_epochs=3, learning_rate=1e-4)
-    return vid2vid.Config(num_labels=2, generator=vid2vid.Generator(base_channels=4, num_scales=2), growth=(coarse, fine))
+    coarse = vid2vid.Schedule(epochs=2, decay_epochs=2, clip_frames=6)
+    fine = vid2vid.Schedule(epochs=4, decay_epochs=2, clip_frames=4, finest_only_epochs=3, learning_rate=1e-4)
+    return vid2vid.Config(num_labels=2, generator=vid2vid.Generator(base_channels=4, num_scales=2), schedules=(coarse, fine))
 
 
 def test_scales_grow_from_coarse_to_fine_and_the_finest_learns_alone_first() -> None:
     stages = vid2vid.stages(_two_scales(), 1)
-    assert [(stage.active_scales, stage.size_divisor, stage.learning, stage.num_steps) for stage in stages] == [
+    assert [(stage.num_active_scales, stage.size_divisor, stage.learning, stage.num_steps) for stage in stages] == [
         (1, 2, "all", 2),
         (1, 2, "all", 2),
         (2, 1, "finest", 3),
@@ -204,9 +204,9 @@ def test_dropout_of_the_past_happens_in_training_only() -> None:
 
 
 def test_frames_are_made_without_their_past_for_the_epochs_asked_for() -> None:
-    growth = vid2vid.Growth(epochs=4, decay_epochs=2, frame_only_epochs=3, clip_frames=4, window_frames=2, max_window_frames=2)
+    growth = vid2vid.Schedule(epochs=4, decay_epochs=2, frame_only_epochs=3, clip_frames=4, window_frames=2, max_window_frames=2)
     config = vid2vid.Config(
-        num_labels=3, generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2), growth=(growth,)
+        num_labels=3, generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2), schedules=(growth,)
     )
     stages = vid2vid.stages(config, 2)
     assert [(stage.uses_past, stage.num_steps) for stage in stages] == [(False, 6), (True, 2), (True, 2), (True, 2)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidgen.model import Model
+    from vidgen.inference.model import Model
 
 __version__ = "0.1.0"
 
@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 def load(path: str, **options: Any) -> Model:
     """A trained model from a run folder or a weights file; `load(path).translate(video).save(file)` uses it.
 
-    Options are those of `vidgen.model.Model.load`. torch is imported only here.
+    Options are those of `vidgen.inference.model.Model.load`. torch is imported only here.
     """
-    from vidgen.model import Model
+    from vidgen.inference.model import Model
 
     return Model.load(path, **options)

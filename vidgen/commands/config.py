@@ -10,6 +10,7 @@ from vidgen import config, durable
 from vidgen.errors import ConfigError
 from vidgen.training import run
 from vidgen.translators import available
+from vidgen.weights.model_file import read_card
 
 _HEADER = """\
 # vidgen train {file} -o runs/{name}
@@ -38,9 +39,10 @@ def show(file: Path, sets: Sequence[str] = ()) -> dict[str, Any]:
         return run.load_run_config(file, list(sets)).model_dump(mode="json")
     if sets:
         raise ConfigError(f"--set {sets[0]}: {file} is trained already; its settings stay what they are")
-    weights, path = run.find_weights(file)
-    settings, _, _ = run.settings_from_weights(weights, str(path))
-    return settings.model_dump(mode="json")
+    if file.is_dir() and (file / "config.yaml").is_file():
+        return run.load_run_config(file / "config.yaml", []).model_dump(mode="json")
+    card, _, _ = read_card(file)
+    return {"model": card.model.model_dump(mode="json"), "data": {"condition": dict(card.condition)}}
 
 
 def schema() -> dict[str, Any]:

@@ -17,12 +17,12 @@ from vidgen import durable
 from vidgen.commands import pages
 from vidgen.commands.evaluate import Scores, evaluate
 from vidgen.commands.train import train
-from vidgen.data.conditions import STREET
 from vidgen.data.street import Street, StreetFrame, write_clip
 from vidgen.errors import OutputError
+from vidgen.inference.model import Model
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
-from vidgen.model import Model
+from vidgen.media.labels import STREET
 
 log = logging.getLogger(__name__)
 

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 
 from vidgen import durable
-from vidgen.commands.styles import choose_look, style_of
+from vidgen.commands.styles import choose_style, style_of
 from vidgen.errors import ConfigError, InputError
+from vidgen.inference.model import Model
+from vidgen.inference.styles import StyleAssignment
 from vidgen.media import edits, images
 from vidgen.media.edits import Scene, SceneObject
 from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
-from vidgen.model import Model
 from vidgen.runtime import Precision
-from vidgen.training.styles import Look
 
 Edit = Callable[[Scene], Scene]
 
@@ -74,7 +74,7 @@ def edit(
         moves: `ID:DX,DY`.
         paints: `CLASS:X,Y,...,RADIUS` for a stroke, `CLASS:polygon:X,Y,...`, `CLASS:rectangle:X,Y,X,Y`.
         variants: `ID:N` makes N pictures, NAME-0.png and so on, in which the object has the styles 0..N-1.
-        styles, chosen, reference, seed: looks of all other objects; see `choose_look`.
+        styles, chosen, reference, seed: styles of all other objects; see `choose_style`.
 
     Raises:
         ConfigError: an order is not understood.
@@ -99,32 +99,32 @@ def edit(
     maps = {output.with_suffix(".labels.png"): Frame(_stored(main, scene, table), main.pts, main.name)}
     if objects is not None:
         maps[output.with_suffix(".instances.png")] = Frame(_as_ids(scene.instances), objects.pts, objects.name)
-    look = choose_look(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
-    looks = _looks(output, look, [text for text in sets if ":style=" in text], variants, scene, table)
-    for path in (*looks, *maps):
+    style = choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
+    assignments = _assignments(output, style, [text for text in sets if ":style=" in text], variants, scene, table)
+    for path in (*assignments, *maps):
         durable.check_writable_target(path, overwrite=overwrite)
     edited = list(maps.values())
-    for path, wanted in looks.items():
-        picture = loaded.picture(edited[0], instance=edited[1] if objects is not None else None, others=further, look=wanted)
+    for path, style in assignments.items():
+        picture = loaded.picture(edited[0], instance=edited[1] if objects is not None else None, others=further, style=style)
         images.write_png(path, picture)
     for path, frame in maps.items():
         images.write_png(path, frame.pixels)
     return {
-        "output": [str(path) for path in looks] if variants else str(output),
+        "output": [str(path) for path in assignments] if variants else str(output),
         "maps": [str(path) for path in maps],
         "objects": {str(item.number): _described(item, table) for item in itertools.islice(scene.objects.values(), _MAX_LISTED)},
     }
 
 
-def _looks(
-    output: Path, look: Look | None, sets: Sequence[str], variants: str | None, scene: Scene, table: LabelTable
-) -> dict[Path, Look | None]:
-    """The look of every picture to write.
+def _assignments(
+    output: Path, assignment: StyleAssignment | None, sets: Sequence[str], variants: str | None, scene: Scene, table: LabelTable
+) -> dict[Path, StyleAssignment | None]:
+    """The styles of every picture to write.
 
     Raises:
         ConfigError: the model has no styles, or an order is not understood.
     """
-    if look is None:
+    if assignment is None:
         if sets or variants:
             raise ConfigError(f"{sets[0] if sets else variants}: this model has no feature encoder, so its objects have no styles")
         return {output: None}
@@ -132,26 +132,28 @@ def _looks(
         match = re.fullmatch(r"object=(\d+):style=(\d+)", text)
         if match is None:
             raise ConfigError(f"--set {text}: expected object=ID:style=STYLE, such as object=26003:style=4")
-        look = _with_style(look, int(match[1]), int(match[2]), scene, table)
+        assignment = _with_style(assignment, int(match[1]), int(match[2]), scene, table)
     if variants is None:
-        return {output: look}
+        return {output: assignment}
     match = re.fullmatch(r"(\d+):(\d+)", variants)
     if match is None or int(match[2]) == 0:
         raise ConfigError(f"--variants {variants}: expected ID:N, such as 26003:5")
     return {
-        output.with_name(f"{output.stem}-{style}{output.suffix}"): _with_style(look, int(match[1]), style, scene, table)
+        output.with_name(f"{output.stem}-{style}{output.suffix}"): _with_style(assignment, int(match[1]), style, scene, table)
         for style in range(int(match[2]))
     }
 
 
-def _with_style(look: Look, number: int, style: int, scene: Scene, table: LabelTable) -> Look:
-    """The same look, but for one object."""
+def _with_style(
+    assignment: StyleAssignment, number: int, style: int, scene: Scene, table: LabelTable
+) -> StyleAssignment:
+    """The same styles, but for one object."""
     label = int(np.flatnonzero(_ids(table) == np.bincount(scene.labels[scene.mask(number)] + 1).argmax() - 1)[0])
-    return replace(look, of_object={**look.of_object, number: style_of(look.styles, label, style)})
+    return replace(assignment, of_object={**assignment.of_object, number: style_of(assignment.styles, label, style)})
 
 
 def read_scene(labels: Frame, instances: Frame | None, table: LabelTable) -> Scene:
-    """The scene of a label map and its instance map; its labels are the ids that files store, or classes of colour-coded files.
+    """The scene of a label map and its instance map; its labels are the ids that files store, or classes of color-coded files.
 
     Raises:
         InputError: the label map holds unknown values, or the maps differ in size.
@@ -160,7 +162,7 @@ def read_scene(labels: Frame, instances: Frame | None, table: LabelTable) -> Sce
     if instances is None:
         return Scene.from_labels(classes)
     if instances.pixels.ndim != 2:
-        raise InputError(f"{instances.name}: an instance map must have one channel of whole numbers, found a colour picture")
+        raise InputError(f"{instances.name}: an instance map must have one channel of whole numbers, found a color picture")
     return Scene(classes, instances.pixels.astype(np.int64))
 
 

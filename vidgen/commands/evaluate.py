@@ -39,7 +39,7 @@ from vidgen.metrics.schema import json_schema
 from vidgen.metrics.score import METRICS, Score, base_of
 from vidgen.metrics.segmentation import Agreement, InputRange, Segmenter, accuracy
 from vidgen.metrics.weights import GivenWeights, Judges, build_judges, needed
-from vidgen.training.importers import read_state_dict
+from vidgen.weights.state_dicts import read_state_dict
 
 __all__ = ["Scores", "enforce", "evaluate", "json_schema", "list_metrics", "run", "table"]
 

@@ -17,9 +17,9 @@ from vidgen.commands.train import train
 from vidgen.errors import InputError
 from vidgen.media.frames import open_source
 from vidgen.networks.single_image import Size
+from vidgen.runtime import Precision, Runtime
 from vidgen.training import budget
 from vidgen.training.budget import Plan
-from vidgen.runtime import Precision, Runtime
 from vidgen.training.run import Folder, load_run_config
 
 log = logging.getLogger(__name__)

@@ -17,12 +17,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from vidgen.commands.styles import choose_look
+from vidgen.commands.styles import choose_style
 from vidgen.errors import ConfigError, PartialFailure, VidgenError
+from vidgen.inference.model import Model, Options, Translation
+from vidgen.inference.session import WorkSize
 from vidgen.media import images, labels
 from vidgen.media.frames import list_sources
 from vidgen.media.labels import LabelTable
-from vidgen.model import Model, Translation, WorkSize
 from vidgen.runtime import Precision
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def translate(
     threads: int | None = None,
     quality: Literal["draft", "good", "lossless"] = "good",
     seed: int = 0,
-    weights: Literal["auto", "average", "last"] = "auto",
+    weights: Literal["auto", "average", "ema", "last"] = "auto",
     samples: int = 1,
 ) -> dict[str, Any]:
     """Translate one or many inputs; see `Model.open` for what an input may be.
@@ -70,7 +71,7 @@ def translate(
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
-        styles, chosen, reference: looks of the objects, for models with a feature encoder; see `choose_look`.
+        styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
 
     Returns:
@@ -84,16 +85,17 @@ def translate(
     jobs = [job for where in inputs for job in list_sources(where)]
     several = len(jobs) > 1
     jobs = [job for job in jobs if _in_shard(job.name, shard)]
-    loaded = Model.load(model, device=device, precision=precision or "auto", weights=weights)
+    loaded = Model.load(model, device=device, precision=precision or "auto", weights="ema" if weights == "average" else weights)
     table = _input_table(labels, loaded)
-    looks = [choose_look(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)]
+    assignments = [
+        choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
+    ]
     first: Path | Model | None = first_frame
     if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
         first = Model.load(first_frame, device=device, precision=precision or "auto")
     results: list[dict[str, Any]] = []
     failures: list[str] = []
-    for job, (index, look) in itertools.product(jobs, enumerate(looks)):
-        torch.manual_seed(seed + index)
+    for job, (index, style) in itertools.product(jobs, enumerate(assignments)):
         target = _target(out, job if several else None, index + 1 if samples > 1 else None)
         if skip_existing and Path(target).exists():
             results.append({"output": target, "skipped": True})
@@ -102,8 +104,9 @@ def translate(
             opened = loaded.open(job, instances=instances, others=others, first_frames=first, start=start, end=end)
             if steady is None and loaded.translator.num_past_frames == 0 and opened.main.num_frames != 1:
                 steady = 0.0
-                log.warning(_FLICKERS, loaded.settings.model.kind)
-            translation = loaded.translate(opened, table=table, work_size=work_size, steady=steady or 0.0, look=look)
+                log.warning(_FLICKERS, loaded.kind)
+            chosen_options = Options(seed + index, table, work_size, steady or 0.0, style)
+            translation = loaded.translate(opened, options=chosen_options)
             saved = _with_progress(translation, target, side_by_side=side_by_side, quality=quality, overwrite=overwrite)
             results.append(saved)
         except VidgenError as error:

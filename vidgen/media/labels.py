@@ -301,7 +301,7 @@ def _painted(colors: Sequence[Color]) -> LabelTable:
 
 
 def named(name: str) -> LabelTable:
-    """A well-known table: "cityscapes" (35 ids) or "camvid" (12 ids).
+    """A well-known table: "cityscapes" (35 ids), "camvid" (12 ids) or "street" (9 ids).
 
     Raises:
         InputError: no such table.
@@ -404,7 +404,22 @@ CAMVID = _table(
 )
 """Source: the 12 classes of Badrinarayanan et al., SegNet, 2017, on Brostow et al., CamVid, 2009."""
 
-_NAMED = {"cityscapes": CITYSCAPES, "camvid": CAMVID}
+STREET = _table(
+    [
+        ("sky", (70, 130, 180)),
+        ("building", (70, 70, 70)),
+        ("pole", (220, 220, 0)),
+        ("road", (128, 64, 128)),
+        ("pavement", (244, 35, 232)),
+        ("tree", (107, 142, 35)),
+        ("lane marking", (255, 255, 255)),
+        ("car", (0, 0, 142)),
+        ("pedestrian", (220, 20, 60)),
+    ]
+)
+"""The classes of the procedural street."""
+
+_NAMED = {"cityscapes": CITYSCAPES, "camvid": CAMVID, "street": STREET}
 
 NAMES = tuple(_NAMED)
 """The built-in tables."""

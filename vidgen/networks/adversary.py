@@ -84,9 +84,7 @@ class Adversary:
             self.features(real, num_scales), real=True, learner="discriminator", objective=self.objective
         )
         terms = [
-            multiscale_adversarial(
-                self.features(fake, num_scales), real=False, learner="discriminator", objective=self.objective
-            )
+            multiscale_adversarial(self.features(fake, num_scales), real=False, learner="discriminator", objective=self.objective)
             for fake in fakes
         ]
         name = f"{self.prefix}discriminator{self.suffix}"

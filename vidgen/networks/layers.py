@@ -60,12 +60,12 @@ class NoiseDropout(nn.Module):
     """Dropout that also is the noise of a generator at test: zeros a share of the values and enlarges the others.
 
     In training it is ordinary dropout. In use, where `is_noise`, every frame gets the same zeros, which depend on the seed of
-    `torch.manual_seed` and `place` alone: another seed gives another result, and a video does not flicker from it. Where not,
+    `torch.manual_seed` and `layer_index` alone: another seed gives another result, and a video does not flicker from it. Where not,
     values pass unchanged.
     """
 
     is_noise = True
-    place = 0
+    layer_index = 0
 
     def __init__(self, probability: float) -> None:
         super().__init__()

@@ -12,8 +12,8 @@ import torch
 
 from vidgen.errors import ConfigError
 from vidgen.networks.single_image import Size
-from vidgen.training.loop import LoopSettings, StepRecord, Trainer
 from vidgen.runtime import Runtime
+from vidgen.training.loop import LoopSettings, StepRecord, Trainer
 from vidgen.translators import available
 from vidgen.translators.base import Teachers
 from vidgen.types import Batch, Condition, Stage

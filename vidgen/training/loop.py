@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vidgen.errors import TrainingError
-from vidgen.training import parallel
-from vidgen.training.checkpoint import NUM_AVERAGED, Progress
 from vidgen.runtime import Runtime
+from vidgen.training import parallel
 from vidgen.translators.base import Networks, Translator
 from vidgen.types import Batch, Losses, Output, Phase, Stage, Step
+from vidgen.weights.checkpoints import NUM_AVERAGED, Progress
 
 MakeBatch = Callable[[int, int, range], Batch]
 """(stage index, step, clip indices) -> the clips."""
@@ -161,14 +161,14 @@ class Trainer:
                 self.progress,
                 step=self.progress.step + 1,
                 stage=following,
-                bad_steps=self.progress.bad_steps + 1 if record.skipped_updates else 0,
+                nonfinite_steps=self.progress.nonfinite_steps + 1 if record.skipped_updates else 0,
                 seconds=self.progress.seconds + time.monotonic() - started,
             )
-            if self.progress.bad_steps > self.settings.max_nonfinite_steps:
+            if self.progress.nonfinite_steps > self.settings.max_nonfinite_steps:
                 worst = [name for name, value in record.losses.items() if not math.isfinite(value)]
                 raise TrainingError(
                     f"step {record.step}: {'losses ' + ', '.join(worst) if worst else 'gradients'} not finite for "
-                    f"{self.progress.bad_steps} steps in a row (train.max_nonfinite_steps is {self.settings.max_nonfinite_steps})",
+                    f"{self.progress.nonfinite_steps} steps in a row (train.max_nonfinite_steps: {self.settings.max_nonfinite_steps})",
                     hint="the last checkpoint is good; lower the learning rate or set train.max_grad_norm",
                 )
             if observer.step_done(record, self):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
@@ -45,6 +45,7 @@ class Translator(nn.Module, ABC, Generic[CarryT]):
         num_past_frames: how many earlier frames each new one is made from; 0 for image translators.
         num_primer_frames: how many real frames start a training clip.
         needs_flow: whether its losses need reference flow.
+        style_regions: what has one style each, for translators with an encoder of styles.
     """
 
     generator: nn.Module
@@ -52,6 +53,7 @@ class Translator(nn.Module, ABC, Generic[CarryT]):
     num_past_frames: int = 0
     num_primer_frames: int = 0
     needs_flow: bool = False
+    style_regions: Literal["instances", "labels"] = "instances"
 
     # -- use ------------------------------------------------------------------------------------------------------------
 
@@ -62,6 +64,14 @@ class Translator(nn.Module, ABC, Generic[CarryT]):
     def prime(self, condition: Condition, frames: Tensor) -> CarryT | None:
         """The carry of a video that begins with known `frames` [B,K,3,H,W] under the same K frames of `condition`."""
         return None
+
+    def styles_of(self, frames: Tensor, condition: Condition) -> Tensor:
+        """The style of every object in real `frames` [B,T,3,H,W], the same all over an object: [B,T,C,H,W].
+
+        Raises:
+            ValueError: this translator has no encoder of styles.
+        """
+        raise ValueError("this model was trained without an encoder of styles")
 
     # -- training -------------------------------------------------------------------------------------------------------
 

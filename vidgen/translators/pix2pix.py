@@ -7,6 +7,7 @@ by the configuration; the dropout's zeros depend on the seed alone, so a video d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -77,7 +78,7 @@ class LossWeights(Settings):
 class Config(ConditionalConfig):
     """A pix2pix model."""
 
-    renamed: ClassVar = {"statistics_at_test": ("batch_norm_at_test", "0.3.0")}
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"statistics_at_test": ("batch_norm_at_test", "0.3.0")}
 
     kind: Literal["pix2pix"] = "pix2pix"
     generator: Generator = Generator()

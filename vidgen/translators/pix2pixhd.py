@@ -10,6 +10,7 @@ does not have them: hinge and vanilla losses with logits, spectral norm, resize-
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -96,7 +97,7 @@ class LossWeights(Settings):
 class Config(ConditionalConfig):
     """A pix2pixHD model."""
 
-    renamed: ClassVar = {"growth": ("schedules", "0.3.0")}
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"growth": ("schedules", "0.3.0")}
 
     kind: Literal["pix2pixhd"] = "pix2pixhd"
     generator: Generator = Generator()
@@ -179,6 +180,8 @@ class Pix2PixHD(Translator[Carry]):
             norm=discriminating.norm,
             use_spectral_norm=discriminating.use_spectral_norm,
         )
+        if styles is not None:
+            self.style_regions = styles.regions
         self.pool = ImagePool(discriminating.pool_size) if discriminating.pool_size else None
         self.register_buffer("active_levels", torch.tensor(shape.num_enhancers + 1))
         self.size_multiple = 2 ** max(shape.num_downsamplings + shape.num_enhancers, styles.num_downsamplings if styles else 0)
@@ -295,9 +298,7 @@ class Pix2PixHD(Translator[Carry]):
     @property
     def _adversary(self) -> Adversary:
         weights, objective = self.config.losses, self.config.discriminators.objective
-        return Adversary(
-            self.discriminator, objective, weights.gan_weight, weights.feature_matching_weight, pool=self.pool
-        )
+        return Adversary(self.discriminator, objective, weights.gan_weight, weights.feature_matching_weight, pool=self.pool)
 
     def _num_discriminated_scales(self, stage: Stage) -> int:
         """Fewer sizes are discriminated while levels are missing, so that the coarsest stays the same."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -145,7 +145,7 @@ class Schedule(ScaleSchedule):
 class Config(ConditionalConfig):
     """A vid2vid model."""
 
-    renamed: ClassVar = {"growth": ("schedules", "0.3.0")}
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"growth": ("schedules", "0.3.0")}
 
     kind: Literal["vid2vid"] = "vid2vid"
     num_input_frames: Count = 3
@@ -330,9 +330,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         kept = window[:, window.shape[1] - self.num_past_frames :]
         return output, Vid2VidCarry(kept, tuple(past), num_frames, carry.history)
 
-    def _generate_frame(
-        self, seen: Tensor, past: list[Tensor], num_frames: int, training: _Training | None
-    ) -> list[Composition]:
+    def _generate_frame(self, seen: Tensor, past: list[Tensor], num_frames: int, training: _Training | None) -> list[Composition]:
         """One frame at every active scale, coarsest first. `seen` is the condition window [B,K+1,C,H,W]."""
         active = len(past) if self.num_past_frames else (training.stage.num_active_scales if training else self.num_active_scales)
         windows = pyramid(seen.flatten(1, 2), active)
@@ -621,7 +619,8 @@ def _start_of_square(places: list[int], side: int, length: int) -> int:
 def temporal_windows(
     first: int, count: int, *, num_frames: int, scale: int, num_scales: int, mode: Literal["dense", "sparse"] = "dense"
 ) -> list[tuple[int, ...]]:
-    """Frames of a clip that the temporal discriminator at `scale` sees, newest window first, once frames first..first+count-1 are new.
+    """Frames of a clip that the temporal discriminator at `scale` sees once frames first..first+count-1 are new, as windows, the
+    newest first.
 
     dense: windows of stride num_frames^scale end at the newest frame and every num_frames frames before it, as long as they
     hold a new frame. sparse: only every num_frames^scale-th frame of the clip takes part, and windows share one frame.

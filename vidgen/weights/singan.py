@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidgen import config
+from vidgen import config, translators
 from vidgen.errors import CheckpointError
-from vidgen.training import run
-from vidgen.training.checkpoint import Weights, load_into
-from vidgen.training.importers import read_state_dict, read_tensors
-from vidgen.training.run import RunSettings
-from vidgen.translators import available
+from vidgen.translators.settings import ModelConfig
+from vidgen.weights.files import Weights, load_into
+from vidgen.weights.model_file import ModelCard
+from vidgen.weights.state_dicts import read_state_dict, read_tensors
 
 
-def import_singan(folder: Path) -> tuple[RunSettings, dict[str, Tensor]]:
-    """Settings and tensors of a published model.
+def import_singan(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Configuration and tensors of a published model.
 
     Args:
         folder: such as `TrainedModels/balloons/scale_factor=0.750000,alpha=10`.
@@ -52,13 +52,13 @@ def import_singan(folder: Path) -> tuple[RunSettings, dict[str, Tensor]]:
         raise CheckpointError(
             f"{folder}: {len(reals)} reals, {len(noises)} Zs and {len(amplitudes)} NoiseAmp; one for each scale is right"
         )
-    settings = _settings(folder, reals, noises, states["netG"])
+    settings: Any = _settings(folder, reals, noises, states["netG"])
     torch.manual_seed(0)
-    model = run.build(settings)
+    model = translators.find("singan").build(settings)
     for name, owner in (("netG", model.generator), ("netD", model.get_submodule("discriminators"))):
         for level, state in enumerate(states[name]):
             _fill(owner.get_submodule(str(level)), state, str(folder / str(level) / f"{name}.pth"))
-    margin = 0 if settings.model.border == "noise" else settings.model.num_layers
+    margin = 0 if settings.border == "noise" else settings.num_layers
     height, width = noises[0].shape[-2:]
     tensors = model.state_dict()
     found = {
@@ -79,11 +79,11 @@ def import_weights(folder: Path) -> Weights:
     """The same as `import_singan`, as the content of a weights file."""
     settings, tensors = import_singan(folder)
     origin = {"system": "singan", "files": [str(folder)], "untrained": []}
-    metadata = run.weights_metadata(settings, None, settings.model.image_size)
-    return Weights(tensors, {**metadata, "imported": json.dumps(origin)})
+    size = settings.image_size  # type: ignore[attr-defined]
+    return Weights(tensors, ModelCard(settings, {}, None, size, extra={"imported": json.dumps(origin)}).metadata())
 
 
-def _settings(folder: Path, reals: list[Tensor], noises: list[Tensor], generators: list[dict[str, Tensor]]) -> RunSettings:
+def _settings(folder: Path, reals: list[Tensor], noises: list[Tensor], generators: list[dict[str, Tensor]]) -> ModelConfig:
     widths = []
     for level, state in enumerate(generators):
         if "head.conv.weight" not in state:
@@ -103,17 +103,17 @@ def _settings(folder: Path, reals: list[Tensor], noises: list[Tensor], generator
         "num_layers": num_layers,
         "legacy_quantize": True,
     }
-    data = {"root": ".", "flip": False, "condition": {}}
-    settings = config.from_data({"model": model, "data": data}, run.run_schema(), str(folder))
-    expected = [settings.model.width(level) for level in range(len(reals))]
+    settings: Any = config.from_data(model, translators.find("singan").Config, str(folder))
+    expected = [settings.width(level) for level in range(len(reals))]
     if widths != expected:
         raise CheckpointError(f"{folder}: the scales are {widths} channels wide; {expected} would be a SinGAN")
-    return settings
+    result: ModelConfig = settings
+    return result
 
 
 def _fill(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
     try:
-        names = available()["singan"].RENAMES["generator"](state)
+        names = translators.find("singan").RENAMES["generator"](state)
     except ValueError as error:
         raise CheckpointError(f"{where}: a key has no place in SinGAN ({error})") from error
     load_into(module, {names[key]: value for key, value in state.items()}, where)

@@ -1,8 +1,8 @@
 """Published checkpoints of the original systems -> weights files of ours.
 
 The originals store plain state dicts, one per network, without the architecture: it is read off the shapes. Every key of a file
-must find its place, and every weight of ours its key; what a file lacks altogether (the judges of a published generator) starts
-untrained, and the result says so.
+must find its place, and every weight of ours its key; what a file lacks altogether (the discriminators of a published generator)
+starts untrained, and the result says so.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidgen import config
+from vidgen import config, translators
 from vidgen.errors import CheckpointError, ConfigError
 from vidgen.media import labels as tables
 from vidgen.media.labels import LabelTable
-from vidgen.training import importers, run
-from vidgen.training.checkpoint import Weights, load_into
-from vidgen.translators import available
+from vidgen.weights.files import Weights, load_into
+from vidgen.weights.model_file import ModelCard
+from vidgen.weights.state_dicts import read_state_dict
 
 State = dict[str, Tensor]
 Size = tuple[int, int]
@@ -145,31 +145,30 @@ def import_weights(
         ConfigError: an unknown system, a file's role is not clear, or `labels` do not fit its channels.
     """
     if system not in SYSTEMS:
-        raise ConfigError(f"--from {system}: not known; known are {', '.join(SYSTEMS)}")
+        raise ConfigError(f"{system}: not an importable system; there are {', '.join(SYSTEMS)}")
     parts = {role: _read(role, path) for role, path in roles(files).items()}
     found = SYSTEMS[system](parts)
     for part in parts.values():
         if part.role not in found.places:
             raise CheckpointError(f"{part.where}: {system} has no network {part.role} here; there are {', '.join(found.places)}")
-    shown, channels, table = _condition(found.num_channels, labels)
+    condition, channels, table = _condition(found.num_channels, labels)
     if foreground:
         found.model["generator"]["foreground_labels"] = list(foreground)
-    data = {"root": ".", "condition": shown}
-    settings = config.from_data({"model": {**found.model, **channels}, "data": data}, run.run_schema(), f"{system} files")
+    settings = config.from_data({**found.model, **channels}, translators.find(system).Config, f"{system} files")
+    card = ModelCard(settings, condition, table, size or found.size)
     torch.manual_seed(0)
-    translator = run.build(settings)
+    translator = card.build()
     for role, part in parts.items():
         _fill(translator.get_submodule(found.places[role].module), part, found.places[role])
     filled = {found.places[role].module.split(".")[0] for role in parts}
     learns = [name for name, child in translator.named_children() if next(child.parameters(), None) is not None]
     untrained = [name for name in learns if name not in filled]
     origin = {"system": system, "files": [part.where for part in parts.values()], "untrained": untrained}
-    metadata = run.weights_metadata(settings, table, size or found.size)
-    return Weights(translator.state_dict(), {**metadata, "imported": json.dumps(origin)})
+    return Weights(translator.state_dict(), {**card.metadata(), "imported": json.dumps(origin)})
 
 
 def _read(role: str, path: Path) -> Part:
-    state = importers.read_state_dict(path)
+    state = read_state_dict(path)
     if not state:
         raise CheckpointError(f"{path}: holds no weights")
     return Part(role, _without_unused_statistics(state), str(path))
@@ -226,8 +225,8 @@ def _condition(num_channels: int, labels: str | None) -> tuple[dict[str, Any], d
             f"--labels: {table.num_classes} classes, but the model reads {num_channels} channels (the classes, and one if it reads "
             "instances)"
         )
-    shown = {"labels": {"num_classes": table.num_classes}, "instances": "instances" if rest else None}
-    return shown, {"num_labels": table.num_classes, "use_instances": bool(rest)}, table
+    condition = {"labels": {"num_classes": table.num_classes}, "instances": "instances" if rest else None}
+    return condition, {"num_labels": table.num_classes, "use_instances": bool(rest)}, table
 
 
 def _table(num_channels: int, labels: str | None) -> LabelTable | None:
@@ -258,7 +257,7 @@ _CITYSCAPES_CAR, _CITYSCAPES_CLASSES = 26, 35
 
 
 def _vid2vid(parts: Mapping[str, Part]) -> Layout:
-    """Composite generators G0, G1, ...; the judge of frames D and those of motion D_T0, D_T1, ..."""
+    """Composite generators G0, G1, ...; the discriminator of frames D and the temporal ones D_T0, D_T1, ..."""
     coarse = _required(parts, "G0")
     base_channels, window_channels = coarse.shape("model_down_seg.1.weight")[:2]
     past_channels = coarse.shape("model_down_img.1.weight")[1] if coarse.count("(model_down_img)") else 0
@@ -266,7 +265,7 @@ def _vid2vid(parts: Mapping[str, Part]) -> Layout:
     if past_channels % 3 or window_channels % num_frames:
         raise CheckpointError(f"{coarse.where}: {window_channels} condition and {past_channels} past channels do not go together")
     num_scales = 1 + sum(bool(re.fullmatch(r"G[1-9]\d*", role)) for role in parts)
-    num_motion_judges = sum(role.startswith("D_T") for role in parts)
+    num_temporal = sum(role.startswith("D_T") for role in parts)
     generator = {
         "base_channels": base_channels,
         "num_downsamplings": coarse.count(r"model_up_img\.(\d+)\.weight$") // (2 if coarse.norm == "batch" else 1),
@@ -278,24 +277,24 @@ def _vid2vid(parts: Mapping[str, Part]) -> Layout:
     }
     if "G1" in parts:
         generator["num_local_blocks"] = parts["G1"].count(r"model_up_img\.(\d+)\.conv_block")
-    judges: dict[str, Any] = {}
+    discriminators: dict[str, Any] = {}
     for role in ("D_T0", "D"):
         if role in parts:
-            judges |= _multiscale_judge(parts[role])
-    judges["num_temporal_scales"] = num_motion_judges
-    if num_motion_judges:
-        judges["num_temporal_frames"] = (_required(parts, "D_T0").shape("scale0_layer0.0.weight")[1] + 2) // 5
-    renames = available()["vid2vid"].RENAMES
+            discriminators |= _multiscale_discriminator(parts[role])
+    discriminators["num_temporal_scales"] = num_temporal
+    if num_temporal:
+        discriminators["num_temporal_frames"] = (_required(parts, "D_T0").shape("scale0_layer0.0.weight")[1] + 2) // 5
+    renames = translators.find("vid2vid").RENAMES
     places = {f"G{scale}": Place(f"generator.{scale}", _COMPOSITE, renames["generator"]) for scale in range(num_scales)}
     places["D"] = Place("discriminator", _MULTISCALE, renames["discriminator"])
-    for scale in range(num_motion_judges):
+    for scale in range(num_temporal):
         places[f"D_T{scale}"] = Place(f"temporal_discriminators.{scale}", _MULTISCALE, renames["discriminator"])
-    model = {"kind": "vid2vid", "num_input_frames": num_frames, "generator": generator, "discriminators": judges}
+    model = {"kind": "vid2vid", "num_input_frames": num_frames, "generator": generator, "discriminators": discriminators}
     height = 256 * 2 ** (num_scales - 1)
     return Layout(model, window_channels // num_frames, places, (height, 2 * height))
 
 
-def _multiscale_judge(part: Part) -> dict[str, Any]:
+def _multiscale_discriminator(part: Part) -> dict[str, Any]:
     """Shape of a multi-scale discriminator; the last of its scales is the finest.
 
     Trained without feature matching, each scale is one sequence.
@@ -321,9 +320,9 @@ _PATCH = re.compile(r"(model|net)\.\d+\.(weight|bias|running_mean|running_var|nu
 
 
 def _pix2pix(parts: Mapping[str, Part]) -> Layout:
-    """A U-Net or ResNet generator G, and the judge of patches or pixels D."""
+    """A U-Net or ResNet generator G, and the patch or pixel discriminator D."""
     made = _required(parts, "G")
-    renames = available()["pix2pix"].RENAMES
+    renames = translators.find("pix2pix").RENAMES
     if made.count(r"(model\.model)\."):
         base_channels, num_channels = made.shape("model.model.0.weight")[:2]
         depth = max(key.count("model") for key in made.state) - 1
@@ -334,7 +333,7 @@ def _pix2pix(parts: Mapping[str, Part]) -> Layout:
         drops = 0.0 if made.count(r".*conv_block\.(5)\.weight") else 0.5
         generator = {"network": "resnet", **shape, "norm": made.norm, "dropout": drops}
         place, side = Place("generator", _SEQUENCE, renames["resnet"]), 256
-    model = {"kind": "pix2pix", "generator": generator, "discriminator": _patch_judge(parts["D"]) if "D" in parts else {}}
+    model = {"kind": "pix2pix", "generator": generator, "discriminator": _patch_discriminator(parts["D"]) if "D" in parts else {}}
     places = {"G": place, "D": Place("discriminator", _PATCH, renames["discriminator"])}
     return Layout(model, num_channels, places, (side, side))
 
@@ -349,7 +348,7 @@ def _resnet(part: Part) -> tuple[dict[str, int], int]:
     return shape, num_channels
 
 
-def _patch_judge(part: Part) -> dict[str, Any]:
+def _patch_discriminator(part: Part) -> dict[str, Any]:
     if part.count("(net)"):
         return {"network": "pixel", "base_channels": part.shape("net.0.weight")[0], "norm": part.norm}
     num_convolutions = sum(value.ndim == 4 for value in part.state.values())
@@ -360,11 +359,11 @@ def _patch_judge(part: Part) -> dict[str, Any]:
 # -- pix2pixHD -------------------------------------------------------------------------------------------------------------
 
 _COARSE_TO_FINE = re.compile(r"model(\d+_[12])?\.\d+\.(conv_block\.\d+\.)?\w+$")
-_JUDGES = re.compile(r"(scale\d+_layer\d+\.[01]|layer\d+\.\d+)\.\w+$")
+_DISCRIMINATORS = re.compile(r"(scale\d+_layer\d+\.[01]|layer\d+\.\d+)\.\w+$")
 
 
 def _pix2pixhd(parts: Mapping[str, Part]) -> Layout:
-    """The generator G (global, or with local enhancers), the encoder of looks E, and the judges D."""
+    """The generator G (global, or with local enhancers), the encoder of styles E, and the discriminators D."""
     made = _required(parts, "G")
     shape, num_channels = _resnet(made)
     num_enhancers = made.count(r"model(\d+)_1\.")
@@ -384,12 +383,12 @@ def _pix2pixhd(parts: Mapping[str, Part]) -> Layout:
         }
         num_channels -= num_features
     if "D" in parts:
-        model["discriminators"] = _multiscale_judge(parts["D"])
-    renames = available()["pix2pixhd"].RENAMES
+        model["discriminators"] = _multiscale_discriminator(parts["D"])
+    renames = translators.find("pix2pixhd").RENAMES
     places = {
         "G": Place("generator.image", _COARSE_TO_FINE, renames["generator"]),
         "E": Place("generator.encoder", _SEQUENCE, renames["encoder"]),
-        "D": Place("discriminator", _JUDGES, renames["discriminator"]),
+        "D": Place("discriminator", _DISCRIMINATORS, renames["discriminator"]),
     }
     height = 512 * 2**num_enhancers
     return Layout(model, num_channels, places, (height, 2 * height))

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from vidgen.errors import CheckpointError
 from vidgen.networks.features import Vgg19Features
 from vidgen.networks.losses import perceptual
-from vidgen.training.importers import load_vgg19, read_state_dict
+from vidgen.weights.pretrained import load_vgg19
+from vidgen.weights.state_dicts import read_state_dict
 
 
 class _Payload:

@@ -12,8 +12,8 @@ from vidgen.errors import CheckpointError
 from vidgen.networks import single_image
 from vidgen.networks.single_image import LevelGenerator, LevelNetwork
 from vidgen.training import run
-from vidgen.training.checkpoint import load_into
-from vidgen.training.import_singan import import_singan, import_weights
+from vidgen.weights.files import load_into
+from vidgen.weights.singan import import_singan, import_weights
 
 SIZES = single_image.plan_pyramid((48, 64), min_size=20).sizes
 

@@ -1,8 +1,8 @@
-"""Styles: typical looks of each class, found among the features that an encoder gives the objects of training pictures.
+"""Styles: typical appearances of each class, clustered from the features that an encoder gives the objects of training pictures.
 
 Source: Wang et al., CVPR 2018 (pix2pixHD), section 3.4: instance-wise pooled encoder features, clustered per class by k-means;
 a picture is then made in the style of one cluster per object. Where we differ on purpose: objects whose class has no style get
-zeros instead of uninitialised memory, and a class without any large object keeps its small ones.
+zeros instead of uninitialized memory, and a class without any large object keeps its small ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from vidgen import durable
 from vidgen.errors import CheckpointError, ConfigError, InputError
-from vidgen.training import checkpoint
+from vidgen.weights import files
 
 LARGE = 1 / 64
 """Share of the picture from which on an object counts as large; small ones have unreliable features."""
@@ -68,7 +68,7 @@ class Styles:
     def write(self, path: Path) -> None:
         """Write a safetensors file, all or nothing."""
         tensors = {f"class_{label}": torch.from_numpy(np.ascontiguousarray(centres)) for label, centres in self.centres.items()}
-        durable.write_bytes(path, checkpoint.pack(tensors, {"kind": KIND, "origin": json.dumps(dict(self.origin))}))
+        durable.write_bytes(path, files.pack(tensors, {"kind": KIND, "origin": json.dumps(dict(self.origin))}))
 
     @staticmethod
     def read(path: Path) -> Styles:
@@ -77,7 +77,7 @@ class Styles:
         Raises:
             CheckpointError: it is missing, damaged or holds something else.
         """
-        stored = checkpoint.read_weights(path)
+        stored = files.read_weights(path)
         if stored.metadata.get("kind") != KIND:
             raise CheckpointError(f"{path}: holds no styles", hint="make them with: vidgen styles MODEL DATA -o styles.safetensors")
         centres = {int(name.removeprefix("class_")): value.float().numpy() for name, value in stored.tensors.items()}
@@ -141,7 +141,7 @@ def cluster(features: Mapping[int, np.ndarray], num_styles: int = 10, *, seed: i
 
 
 @dataclass(frozen=True)
-class Look:
+class StyleAssignment:
     """Which features each object of a scene is given: those chosen for it or its class, else drawn from the styles by its id.
 
     The draw depends on the seed and the id alone, so an object keeps its style along a video.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vidgen.errors import CheckpointError
-from vidgen.training.arrays import read_array_dictionary
+from vidgen.weights.arrays import read_array_dictionary
 
 
 def _clusters() -> dict[int, np.ndarray]:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from vidgen.errors import CheckpointError
-from vidgen.networks.features import Vgg19Features
-from vidgen.training.checkpoint import describe_foreign_file, load_into, read_weights
+from vidgen.weights.files import describe_foreign_file, read_weights
 
 
 def read_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
@@ -100,22 +99,3 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor], growth: int = 1) -> 
     for name, value in state.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite")
-
-
-def load_vgg19(path: Path, sha256: str | None = None, width_divisor: int = 1) -> Vgg19Features:
-    """VGG-19 features from torchvision's `vgg19` weights; the classifier's are ignored.
-
-    Raises:
-        CheckpointError: the file is missing or is not VGG-19.
-    """
-    if not path.is_file():
-        raise CheckpointError(
-            f"train.perceptual_weights: {path}: no such file",
-            hint="it is the state dict of torchvision.models.vgg19 (vgg19-dcbb9e9d.pth); save it there, or set "
-            "model.losses.perceptual_weight to 0",
-        )
-    state = read_state_dict(path, sha256)
-    features = Vgg19Features(width_divisor=width_divisor)
-    wanted = {name: value for name, value in state.items() if name in features.state_dict()}
-    load_into(features, wanted, str(path))
-    return features.eval()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidgen.errors import CheckpointError, ConfigError, InputError
-from vidgen.training.styles import Look, Styles, cluster, gather, object_features
+from vidgen.inference.styles import StyleAssignment, Styles, cluster, gather, object_features
 
 ROAD, CAR = 0, 1
 
@@ -63,7 +63,7 @@ def test_choices_win_over_the_draw_and_an_object_keeps_its_style_from_frame_to_f
     styles = Styles({CAR: np.arange(20, dtype=np.float32).reshape(10, 2)})
     labels = np.array([[ROAD, CAR, CAR, CAR]])
     instances = np.array([[ROAD, 1001, 1002, 1003]])
-    look = Look(2, styles, of_object={1002: np.array([-1.0, -2.0])})
+    look = StyleAssignment(2, styles, of_object={1002: np.array([-1.0, -2.0])})
     features = look.features(labels, instances)
     assert features.shape == (2, 1, 4)
     assert features.dtype == np.float32
@@ -72,7 +72,7 @@ def test_choices_win_over_the_draw_and_an_object_keeps_its_style_from_frame_to_f
     assert features[:, 0, 1].tolist() in styles.centres[CAR].tolist()
     moved = look.features(labels[:, ::-1], instances[:, ::-1])
     assert np.array_equal(moved, features[:, :, ::-1])
-    everything = Look(2, styles, of_class={CAR: np.array([9.0, 9.0])}).features(labels, instances)
+    everything = StyleAssignment(2, styles, of_class={CAR: np.array([9.0, 9.0])}).features(labels, instances)
     assert everything[0].tolist() == [[0, 9, 9, 9]]
-    draws = {tuple(Look(2, styles, seed=seed).features(labels, instances)[:, 0, 3].tolist()) for seed in range(20)}
+    draws = {tuple(StyleAssignment(2, styles, seed=seed).features(labels, instances)[:, 0, 3].tolist()) for seed in range(20)}
     assert len(draws) > 3

@@ -1,7 +1,7 @@
 """Checkpoints of a run: complete or absent, verified when read, the newest complete one wins.
 
-Layout: `checkpoints/step-0000120/` holds `model.safetensors` (all weights, with the resolved configuration in its metadata),
-`average.safetensors` (averaged generator, where one is kept), `optimizers.safetensors`, and `state.json` with the progress and
+Layout: `checkpoints/step-0000120/` holds `model.safetensors` (all weights, with the model card in its metadata),
+`ema.safetensors` (averaged generator, where one is kept), `optimizers.safetensors`, and `state.json` with the progress and
 the SHA-256 of the other files. Nothing in it can run code.
 """
 
@@ -10,23 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidgen import durable
 from vidgen.errors import CheckpointError
+from vidgen.weights.files import Weights, read_weights
 
 FORMAT_VERSION = 1
-METADATA_KEY = "vidgen"
 NUM_AVERAGED = "n_averaged"
 """Name of the average's count of updates among its weights."""
-MODEL, AVERAGE, OPTIMIZERS, STATE = "model.safetensors", "average.safetensors", "optimizers.safetensors", "state.json"
+MODEL, EMA, OPTIMIZERS, STATE = "model.safetensors", "ema.safetensors", "optimizers.safetensors", "state.json"
+OLD_EMA = "average.safetensors"
+"""What 0.1 called the file of averaged weights."""
 
 
 @dataclass(frozen=True)
@@ -36,90 +36,14 @@ class Progress:
     Attributes:
         step: steps done.
         stage: index of the stage that the next step belongs to.
-        bad_steps: steps in a row whose losses were not finite.
+        nonfinite_steps: steps in a row whose losses were not finite.
         seconds: training time so far.
     """
 
     step: int = 0
     stage: int = 0
-    bad_steps: int = 0
+    nonfinite_steps: int = 0
     seconds: float = 0.0
-
-
-@dataclass
-class Weights:
-    """What a weights file holds: tensors by name, and text metadata (configuration, labels, versions)."""
-
-    tensors: dict[str, Tensor]
-    metadata: dict[str, str] = field(default_factory=dict)
-
-
-def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Safetensors bytes; tensors are copied to the CPU in plain layout.
-
-    The metadata go under one key as JSON, since safetensors writes several in random order: equal weights, equal bytes.
-    """
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return save(plain, {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)} if metadata else None)
-
-
-def read_weights(path: Path) -> Weights:
-    """Read a safetensors file whole.
-
-    Raises:
-        CheckpointError: it is missing, truncated, or something else under that name.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-        return Weights(load(path.read_bytes()), metadata)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such weights file") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: {describe_foreign_file(path)}") from error
-
-
-def describe_foreign_file(path: Path) -> str:
-    """What a file that is no readable safetensors seems to be, in words that help."""
-    try:
-        if path.is_dir():
-            return "is a folder; name a weights file or a run folder"
-        head = path.open("rb").read(512)
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    if not head:
-        return "is empty; copy or download it again"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the weights; fetch the real file with `git lfs pull`"
-    if head.lstrip()[:1] == b"<":
-        return "is a web page, not weights; the download went wrong"
-    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
-        return "is a PyTorch pickle file; only safetensors weights are read here"
-    return "is not a complete safetensors file; it may be truncated"
-
-
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Fill a module, every key accounted for; an empty tensor takes whatever shape it is given.
-
-    Raises:
-        CheckpointError: keys are missing or too many, or shapes differ; the first five of each are named.
-    """
-    own = module.state_dict()
-    missing = [name for name in own if name not in tensors]
-    extra = [name for name in tensors if name not in own]
-    shapes = [
-        f"{name} is {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and own[name].numel() and tensors[name].shape != own[name].shape
-    ]
-    faults = [
-        f"{len(found)} {what}: {', '.join(found[:5])}" + ("..." if len(found) > 5 else "")
-        for what, found in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
-        if found
-    ]
-    if faults:
-        raise CheckpointError(f"{where}: these weights belong to another model; {'; '.join(faults)}")
-    module.load_state_dict(dict(tensors))
 
 
 def optimizer_tensors(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -182,6 +106,11 @@ class Checkpoint:
     def read(self, name: str) -> Weights | None:
         return read_weights(self.path / name) if name in self.files else None
 
+    @property
+    def ema(self) -> str | None:
+        """Name of the file of averaged weights, if there is one."""
+        return next((name for name in (EMA, OLD_EMA) if name in self.files), None)
+
 
 def newest(folder: Path, warn: Any = None) -> Checkpoint | None:
     """The newest complete and undamaged checkpoint in `folder`, or None if there never was one.
@@ -209,7 +138,7 @@ def _verified(path: Path) -> Checkpoint:
     try:
         state = json.loads((path / STATE).read_text())
         version, hashes = state["format_version"], dict(state["sha256"])
-        progress = Progress(**state["progress"])
+        progress = _progress(state["progress"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: {STATE} is missing or damaged") from error
     if version != FORMAT_VERSION:
@@ -223,3 +152,38 @@ def _verified(path: Path) -> Checkpoint:
         if found != expected:
             raise CheckpointError(f"{path / name}: damaged (its SHA-256 is not the recorded one)")
     return Checkpoint(path, progress, tuple(hashes))
+
+
+def _progress(stored: Mapping[str, Any]) -> Progress:
+    """0.1 wrote `bad_steps`."""
+    renamed = {"bad_steps": "nonfinite_steps"}
+    return Progress(**{renamed.get(name, name): value for name, value in stored.items()})
+
+
+def find_weights(model: Path, prefer: Literal["auto", "ema", "last"] = "auto") -> tuple[Weights, Path]:
+    """Weights by the path of a weights file, a checkpoint folder or a run folder (its newest checkpoint).
+
+    Args:
+        prefer: in a checkpoint, the averaged generator where there is one ("auto"), only that, or the last weights.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    if model.is_file():
+        return read_weights(model), model
+    if not model.exists():
+        raise CheckpointError(f"{model}: no such weights file or run folder")
+    if (model / STATE).is_file():
+        found: Checkpoint | None = _verified(model)
+    else:
+        found = newest(model / "checkpoints")
+    if found is None:
+        raise CheckpointError(f"{model}: holds no checkpoint; train one first")
+    last = read_weights(found.path / MODEL)
+    if prefer == "last" or (prefer == "auto" and found.ema is None):
+        return last, found.path / MODEL
+    if found.ema is None:
+        raise CheckpointError(f"{found.path}: holds no averaged weights (train.ema_decay was not set); use the last ones")
+    averaged = read_weights(found.path / found.ema)
+    generator = {f"generator.{name}": value for name, value in averaged.tensors.items() if name != NUM_AVERAGED}
+    return Weights({**last.tensors, **generator}, last.metadata), found.path / found.ema

@@ -16,8 +16,9 @@ from vidgen.commands.styles import choose_look
 from vidgen.errors import CheckpointError, ConfigError, OutputError
 from vidgen.media.images import write_png
 from vidgen.networks.layers import NoiseDropout
-from vidgen.training import published, run
 from vidgen.types import Condition
+from vidgen.weights import published
+from vidgen.weights.checkpoints import find_weights
 
 
 def _parity(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -71,7 +72,7 @@ def test_an_imported_model_with_a_finer_scale_translates(street_files: list[str]
     told = models.info(file)
     assert (told["kind"], told["size"], told["condition"]["labels"]) == ("vid2vid", "64x32", 7)
     assert told["imported"]["untrained"] == ["discriminator"]
-    generator = json.loads(run.find_weights(file)[0].metadata["config"])["model"]["generator"]
+    generator = json.loads(find_weights(file)[0].metadata["model"])["generator"]
     assert {name: generator[name] for name in ("num_scales", "num_downsamplings", "num_blocks", "num_local_blocks")} == {
         "num_scales": 2,
         "num_downsamplings": 3,

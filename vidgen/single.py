@@ -31,7 +31,7 @@ from vidgen.media.frames import open_source
 from vidgen.model import Model
 from vidgen.networks import patches
 from vidgen.networks.patches import Example, Matching
-from vidgen.networks.single_image import SingleImageApplications
+from vidgen.networks.single_image import SingleImageTranslator
 
 log = logging.getLogger(__name__)
 
@@ -331,7 +331,7 @@ class Trained(Applications):
     def __init__(self, model: Path | Model, picture: Picture, *, device: str = "auto") -> None:
         self.model = model if isinstance(model, Model) else Model.load(model, device=device)
         translator = self.model.translator
-        if not isinstance(translator, SingleImageApplications):
+        if not isinstance(translator, SingleImageTranslator):
             kind = self.model.settings.model.kind
             raise CheckpointError(f"{model}: is a {kind} model; one that has learnt a single picture is needed")
         self._translator = translator

@@ -10,7 +10,6 @@ import torch
 from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, Trainer
 from vidgen.translators import consingan
-from vidgen.translators.base import Teachers
 from vidgen.types import Batch, Condition
 
 TINY: dict[str, Any] = {"image_size": (36, 48), "min_size": 16, "base_channels": 8, "num_stages": 4, "num_discriminator_steps": 1}
@@ -38,7 +37,7 @@ def _learn(**changes: Any) -> consingan.ConSinGAN:
     config = consingan.Config(**{**TINY, **changes})
     model = consingan.build(config)
     settings = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None)
-    trainer = Trainer(model, consingan.stages(config, 1), settings, Teachers(), Runtime.choose("cpu", "fp32"))
+    trainer = Trainer(model, consingan.stages(config, 1), settings, {}, Runtime.choose("cpu", "fp32"))
     rows = torch.linspace(-1, 1, 36)[None, None, None, :, None].expand(1, 1, 3, 36, 48)
     picture = (rows * torch.tensor([1.0, 0.5, -0.5])[None, None, :, None, None]).contiguous()
     batch = Batch(Condition(frames=picture[:, :, :0]), picture)

@@ -15,11 +15,11 @@ from vidgen.errors import ConfigError, InputError
 from vidgen.inference.model import Model
 from vidgen.media import images
 from vidgen.runtime import Runtime
-from vidgen.training import checkpoint, run
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
 from vidgen.translators import singan
-from vidgen.translators.base import Teachers
 from vidgen.types import Batch, Condition
+from vidgen.weights.checkpoints import find_weights
+from vidgen.weights.files import load_into
 
 CONFIG = """
 model:
@@ -60,7 +60,7 @@ def _learn(config: singan.Config, picture: torch.Tensor) -> tuple[singan.SinGAN,
     torch.manual_seed(0)
     model = singan.build(config)
     settings = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None)
-    trainer = Trainer(model, singan.stages(config, 1), settings, Teachers(), Runtime.choose("cpu", "fp32"))
+    trainer = Trainer(model, singan.stages(config, 1), settings, {}, Runtime.choose("cpu", "fp32"))
     batch = Batch(Condition(frames=picture[:, :, :0]), picture)
     listener = _Listener()
     trainer.run(lambda step: [(range(1), batch)], listener)
@@ -167,17 +167,14 @@ def test_beginning_a_scale_again_changes_nothing(learnt: singan.SinGAN) -> None:
 
 def test_another_picture_is_refused(learnt: singan.SinGAN) -> None:
     other = torch.zeros(1, 1, 3, 48, 64)
-    learnt._checked_image = False
     with pytest.raises(ConfigError, match="another picture"):
-        learnt.losses(
-            learnt.phases(singan.stages(learnt.config, 1)[-1])[0], Batch(Condition(frames=other), other), None, Teachers()
-        )  # type: ignore[arg-type]
+        learnt.memory(singan.stages(learnt.config, 1)[-1], Batch(Condition(frames=other), other))
 
 
 def test_painting_retrains_one_scale_on_few_colours(learnt: singan.SinGAN, picture: torch.Tensor) -> None:
     config = learnt.config.model_copy(update={"paint_scale": 1, "steps_per_scale": 4})
     model = singan.build(config)
-    checkpoint.load_into(model, learnt.state_dict(), "here")
+    load_into(model, learnt.state_dict(), "here")
     schedule = singan.stages(config, 1)
     assert {stage.learning for stage in schedule} == {"paint"}
     model.begin(schedule[0])
@@ -200,7 +197,7 @@ def test_a_run_stopped_inside_any_scale_goes_on_to_the_same_bits(data_root: Path
     train(config, tmp_path / "whole", device="cpu")
     for steps in (2, 5, 7, None):
         train(config, tmp_path / "parts", steps=steps, device="cpu")
-    results = [run.find_weights(tmp_path / name)[0].tensors for name in ("whole", "parts")]
+    results = [find_weights(tmp_path / name)[0].tensors for name in ("whole", "parts")]
     assert results[0].keys() == results[1].keys()
     assert [name for name in results[0] if not torch.equal(results[0][name], results[1][name])] == []
     lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
@@ -211,8 +208,8 @@ def test_a_weights_file_alone_is_enough(data_root: Path, tmp_path: Path) -> None
     config = tmp_path / "run.yaml"
     config.write_text(CONFIG.format(side=40, repeats=1, steps=2, root=data_root / "single"))
     train(config, tmp_path / "run", device="cpu", precision="fp32")
-    weights, path = run.find_weights(tmp_path / "run")
-    assert weights.metadata["config"]
+    weights, path = find_weights(tmp_path / "run")
+    assert weights.metadata["model"]
     model = Model.load(path, device="cpu", precision="fp32")
     with torch.inference_mode():
         assert model.translator.reconstruct().shape == (1, 3, 30, 40)

@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 from vidgen.commands.train import train
 from vidgen.commands.translate import translate
 from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, PartialFailure
-from vidgen.inference.model import Model
+from vidgen.inference.model import Model, Options
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
 
@@ -316,7 +316,7 @@ def test_a_model_of_two_kinds_of_pictures_needs_both(tmp_path: Path) -> None:
 def test_a_model_of_labels_and_edges_finds_the_edges_in_pictures_of_their_own(tmp_path: Path) -> None:
     run_folder = _trained_on(tmp_path, "    labels: {num_classes: 4}\n    edges: {drawn: over}")
     labels, images = (str(tmp_path / "data" / role / "clip0") for role in ("labels", "images"))
-    with pytest.raises(InputError, match=r"reads 1 further inputs \(pictures to find edges in\), got 0"):
+    with pytest.raises(InputError, match=r"reads 1 further inputs \(pictures to detect edges in\), got 0"):
         translate(run_folder, [labels], str(tmp_path / "out/"))
     translate(run_folder, [labels], str(tmp_path / "out/"), others=[images], side_by_side=True)
     shown = _frames(tmp_path / "out")[0][:, :48]
@@ -353,7 +353,7 @@ def test_an_image_model_warns_once_that_videos_flicker_and_steady_blends_them(
     translate(image_run, [str(source)], str(tmp_path / "out/"), steady=0.8)
     assert "--steady" not in caplog.text
     model = Model.load(image_run)
-    plain, steady = list(model.translate(source)), list(model.translate(source, steady=0.8))
+    plain, steady = list(model.translate(source)), list(model.translate(source, options=Options(smoothing=0.8)))
     assert np.array_equal(plain[0], steady[0])
     assert not np.array_equal(plain[1], steady[1])
     assert all(np.array_equal(a, b) for a, b in zip(_frames(tmp_path / "out"), steady, strict=True))

@@ -10,12 +10,12 @@ import torch
 from flow.warp import warp
 from vidgen.errors import ConfigError
 from vidgen.networks.composite import CompositeGenerator
-from vidgen.networks.encoding import instance_edges, one_hot
+from vidgen.networks.encoding import encode, instance_edges, one_hot
 from vidgen.networks.losses import feature_matching, masked_l1, multiscale_adversarial
 from vidgen.training.loop import learning_rate, stage_of
 from vidgen.translators import vid2vid
 from vidgen.translators.vid2vid import temporal_windows
-from vidgen.types import Batch, Condition, Output
+from vidgen.types import Batch, Condition, Output, Step
 
 
 @pytest.mark.parametrize(
@@ -193,10 +193,10 @@ def test_dropout_of_the_past_happens_in_training_only() -> None:
         past=vid2vid.PastCorruption(dropout=1.0),
     )
     translator = vid2vid.build(config)
-    condition = Condition(labels=torch.zeros(1, 3, 16, 16, dtype=torch.long))
+    batch = Batch(Condition(labels=torch.zeros(1, 3, 16, 16, dtype=torch.long)), torch.zeros(1, 3, 3, 16, 16))
     with torch.no_grad():
-        trained, _ = translator.train().translate(condition)
-        used, _ = translator.eval().translate(condition)
+        trained, _ = translator.rollout(batch, Step(vid2vid.stages(config, 1)[0]))
+        used, _ = translator.translate(batch.condition)
     assert trained.mask is not None
     assert used.mask is not None
     assert trained.mask.min() == 1
@@ -211,35 +211,38 @@ def test_frames_are_made_without_their_past_for_the_epochs_asked_for() -> None:
     stages = vid2vid.stages(config, 2)
     assert [(stage.uses_past, stage.num_steps) for stage in stages] == [(False, 6), (True, 2), (True, 2), (True, 2)]
     translator = vid2vid.build(config).train()
-    condition = Condition(labels=torch.zeros(1, 3, 16, 16, dtype=torch.long))
+    batch = Batch(Condition(labels=torch.zeros(1, 3, 16, 16, dtype=torch.long)), torch.zeros(1, 3, 3, 16, 16))
     least = []
     for stage in stages[:2]:
         translator.begin(stage)
         with torch.no_grad():
-            output, _ = translator.translate(condition)
+            output, _ = translator.rollout(batch, Step(stage))
         assert output.mask is not None
         least.append(output.mask[:, 1:].min().item())
     assert least[0] == 1
     assert least[1] < 1
 
 
-def test_the_judge_of_a_region_sees_the_square_around_it() -> None:
-    judges = vid2vid.Discriminators(base_channels=4, num_scales=1, num_temporal_scales=0, region=vid2vid.Region(labels=(2,)))
+def test_the_discriminator_of_a_region_sees_the_square_around_it() -> None:
+    discriminators = vid2vid.Discriminators(
+        base_channels=4, num_scales=1, num_temporal_scales=0, region=vid2vid.Region(labels=(2,))
+    )
     config = vid2vid.Config(
         num_labels=3,
         num_input_frames=1,
         generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2, flow="none"),
-        discriminators=judges,
+        discriminators=discriminators,
     )
     translator = vid2vid.build(config)
     labels = torch.zeros(1, 2, 64, 128, dtype=torch.long)
-    labels[:, 0, 40:44, 100:110] = 2  # the second frame has no region: its middle is judged
+    labels[:, 0, 40:44, 100:110] = 2  # the second frame has no region: its middle is taken
     target = torch.rand(1, 2, 3, 64, 128) * 2 - 1
     batch = Batch(Condition(labels=labels), target)
-    made, real = translator._region_inputs(batch, Output(frames=-target))
-    assert made.shape == real.shape == (2, 6, 32, 32)
+    encoded = encode(batch.condition, num_labels=3, use_instances=False).flatten(0, 1)
+    fake, real = translator._region_inputs(batch, Output(frames=-target, extras={"condition": encoded}))
+    assert fake.shape == real.shape == (2, 6, 32, 32)
     assert torch.equal(real[0, 3:], target[0, 0, :, 25:57, 88:120])
-    assert torch.equal(made[1, 3:], -target[0, 1, :, 16:48, 48:80])
+    assert torch.equal(fake[1, 3:], -target[0, 1, :, 16:48, 48:80])
 
 
 def test_a_foreground_class_that_does_not_exist_is_refused_by_name() -> None:

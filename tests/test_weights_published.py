@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vidgen
 from vidgen.commands import models
-from vidgen.commands.styles import choose_look
+from vidgen.commands.styles import choose_style
 from vidgen.errors import CheckpointError, ConfigError, OutputError
 from vidgen.media.images import write_png
 from vidgen.networks.layers import NoiseDropout
@@ -177,7 +177,7 @@ def test_an_imported_encoder_gives_the_originals_features(parity_root: Path, tmp
     encoder, values = _parity(parity_root / "pix2pixhd_encoder.npz")
     file = _import(tmp_path, _save(tmp_path, G=weights, E=encoder), "pix2pixhd", labels="2")
     model = vidgen.load(str(file), precision="fp32")
-    assert (model.num_style_channels, model.settings.data.condition.instances) == (3, "instances")
+    assert (model.num_style_channels, model.condition.instances) == (3, "instances")
     with torch.no_grad():
         made = model.translator.generator.encoder(values["input/image"], values["input/instances"][:, 0].long())
     torch.testing.assert_close(made, values["output/features"], atol=1e-4, rtol=0)
@@ -188,7 +188,7 @@ def test_an_imported_pix2pix_gives_the_originals_picture(parity_root: Path, tmp_
     judge, judged = _parity(parity_root / "pix2pix_patchgan.npz")
     file = _import(tmp_path, _save(tmp_path, G=weights, D=judge), "pix2pix")
     model = vidgen.load(str(file), precision="fp32")
-    assert (model.trained_size, model.settings.data.condition.pictures) == ((64, 64), ("condition",))
+    assert (model.trained_size, model.condition.pictures) == ((64, 64), ("condition",))
     for part in model.translator.generator.modules():
         if isinstance(part, NoiseDropout):
             part.is_noise = False
@@ -252,6 +252,6 @@ def test_clusters_become_the_styles_that_are_found_beside_the_imported_weights(p
     np.save(tmp_path / "features_clustered_010.npy", clusters, allow_pickle=True)
     files = [*_save(tmp_path, G=weights, E=encoder), str(tmp_path / "features_clustered_010.npy")]
     file = _import(tmp_path, files, "pix2pixhd", labels="2")
-    look = choose_look(vidgen.load(str(file)), chosen=["class 1=1"])
-    assert look is not None
-    assert look.of_class[1] == pytest.approx([0.4, 0.5, 0.6])
+    style = choose_style(vidgen.load(str(file)), chosen=["class 1=1"])
+    assert style is not None
+    assert style.of_class[1] == pytest.approx([0.4, 0.5, 0.6])

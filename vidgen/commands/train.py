@@ -225,7 +225,7 @@ def _resume_or_start(
     model, optimizers = found.read(checkpoints.MODEL), found.read(checkpoints.OPTIMIZERS)
     assert model is not None
     assert optimizers is not None
-    _check_same_networks(model.metadata, card, found.path)
+    check_same_networks(model.metadata, card, found.path)
     load_into(trainer.translator, model.tensors, str(found.path))
     trainer.progress = found.progress
     index, _ = stage_of(trainer.stages, max(0, found.progress.step - 1))
@@ -241,7 +241,7 @@ def _resume_or_start(
     parallel.wait_for_all()
 
 
-def _check_same_networks(metadata: Mapping[str, str], card: ModelCard, where: Path) -> None:
+def check_same_networks(metadata: Mapping[str, str], card: ModelCard, where: Path) -> None:
     """
     Raises:
         CheckpointError: the run was trained with another pretrained network.
@@ -285,9 +285,7 @@ def _run(
     def make(step: int) -> list[tuple[range, Batch]]:
         stage = trainer.stages[stage_of(trainer.stages, step)[0]]
         count = settings.train.batch_size
-        return [
-            (indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count)) for indices in groups
-        ]
+        return [(indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count)) for indices in groups]
 
     stop = StopRequest()
     recorder = Recorder(folder, settings, clips, card, stop=stop, time_limit_seconds=time_limit_seconds)

@@ -165,10 +165,11 @@ class Trainer:
                 seconds=self.progress.seconds + time.monotonic() - started,
             )
             if self.progress.nonfinite_steps > self.settings.max_nonfinite_steps:
+                limit = self.settings.max_nonfinite_steps
                 worst = [name for name, value in record.losses.items() if not math.isfinite(value)]
                 raise TrainingError(
                     f"step {record.step}: {'losses ' + ', '.join(worst) if worst else 'gradients'} not finite for "
-                    f"{self.progress.nonfinite_steps} steps in a row (train.max_nonfinite_steps: {self.settings.max_nonfinite_steps})",
+                    f"{self.progress.nonfinite_steps} steps in a row (train.max_nonfinite_steps: {limit})",
                     hint="the last checkpoint is good; lower the learning rate or set train.max_grad_norm",
                 )
             if observer.step_done(record, self):

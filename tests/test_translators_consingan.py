@@ -27,9 +27,9 @@ def test_the_newest_three_stages_learn_each_older_one_ten_times_more_slowly() ->
     by_stage = {stage.num_active_scales: model.phases(stage)[-1] for stage in consingan.stages(config, 1)}
     body, head, tail = model.generator.body, model.generator.head, model.generator.tail
     assert by_stage[3].modules == (head, body[0], body[1], body[2], tail)
-    assert by_stage[3].module_scales == pytest.approx((0.01, 0.01, 0.1, 1.0, 1.0))
+    assert by_stage[3].optimizer.module_scales == pytest.approx((0.01, 0.01, 0.1, 1.0, 1.0))
     assert by_stage[4].modules == (body[1], body[2], body[3], tail)
-    assert by_stage[4].num_updates == 3
+    assert by_stage[4].optimizer.num_updates == 3
 
 
 def _learn(**changes: Any) -> consingan.ConSinGAN:

@@ -11,7 +11,8 @@ from flow.engines import estimate
 from flow.warp import warp
 from vidgen.media.conditions import resize_picture
 from vidgen.media.frames import open_source
-from vidgen.media.steady import Steadier, _tensor
+from vidgen.media.pixels import to_tensor
+from vidgen.media.steady import Steadier
 
 SHIFT = 2
 
@@ -84,8 +85,8 @@ def test_a_real_drive_is_steadier_with_blending(data_root: Path) -> None:
     def warping_error(frames: list[np.ndarray]) -> float:
         errors = []
         for index in range(1, len(frames)):
-            flow = estimate(_tensor(street[index]), _tensor(street[index - 1]))
-            errors.append((warp(_tensor(frames[index - 1]), flow) - _tensor(frames[index])).square().mean().item())
+            flow = estimate(to_tensor(street[index])[None], to_tensor(street[index - 1])[None])
+            errors.append((warp(to_tensor(frames[index - 1])[None], flow) - to_tensor(frames[index])[None]).square().mean().item())
         return float(np.mean(errors))
 
     assert warping_error(steady) < 0.6 * warping_error(noisy)

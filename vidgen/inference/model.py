@@ -315,7 +315,7 @@ class Model:
         """uint8 [H,W,3] -> float [1,3,h,w] at the padded working size."""
         resized = conditions.resize_picture(picture, size).transpose(2, 0, 1)
         padded = conditions.pad_to_multiple(resized, self.size_multiple)
-        return self.runtime.place(torch.from_numpy(pixels.to_signed(padded))[None])
+        return self.runtime.place(torch.from_numpy(pixels.normalize(padded))[None])
 
     def preview(self, frame: Frame, condition: Condition, size: Size, work: Size) -> np.ndarray:
         """The condition as a picture, uint8 [H,W,3] at the input's size."""

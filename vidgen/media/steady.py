@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from flow.engines import create_engine
 from flow.warp import forward_backward_occlusion, resize_flow, warp
+from vidgen.media.pixels import to_pixels, to_tensor
 
 MOTION_HEIGHT = 288
 """Motion is estimated at no more than this height: flicker is a matter of areas, and time grows with the pixels."""
@@ -41,7 +42,7 @@ class Steadier:
             made: uint8 [H,W,3], the frame as the model made it.
             shown: uint8 [H,W,3], what it was made from.
         """
-        result, now = _tensor(made), _reduced(_tensor(shown))
+        result, now = to_tensor(made)[None], _reduced(to_tensor(shown)[None])
         if self._last is not None:
             before, previous = self._last
             flow, visible = self._motion(now, previous)
@@ -49,8 +50,7 @@ class Steadier:
             share = self.weight * F.interpolate(visible, size=size, mode="bilinear", align_corners=False)
             result = torch.lerp(result, warp(before, resize_flow(flow, size)), share)
         self._last = result, now
-        pixels: np.ndarray = ((result[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-        return pixels
+        return to_pixels(result[0])
 
     def _motion(self, now: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """Flow of `now` into `previous` [1,2,h,w], and where it can be followed, 0 or 1, [1,1,h,w]."""
@@ -58,11 +58,6 @@ class Steadier:
         occluded = forward_backward_occlusion(flow, back, reference_height=_REFERENCE_HEIGHT)
         same = (warp(previous, flow) - now).abs().mean(1, keepdim=True) < _SAME_COLOR
         return flow, (same & ~occluded).float()
-
-
-def _tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 [H,W,3] -> float [1,3,H,W], -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()[None] / 127.5 - 1
 
 
 def _reduced(image: Tensor) -> Tensor:

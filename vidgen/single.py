@@ -330,12 +330,12 @@ class Trained(Applications):
 
     def __init__(self, model: Path | Model, picture: Picture, *, device: str = "auto") -> None:
         self.model = model if isinstance(model, Model) else Model.load(model, device=device)
-        translator = self.model.translator
+        translator: Any = self.model.translator
         if not isinstance(translator, SingleImageTranslator):
             kind = self.model.kind
             raise CheckpointError(f"{model}: is a {kind} model; one that has learnt a single picture is needed")
         self._translator = translator
-        self.num_scales = translator.num_learned
+        self.num_scales: int = translator.num_learned
         size = translator.pyramid.finest
         self.picture = picture if picture.size == size else Picture(resize_picture(picture.pixels, size), None, picture.name)
 

@@ -330,7 +330,7 @@ class Trained(Applications):
 
     def __init__(self, model: Path | Model, picture: Picture, *, device: str = "auto") -> None:
         self.model = model if isinstance(model, Model) else Model.load(model, device=device)
-        translator: Any = self.model.translator
+        translator = self.model.translator
         if not isinstance(translator, SingleImageTranslator):
             kind = self.model.kind
             raise CheckpointError(f"{model}: is a {kind} model; one that has learnt a single picture is needed")

@@ -25,13 +25,13 @@ from torch.nn import functional as F
 from flow.engines import estimate
 from flow.warp import warp
 from vidgen.errors import CheckpointError, InputError
+from vidgen.inference.model import Model
 from vidgen.media import images, paths
 from vidgen.media.conditions import resize_picture
 from vidgen.media.frames import open_source
-from vidgen.model import Model
 from vidgen.networks import patches
 from vidgen.networks.patches import Example, Matching
-from vidgen.networks.single_image import SingleImageTranslator
+from vidgen.translators.cascade import SingleImageTranslator
 
 log = logging.getLogger(__name__)
 
@@ -332,7 +332,7 @@ class Trained(Applications):
         self.model = model if isinstance(model, Model) else Model.load(model, device=device)
         translator = self.model.translator
         if not isinstance(translator, SingleImageTranslator):
-            kind = self.model.settings.model.kind
+            kind = self.model.kind
             raise CheckpointError(f"{model}: is a {kind} model; one that has learnt a single picture is needed")
         self._translator = translator
         self.num_scales = translator.num_learned
@@ -369,7 +369,7 @@ class Trained(Applications):
     def super_resolve(self, factor: float = 4.0, *, seed: int = 0) -> np.ndarray:
         enlarge = getattr(self._translator, "super_resolve", None)
         if enlarge is None:
-            raise InputError(f"{self.model.settings.model.kind} does not enlarge", hint="take --method singan or patch")
+            raise InputError(f"{self.model.kind} does not enlarge", hint="take --method singan or patch")
         with self._using():
             made: Tensor = enlarge(factor, generator=_generator(seed))
         return _pixels(made[0][:, None])[0]

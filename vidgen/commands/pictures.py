@@ -29,7 +29,7 @@ from vidgen.metrics.single import sifid, single_scores
 from vidgen.metrics.weights import GivenWeights, Judges, build_judges
 from vidgen.networks import patches
 from vidgen.single import Applications, Patches, Picture, Size, Trained, read_picture
-from vidgen.training.importers import read_state_dict
+from vidgen.weights.state_dicts import read_state_dict
 
 log = logging.getLogger(__name__)
 

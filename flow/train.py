@@ -40,7 +40,7 @@ _NUM_HELD_OUT = 16
 _HALVING_FROM = 128
 
 StepLosses = Callable[[FlowNetwork, int], dict[str, Tensor]]
-"""(network, step) -> name -> scalar, already weighted; the sum is minimised."""
+"""(network, step) -> name -> scalar, already weighted; the sum is minimized."""
 
 Evaluation = Callable[[FlowNetwork], dict[str, float]]
 """network -> name -> number for the log."""

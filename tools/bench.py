@@ -298,7 +298,7 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
         (folder / "model.safetensors").write_bytes(weights)
         for length in lengths:
             video = folder / f"labels-{length}.mkv"
-            with open_sink(video, time_base=Fraction(1, 25), frame_rate=Fraction(25), writing="labels") as sink:
+            with open_sink(video, time_base=Fraction(1, 25), frame_rate=Fraction(25), kind="labels") as sink:
                 for index in range(length):
                     labels = np.zeros((64, 128), np.uint8)
                     labels[:, index % 128 :] = 1

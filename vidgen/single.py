@@ -95,12 +95,12 @@ def read_picture(path: Path, *, max_side: int | None = None) -> Picture:
         pixels, opacity = images.read_with_opacity(path)
     else:
         pixels, opacity = open_source(path).read(0, 1)[0].pixels, None
-        log.info("%s: is a clip; its first frame is taken", paths.shown(path))
+        log.info("%s: is a clip; its first frame is taken", paths.display(path))
     height, width = pixels.shape[:2]
     if min(height, width) < patches.MIN_SIDE:
         least = patches.MIN_SIDE
-        raise InputError(f"{paths.shown(path)}: {width}x{height}; at least {least}x{least} pixels are needed to learn from")
-    picture = Picture(pixels, opacity, paths.shown(path))
+        raise InputError(f"{paths.display(path)}: {width}x{height}; at least {least}x{least} pixels are needed to learn from")
+    picture = Picture(pixels, opacity, paths.display(path))
     if max_side is None:
         return picture
     reduced = picture.reduced(max_side)
@@ -122,11 +122,11 @@ def read_mask(path: Path, size: Size) -> np.ndarray:
     mask = images.read_picture(path).max(axis=2) > 127
     if mask.shape != size:
         raise InputError(
-            f"{paths.shown(path)}: {mask.shape[1]}x{mask.shape[0]}, but the picture it belongs to is {size[1]}x{size[0]}",
+            f"{paths.display(path)}: {mask.shape[1]}x{mask.shape[0]}, but the picture it belongs to is {size[1]}x{size[0]}",
             hint="save the mask at the size of the picture",
         )
     if not mask.any():
-        raise InputError(f"{paths.shown(path)}: the mask is black everywhere; white marks what was pasted")
+        raise InputError(f"{paths.display(path)}: the mask is black everywhere; white marks what was pasted")
     return mask
 
 

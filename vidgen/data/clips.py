@@ -158,7 +158,7 @@ def find_sequences(settings: DataSettings) -> list[Sequence]:
     def source(folder: str | None, name: str, reading: Literal["pictures", "labels"], side: Side) -> FrameSource | None:
         if folder is None:
             return None
-        whole = open_source(found[folder][name], reading=reading)
+        whole = open_source(found[folder][name], kind=reading)
         return HalfSource(whole, side) if settings.pairs == "side_by_side" and folder == settings.target else whole
 
     sequences = []

@@ -98,6 +98,13 @@ CONFIGS: dict[str, Any] = {
         ),
     ),
     "pix2pixhd two levels at once": _pix2pixhd(generator={"num_enhancers": 1}, discriminators={"objective": "hinge"}),
+    "pix2pixhd compact": _pix2pixhd(
+        use_instances=True,
+        generator={"kind": "compact"},
+        encoder=pix2pixhd.Encoder(base_channels=4, num_downsamplings=2),
+        discriminators={"patch": False},
+        features=FeatureSettings(texture_weight=1, detail_weight=1, gan_weight=0.1),
+    ),
     "consingan": consingan.Config(**_TINY_SINGAN, num_stages=4, num_concurrent_stages=2, border="noise", coarsest="noise"),
     "consingan with zeros": consingan.Config(**_TINY_SINGAN, num_stages=3, penalty_crop_size=24),
     "singan": singan.Config(**_TINY_SINGAN),

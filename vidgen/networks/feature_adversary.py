@@ -13,6 +13,7 @@ from vidgen.networks.feature_discriminators import (
     Features,
     FeatureStatistics,
     Variation,
+    detail_loss,
     feature_loss,
     hinge_discriminator,
     hinge_generator,
@@ -36,6 +37,7 @@ class FeatureWeights:
     likeness: float = 0.0
     texture: float = 0.0
     gan: float = 0.0
+    detail: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class FeatureAdversary(nn.Module):
         if self.weights.texture:
             maps = slice(0, _NUM_TEXTURE_MAPS)
             losses["texture"] = self.weights.texture * texture_loss(features[maps], truth[maps])
+        if self.weights.detail:
+            losses["detail"] = self.weights.detail * detail_loss(fake, real)
         if self.discriminator is not None and plays:
             logits = self.discriminator([[features[index] for index in self._maps]], compared.condition)
             losses["feature_gan"] = self.weights.gan * factor * hinge_generator(logits)

@@ -98,6 +98,8 @@ class FeatureSettings(Settings):
     """Normalized features of the generated picture against those of the real one."""
     texture_weight: Weight = 0.0
     """Local deviation of shallow features: as much fine structure of each kind, but not pixel for pixel."""
+    detail_weight: Weight = 0.0
+    """Mean strength of fine detail (the Laplacian of luma) in each small window, but not pixel for pixel."""
     gan_weight: Weight = 0.0
     """Adversarial loss of the discriminator on features; 0 for none."""
     head_strides: tuple[Count, ...] = (4, 8)
@@ -109,7 +111,7 @@ class FeatureSettings(Settings):
 
     def weights(self) -> FeatureWeights:
         """As the networks take them."""
-        return FeatureWeights(self.likeness_weight, self.texture_weight, self.gan_weight)
+        return FeatureWeights(self.likeness_weight, self.texture_weight, self.gan_weight, self.detail_weight)
 
 
 class ScaleSchedule(Settings):

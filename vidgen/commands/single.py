@@ -138,14 +138,14 @@ def train_single(
             _announce(chosen)
             durable.write_text(plan_file, yaml_config.to_yaml(_run_settings(image, chosen, seed, precision, max_size)))
             for pause in _pauses(chosen) if budget_seconds is not None else ():
-                train(plan_file, folder, steps=sum(chosen.steps[: pause + 1]), time_limit_seconds=left(), device=device)
+                train(plan_file, folder, steps=sum(chosen.steps[: pause + 1]), stop_after_seconds=left(), device=device)
                 done = run.newest_checkpoint(log.warning)
                 chosen = budget.replan(chosen, pause + 1, done.progress.seconds if done else 0.0, left() or 0.0)
                 log.info("%.0f s to go, as it now seems", sum(level.seconds for level in chosen.levels[pause + 1 :]))
                 text = yaml_config.to_yaml(_run_settings(image, chosen, seed, precision, max_size))
                 durable.write_text(plan_file, text)
                 run.write_config(load_run_config(run.config, [f"model.steps_per_scale=[{', '.join(map(str, chosen.steps))}]"]))
-        train(plan_file, folder, time_limit_seconds=left(), device=device)
+        train(plan_file, folder, stop_after_seconds=left(), device=device)
     return folder
 
 

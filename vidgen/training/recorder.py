@@ -64,7 +64,7 @@ class Recorder:
 
     Args:
         card: what the weights files say of themselves.
-        time_limit_seconds: end the run, saved, after so long; None for no limit.
+        stop_after_seconds: end the run, saved, after so long; None for no limit.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class Recorder:
         card: ModelCard,
         *,
         stop: StopRequest,
-        time_limit_seconds: float | None,
+        stop_after_seconds: float | None,
     ) -> None:
         self._folder = folder
         self._settings = settings.train
         self._clips = clips
         self._card = card
         self._stop = stop
-        self._deadline = None if time_limit_seconds is None else time.monotonic() + time_limit_seconds
+        self._deadline = None if stop_after_seconds is None else time.monotonic() + stop_after_seconds
         self._writes = parallel.rank() == 0
         self._metrics: Any = None
         self._board: Any = None

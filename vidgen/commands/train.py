@@ -238,18 +238,9 @@ def _resume_or_start(
     if init is not None:
         raise ConfigError(f"--init: {folder.path} holds a run already", hint="choose another -o, or --overwrite")
     _check_same_run(folder, settings)
-    model, optimizers = found.read(checkpoints.MODEL), found.read(checkpoints.OPTIMIZERS)
-    assert model is not None
-    assert optimizers is not None
-    check_same_networks(model.metadata, card, found.path)
-    load_into(trainer.translator, model.tensors, str(found.path))
-    trainer.progress = found.progress
-    index, _ = stage_of(trainer.stages, max(0, found.progress.step - 1))
-    trainer.begin_stage(index)
-    checkpoints.fill_optimizers(trainer.optimizers, optimizers.tensors)
-    ema = found.read(found.ema) if found.ema is not None else None
-    if ema is not None:
-        trainer.fill_ema(ema.tensors)
+    model = found.read(checkpoints.MODEL)
+    check_same_networks(model.metadata if model else {}, card, found.path)
+    trainer.restore(found)
     if writes:
         folder.keep_metrics_until(found.progress.step)
         folder.write_config(settings)

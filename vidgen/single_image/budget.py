@@ -10,23 +10,25 @@ from typing import Any
 
 import torch
 
-from vidgen.errors import ConfigError
-from vidgen.networks.single_image import Size
+from vidgen import translators
 from vidgen.runtime import Runtime
+from vidgen.single_image.pictures import Size, size_text
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
-from vidgen.translators import available
+from vidgen.translators import singan
+from vidgen.translators.cascade import SingleImageConfig
 from vidgen.types import Batch, Condition, Stage
 
 FEWEST_STEPS = 120
 """A scale that would get fewer is not worth its place: the model is made smaller instead."""
 MOST_STEPS = 2000
+SHARE = 0.85
+"""Part of the time that is planned; the rest is for the start, for checkpoints, for what is generated and written in the end, and
+for a machine that has other work."""
 _NUM_MEASURED = 3
 """Steps that a measurement of one scale takes; the first does not count."""
-_SHARE = 0.85
-"""Part of the budget that is planned; the rest is for start, checkpoints, and a machine that has other work."""
 _PLANNING_SHARE = 0.1
-"""Part of the budget after which nothing more is measured; costs of other models then follow from what is known."""
-_SMALLER: tuple[dict[str, Any], ...] = (
+"""Part of the time after which nothing more is measured; costs of other models then follow from what is known."""
+_SMALLER: tuple[dict[str, int], ...] = (
     {},
     {"width": 24},
     {"width": 16},
@@ -38,10 +40,10 @@ _SMALLER: tuple[dict[str, Any], ...] = (
 
 
 @dataclass(frozen=True)
-class LevelPlan:
-    """One scale: its size, width, steps, and the seconds they will take."""
+class ScalePlan:
+    """One scale: its size (height, width), its channels and training steps, and the seconds that they will take."""
 
-    level: int
+    scale: int
     size: Size
     channels: int
     steps: int
@@ -49,39 +51,39 @@ class LevelPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A model and a schedule.
+class TrainingPlan:
+    """A model and its schedule.
 
     Attributes:
-        model: the model's section of a run's configuration, all but what follows the data.
+        config: the model's configuration, with the steps of every scale.
     """
 
-    model: dict[str, Any]
-    levels: tuple[LevelPlan, ...]
+    config: SingleImageConfig
+    scales: tuple[ScalePlan, ...]
 
     @property
     def seconds(self) -> float:
-        return sum(level.seconds for level in self.levels)
+        return sum(scale.seconds for scale in self.scales)
 
     @property
     def steps(self) -> tuple[int, ...]:
-        return tuple(level.steps for level in self.levels)
+        return tuple(scale.steps for scale in self.scales)
 
     def rows(self) -> list[dict[str, Any]]:
         """The plan as a table."""
-        return [
-            {
-                "scale": level.level,
-                "size": f"{level.size[1]}x{level.size[0]}",
-                "channels": level.channels,
-                "steps": level.steps,
-                "seconds": round(level.seconds, 1),
-            }
-            for level in self.levels
+        return [{**vars(scale), "size": size_text(scale.size), "seconds": round(scale.seconds, 1)} for scale in self.scales]
+
+    def with_steps(self, steps: list[int], costs: list[float], num_done: int = 0) -> TrainingPlan:
+        """The same with other steps for the scales from `num_done` on, one of which takes `costs` seconds each."""
+        changed = [
+            replace(scale, steps=count, seconds=count * cost)
+            for scale, count, cost in zip(self.scales[num_done:], steps, costs, strict=True)
         ]
+        scales = (*self.scales[:num_done], *changed)
+        return TrainingPlan(self.config.model_copy(update={"steps_per_scale": tuple(scale.steps for scale in scales)}), scales)
 
 
-def plan(size: Size, model: dict[str, Any], budget_seconds: float | None, runtime: Runtime) -> Plan:
+def plan(config: SingleImageConfig, seconds: float | None, runtime: Runtime) -> TrainingPlan:
     """Divide a time among the scales.
 
     The model as it stands is always measured, smaller ones while there is time for it. Each scale gets steps in inverse
@@ -89,62 +91,42 @@ def plan(size: Size, model: dict[str, Any], budget_seconds: float | None, runtim
     few, the model is made narrower, then its finest scale smaller.
 
     Args:
-        size: (height, width) of the picture.
-        model: the model's configuration; widths, sizes and steps in it are upper limits.
-        budget_seconds: for everything; None keeps the configuration and only says how long it takes.
+        config: of a picture of known size; widths, sizes and steps in it are upper limits.
+        seconds: for everything; `SHARE` of it is planned. None keeps the configuration and only says how long it takes.
 
     Raises:
-        ConfigError, InputError: the configuration does not fit the picture.
+        InputError: the picture is too small to learn from.
     """
-    config = _config(model, size)
-    if budget_seconds is None:
-        return _described(
-            model, size, [config.steps(level) for level in range(config.pyramid.num_levels)], measure(config, runtime)
-        )
     started = time.monotonic()
+    if seconds is None:
+        steps = [config.steps(level) for level in range(config.pyramid.num_levels)]
+        return _described(config, steps, measure(config, runtime))
     per_work = 0.0
     for change in _SMALLER:
-        smaller = _reduced(model, change)
-        config = _config(smaller, size)
+        smaller = _downsized(config, change)
         taken = time.monotonic() - started
-        left = _SHARE * budget_seconds - taken
-        work = _work(config)
-        hopeless = FEWEST_STEPS * per_work * sum(work) > 2 * left
+        work = _work(smaller)
+        hopeless = FEWEST_STEPS * per_work * sum(work) > 2 * (SHARE * seconds - taken)
         if hopeless and change is not _SMALLER[-1]:
             continue
-        planning = _PLANNING_SHARE * budget_seconds
+        planning = _PLANNING_SHARE * seconds
         if per_work and taken + _NUM_MEASURED * per_work * sum(work) > planning:
             costs = [per_work * amount for amount in work]
         else:
-            costs = measure(config, runtime, deadline=started + planning)
+            costs = measure(smaller, runtime, deadline=started + planning)
             per_work = sum(costs) / sum(work)
-        steps = divide(_SHARE * budget_seconds - (time.monotonic() - started), costs)
+        steps = divide(SHARE * seconds - (time.monotonic() - started), costs)
         if min(steps) >= FEWEST_STEPS or change is _SMALLER[-1]:
-            return _described({**smaller, "steps_per_scale": tuple(steps)}, size, steps, costs)
+            return _described(smaller, steps, costs)
     raise AssertionError("unreachable")
 
 
-def _work(config: Any) -> list[float]:
-    """Something that grows as a step of each scale does: channels times pixels learnt from."""
-    return [config.width(level) * amount for level, amount in enumerate(_pixels(config))]
-
-
-def _pixels(config: Any) -> list[float]:
-    """Pixels that a step of each scale learns from."""
-    side = getattr(config, "crop_size", None) or max(config.pyramid.finest)
-    return [float(min(height, side) * min(width, side)) for height, width in config.pyramid.sizes]
-
-
-def replan(before: Plan, num_done: int, seconds_taken: float, seconds_left: float) -> Plan:
-    """The same plan with new steps for the scales that have not begun, after `num_done` took `seconds_taken`."""
-    done, rest = before.levels[:num_done], before.levels[num_done:]
-    slower = seconds_taken / max(1e-9, sum(level.seconds for level in done))
-    costs = [slower * level.seconds / level.steps for level in rest]
-    steps = divide(_SHARE * seconds_left, costs)
-    changed = tuple(
-        replace(level, steps=count, seconds=count * cost) for level, count, cost in zip(rest, steps, costs, strict=True)
-    )
-    return Plan({**before.model, "steps_per_scale": (*(level.steps for level in done), *steps)}, (*done, *changed))
+def replan(before: TrainingPlan, num_done: int, seconds_taken: float, seconds_left: float) -> TrainingPlan:
+    """The same plan with new steps for the scales that have not begun, after `num_done` took `seconds_taken`; all of
+    `seconds_left` is planned."""
+    slower = seconds_taken / max(1e-9, sum(scale.seconds for scale in before.scales[:num_done]))
+    costs = [slower * scale.seconds / scale.steps for scale in before.scales[num_done:]]
+    return before.with_steps(divide(seconds_left, costs), costs, num_done)
 
 
 def divide(seconds: float, costs: list[float]) -> list[int]:
@@ -161,20 +143,33 @@ def divide(seconds: float, costs: list[float]) -> list[int]:
     return steps(low)
 
 
-def measure(config: Any, runtime: Runtime, deadline: float = math.inf) -> list[float]:
+def _work(config: SingleImageConfig) -> list[float]:
+    """Something that grows as a step of each scale does: channels times pixels learned from."""
+    return [config.width(level) * amount for level, amount in enumerate(_pixels(config))]
+
+
+def _pixels(config: SingleImageConfig) -> list[float]:
+    """Pixels that a step of each scale learns from."""
+    side = max(config.pyramid.finest)
+    if isinstance(config, singan.Config):
+        side = config.crop_size or side
+    return [float(min(height, side) * min(width, side)) for height, width in config.pyramid.sizes]
+
+
+def measure(config: SingleImageConfig, runtime: Runtime, deadline: float = math.inf) -> list[float]:
     """Seconds of one training step at each scale, measured with random weights and a random picture.
 
     Args:
         deadline: of `time.monotonic`; scales that would take longer are estimated from the coarser ones.
     """
-    if getattr(config, "num_kept_cascades", 0):
-        config = config.model_copy(update={"num_kept_cascades": 1})  # making them is no part of a usual step
-    module = available()[config.kind]
+    if isinstance(config, singan.Config) and config.num_kept_cascades:
+        config = config.model_copy(update={"num_kept_cascades": 1})  # drawing them is no part of a usual step
+    module = translators.find(config.kind)
     translator = module.build(config)
     runtime.prepare(translator)
     schedule = list(_one_stage_per_scale(module.stages(config, 1)))
     settings = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=10, max_steps=None)
-    height, width = config.image_size
+    height, width = config.known_size
     picture = torch.rand(1, 1, 3, height, width) * 2 - 1
     batch = Batch(Condition(frames=picture[:, :, :0]), picture)
     levels = {0, len(schedule) // 2, len(schedule) - 1}
@@ -195,8 +190,8 @@ def measure(config: Any, runtime: Runtime, deadline: float = math.inf) -> list[f
     return _between(seconds, config)
 
 
-def _between(measured: dict[int, float], config: Any) -> list[float]:
-    """Costs of all scales from those of some: linear in the pixels learnt from; finer ones in the work."""
+def _between(measured: dict[int, float], config: SingleImageConfig) -> list[float]:
+    """Costs of all scales from those of some: linear in the pixels learned from; finer ones in the work."""
     pixels, work = _pixels(config), _work(config)
     known = sorted(measured)
     costs = []
@@ -248,28 +243,18 @@ def _one_stage_per_scale(stages: tuple[Stage, ...]) -> Iterator[Stage]:
             yield Stage(stage.name, 100, stage.learning_rate, stage.learning_rate, num_active_scales=seen, learning=stage.learning)
 
 
-def _reduced(model: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    reduced = dict(model)
-    if "width" in change:
-        known = available()[model["kind"]].Config.model_fields
-        for name in {"base_channels", "max_channels"} & set(known):
-            reduced[name] = min(change["width"], reduced.get(name, change["width"]))
-    if "max_size" in change:
-        reduced["max_size"] = min(change["max_size"], reduced.get("max_size", change["max_size"]))
-    return reduced
+def _downsized(config: SingleImageConfig, change: dict[str, int]) -> SingleImageConfig:
+    known = type(config).model_fields
+    changes = {"max_size": min(change.get("max_size", config.max_size), config.max_size)}
+    for name in {"base_channels", "max_channels"} & set(known):
+        own = config.model_dump()[name]
+        changes[name] = min(change.get("width", own), own)
+    return config.model_copy(update={**changes, "steps_per_scale": MOST_STEPS} if change else changes)
 
 
-def _config(model: dict[str, Any], size: Size) -> Any:
-    names = available()
-    if model["kind"] not in names:
-        raise ConfigError(f"unknown kind {model['kind']!r}; known: {', '.join(names)}")
-    return names[model["kind"]].Config(**{**model, "image_size": size})
-
-
-def _described(model: dict[str, Any], size: Size, steps: list[int], costs: list[float]) -> Plan:
-    config = _config(model, size)
-    levels = tuple(
-        LevelPlan(level, config.pyramid.sizes[level], config.width(level), count, count * cost)
-        for level, (count, cost) in enumerate(zip(steps, costs, strict=True))
+def _described(config: SingleImageConfig, steps: list[int], costs: list[float]) -> TrainingPlan:
+    scales = tuple(
+        ScalePlan(level, size, config.width(level), count, count * cost)
+        for level, (size, count, cost) in enumerate(zip(config.pyramid.sizes, steps, costs, strict=True))
     )
-    return Plan(model, levels)
+    return TrainingPlan(config.model_copy(update={"steps_per_scale": tuple(steps)}), scales)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import math
+import weakref
 
 import cv2
 import numpy as np
@@ -525,9 +527,14 @@ def test_every_key_is_in_the_catalogue(pan_scores):
 
 def test_memory_does_not_grow_with_the_length(pan: Video):
     meter = TemporalMeter((1, 3), Dis(), motion_of=lambda first, second: still_motion())
+    pictures = []
     for _ in range(20):
-        meter.add(Frames(pan[0], pan[0]))
-    assert len(meter._past) == 3
+        frame = pan[0].clone()
+        pictures.append(weakref.ref(frame))
+        meter.add(Frames(frame, frame))
+        del frame
+    gc.collect()
+    assert [picture() is None for picture in pictures] == 17 * [True] + 3 * [False]
 
 
 def test_a_video_of_cuts_alone_says_so_instead_of_being_called_short():

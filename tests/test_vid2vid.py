@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+import tests.literal as lit
 from flow.warp import warp
 from vidgen.errors import ConfigError
 from vidgen.networks.composite import CompositeGenerator
@@ -15,7 +16,7 @@ from vidgen.networks.losses import feature_matching, masked_l1, multiscale_adver
 from vidgen.training.loop import learning_rate, stage_of
 from vidgen.translators import vid2vid
 from vidgen.translators.vid2vid import temporal_windows
-from vidgen.types import Batch, Condition, Output
+from vidgen.types import Condition
 
 
 @pytest.mark.parametrize(
@@ -223,23 +224,25 @@ def test_frames_are_made_without_their_past_for_the_epochs_asked_for() -> None:
     assert least[1] < 1
 
 
-def test_the_judge_of_a_region_sees_the_square_around_it() -> None:
+def test_the_discriminator_of_a_region_sees_the_square_around_it() -> None:
     judges = vid2vid.Discriminators(base_channels=4, num_scales=1, num_temporal_scales=0, region=vid2vid.Region(labels=(2,)))
     config = vid2vid.Config(
         num_labels=3,
         num_input_frames=1,
         generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2, flow="none"),
         discriminators=judges,
+        losses=vid2vid.LossWeights(perceptual_weight=0),
     )
-    translator = vid2vid.build(config)
+    translator = lit.build(config)
     labels = torch.zeros(1, 2, 64, 128, dtype=torch.long)
     labels[:, 0, 40:44, 100:110] = 2  # the second frame has no region: its middle is judged
-    target = torch.rand(1, 2, 3, 64, 128) * 2 - 1
-    batch = Batch(Condition(labels=labels), target)
-    made, real = translator._region_inputs(batch, Output(frames=-target))
-    assert made.shape == real.shape == (2, 6, 32, 32)
-    assert torch.equal(real[0, 3:], target[0, 0, :, 25:57, 88:120])
-    assert torch.equal(made[1, 3:], -target[0, 1, :, 16:48, 48:80])
+    target = torch.rand(1, 2, 3, 64, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    batch = lit.make_batch(target, labels)
+    losses = lit.losses_of(translator, lit.stages(config)[0], batch, lit.roll_out(translator, batch))["region", 0]
+    pictures = torch.cat([one_hot(labels[0], 3), target[0]], dim=1)
+    squares = torch.stack([pictures[0, :, 25:57, 88:120], pictures[1, :, 16:48, 48:80]])
+    judged = lit.networks(translator)["region"](squares)
+    assert losses["region_discriminator_real"].item() == pytest.approx(0.5 * (judged[0][-1] - 1).square().mean().item(), rel=1e-5)
 
 
 def test_a_foreground_class_that_does_not_exist_is_refused_by_name() -> None:

@@ -48,8 +48,8 @@ def _one_thread_again() -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how long the whole run took, to watch that the tests stay quick."""
     ran = sum(len(terminalreporter.stats.get(kind, ())) for kind in ("passed", "failed"))
-    seconds = time.monotonic() - _STARTED
-    terminalreporter.write_line(f"{ran} tests in {seconds // 60:.0f} min {seconds % 60:.0f} s")
+    minutes, seconds = divmod(round(time.monotonic() - _STARTED), 60)
+    terminalreporter.write_line(f"{ran} tests in {minutes} min {seconds} s")
 
 
 @pytest.fixture(autouse=True, scope="session")

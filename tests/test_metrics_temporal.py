@@ -201,6 +201,22 @@ def test_with_estimated_flow_most_covered_pixels_are_left_out():
     assert (~mask & covered).sum() >= 0.85 * covered.sum()
 
 
+@pytest.mark.parametrize(
+    ("key", "accepted", "refused"),
+    [
+        ("motion_ratio", (0.7, 1.0, 1.4), (0.69, 1.41)),
+        ("sharpness_ratio", (0.5, 3.0), (0.49,)),
+        ("textured", (0.05,), (0.049,)),
+        ("coverage@1", (0.5,), (0.49,)),
+    ],
+)
+def test_a_video_is_ranked_within_these_limits(key, accepted, refused):
+    good = {"warp_error@1": 0.01, "warp_error_norm": 0.1, "motion_ratio": 1, "sharpness_ratio": 1, "textured": 1, "coverage@1": 1}
+    for figure, is_ranked in [*((one, True) for one in accepted), *((one, False) for one in refused)]:
+        scores = {name: Score.of(figure if name == key else usual, 5) for name, usual in good.items()}
+        assert (temporal.judge(scores) == []) == is_ranked, figure
+
+
 def test_a_frozen_output_is_as_wrong_as_no_motion_at_all(pan: Video):
     scores = measure([pan[0]] * NUM_FRAMES, pan)
     assert value(scores, "motion_fidelity") == 1

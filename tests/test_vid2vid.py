@@ -245,6 +245,40 @@ def test_the_discriminator_of_a_region_sees_the_square_around_it() -> None:
     assert losses["region_discriminator_real"].item() == pytest.approx(0.5 * (judged[0][-1] - 1).square().mean().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("num_known", [2, 5])
+def test_a_video_goes_on_from_the_last_of_its_known_frames(num_known: int) -> None:
+    config = vid2vid.Config(num_labels=3, generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2))
+    translator = lit.build(config).eval()
+    labels = torch.randint(0, 3, (1, 7, 16, 16), generator=torch.Generator().manual_seed(0))
+    known = lit.pictures("known", 1, 5, 3, 16, 16)
+    condition = Condition(labels=labels)
+    with torch.no_grad():
+        carry = translator.prime(condition.time_slice(5 - num_known, 5), known[:, 5 - num_known :])
+        frames = translator.translate(condition.time_slice(5, 7), carry)[0].frames
+        last = translator.prime(condition.time_slice(3, 5), known[:, 3:])
+        expected = translator.translate(condition.time_slice(5, 7), last)[0].frames
+        first = translator.prime(condition.time_slice(0, 2), known[:, :2])
+        other = translator.translate(condition.time_slice(5, 7), first)[0].frames
+    torch.testing.assert_close(frames, expected)
+    assert (frames - other).abs().max() > 0.01
+
+
+def test_discriminators_of_motion_remember_the_newest_frames_as_far_as_they_reach() -> None:
+    judges = vid2vid.Discriminators(base_channels=4, num_temporal_scales=2, num_temporal_frames=3)
+    shape = vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2)
+    growth = vid2vid.Growth(window_frames=4, max_window_frames=4)
+    config = vid2vid.Config(num_labels=3, generator=shape, discriminators=judges, growth=(growth,))
+    translator = lit.build(config)
+    lit.begin(translator, lit.stages(config)[0])
+    batch = lit.make_batch(lit.pictures("clip", 1, 12, 3, 16, 16), torch.zeros(1, 12, 16, 16, dtype=torch.long))
+    carry, frames = None, []
+    for start in (0, 4, 8):
+        rolled = lit.roll_out(translator, lit.window(batch, start, start + 4), carry)
+        carry = rolled.carry
+        frames.append(rolled.frames)
+    assert torch.equal(carry.history, torch.cat(frames, dim=1)[:, -6:])
+
+
 def test_a_foreground_class_that_does_not_exist_is_refused_by_name() -> None:
     config = vid2vid.Config(num_labels=3, generator=vid2vid.Generator(foreground_labels=(26,)))
     with pytest.raises(ConfigError, match=r"foreground_labels: 26 is not a class.*0\.\.2"):

@@ -96,7 +96,9 @@ class FlowFiles:
         for name, count in num_frames.items():
             folder = root / name
             if not folder.is_dir():
-                raise ConfigError(f"train.flow.weights: {display(folder)} is not a folder; the flow of a sequence is expected there")
+                raise ConfigError(
+                    f"train.flow.weights: {display(folder)} is not a folder; the flow of a sequence is expected there"
+                )
             files = [file for file in list_folder(folder) if file.suffix.lower() in SUFFIXES]
             if len(files) != count - 1:
                 raise ConfigError(

@@ -335,7 +335,7 @@ class Trained(Applications):
             kind = self.model.kind
             raise CheckpointError(f"{model}: is a {kind} model; one that has learnt a single picture is needed")
         self._translator = translator
-        self.num_scales = translator.num_learned
+        self.num_scales: int = translator.num_learned
         size = translator.pyramid.finest
         self.picture = picture if picture.size == size else Picture(resize_picture(picture.pixels, size), None, picture.name)
 

@@ -243,9 +243,9 @@ class _Clock:
 def _one_stage_per_scale(stages: tuple[Stage, ...]) -> Iterator[Stage]:
     seen = 0
     for stage in stages:
-        if stage.active_scales > seen:
-            seen = stage.active_scales
-            yield Stage(stage.name, 100, stage.learning_rate, stage.learning_rate, active_scales=seen, learning=stage.learning)
+        if stage.num_active_scales > seen:
+            seen = stage.num_active_scales
+            yield Stage(stage.name, 100, stage.learning_rate, stage.learning_rate, num_active_scales=seen, learning=stage.learning)
 
 
 def _reduced(model: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Weights and pictures come from formulas of their names, so the numbers do not de
 from __future__ import annotations
 
 import hashlib
+import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from vidgen.networks.features import Vgg19Features
+from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, Trainer
-from vidgen.training.precision import Runtime
 from vidgen.translators import available
-from vidgen.translators.base import Teachers, Translator
-from vidgen.types import Batch, Condition, Stage
+from vidgen.translators.base import Translator
+from vidgen.types import Batch, Condition, Stage, Step
 
 # -- numbers from names ----------------------------------------------------------------------------------------------------
 
@@ -65,11 +66,11 @@ def pretrained_networks() -> Any:
     """The pretrained networks that losses use: a narrow VGG-19 and a flow estimator."""
     perceptual = Vgg19Features(width_divisor=16)
     fill(perceptual, "vgg19")
-    return Teachers(flow=MotionByColor(), perceptual=perceptual)
+    return {"flow": MotionByColor(), "vgg19": perceptual}
 
 
 def perceptual_features(networks: Any, images: Tensor) -> list[Tensor]:
-    features: list[Tensor] = networks.perceptual(images)
+    features: list[Tensor] = networks["vgg19"](images)
     return features
 
 
@@ -101,7 +102,7 @@ def stages(config: Any, steps_per_epoch: int = 1) -> tuple[Stage, ...]:
 
 def scale_of(stage: Stage) -> int:
     """How many scales, levels or stages a stage trains."""
-    return stage.active_scales
+    return stage.num_active_scales
 
 
 def divisor_of(stage: Stage) -> int:
@@ -143,21 +144,28 @@ class Rollout:
 
 
 def prime(translator: Translator, batch: Batch) -> Any:
-    """The carry that the batch's first frames give."""
+    """The carry that the batch's first frames give, or what the stage remembers."""
     count = batch.primer_frames
     if not count:
-        return None
+        with torch.no_grad():
+            return translator.memory(_STAGES[translator], batch)
     with torch.no_grad():
-        return translator.prime(batch.condition.time_slice(0, count), batch.target[:, :count])
+        return translator.prime(batch.condition.slice_time(0, count), batch.target[:, :count])
+
+
+_STAGES: weakref.WeakKeyDictionary[Translator, Stage] = weakref.WeakKeyDictionary()
+"""The stage that each translator is in."""
 
 
 def begin(translator: Translator, stage: Stage) -> None:
     translator.begin(stage)
+    _STAGES[translator] = stage
 
 
 def roll_out(translator: Translator, batch: Batch, carry: Any = None) -> Rollout:
     translator.train()
-    output, carry = translator.translate(translator.shown(batch), carry)
+    carry = prime(translator, batch) if carry is None else carry
+    output, carry = translator.rollout(batch, Step(_STAGES[translator]), carry)
     carry = carry if carry is None else carry.detach()
     return Rollout(output.frames, output.raw, output.flow, output.mask, carry, output)
 
@@ -166,13 +174,19 @@ def losses_of(
     translator: Translator, stage: Stage, batch: Batch, rollout: Rollout, *, seed: int = 0
 ) -> dict[tuple[str, int], dict[str, Tensor]]:
     """Every loss by its name, of every phase by (name, repetition); random numbers begin at `seed` in each."""
-    teachers = pretrained_networks()
+    networks = pretrained_networks()
     result = {}
+    step = Step(stage)
     for phase in translator.phases(stage):
-        if translator.applies(phase, batch):
+        if not translator.applies(phase, batch):
+            continue
+        output = rollout.whole
+        for repeat in range(phase.repeats):
             torch.manual_seed(seed)
-            losses = translator.losses(phase, batch, rollout.whole, teachers)
-            result[phase.name, phase.repetition] = {name: value.detach() for name, value in losses.items()}
+            if repeat:
+                output = translator.again(phase, step, batch, output)
+            losses = translator.losses(phase, step, batch, output, networks)
+            result[phase.name, repeat] = {name: value.detach() for name, value in losses.items()}
     return result
 
 
@@ -189,9 +203,7 @@ def learning_of(config: Any, make: Any) -> list[dict[str, Learning]]:
     """Per stage: what the training loop's optimizers use at its first step. `make(stage)` gives the step's batch."""
     schedule = tuple(replace(stage, num_steps=1) for stage in stages(config))
     translator = build(config)
-    settings = LoopSettings(
-        seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=0, max_steps=None
-    )
+    settings = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None)
     trainer = Trainer(translator, schedule, settings, pretrained_networks(), Runtime.choose("cpu", "fp32"))
     watcher = _Watcher()
     trainer.run(lambda step: [(range(1), make(schedule[step]))], watcher)

@@ -12,7 +12,7 @@ from tests import tiny
 from vidgen import config, durable
 from vidgen.commands import models
 from vidgen.commands.edit import edit
-from vidgen.commands.styles import choose_look, styles
+from vidgen.commands.styles import choose_style, styles
 from vidgen.commands.translate import translate
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.model import Model
@@ -73,10 +73,10 @@ def test_styles_are_counted_by_class_and_found_beside_the_model(folder: Path) ->
     assert (folder / "again.safetensors").read_bytes()[-40:] == (folder / "m.styles.safetensors").read_bytes()[-40:]
     info = models.info(folder / "again.safetensors")
     assert (info["kind"], info["channels"], info["classes"]["class 2"]) == ("styles", 2, "3 styles")
-    look = choose_look(Model.load(folder / "m.safetensors"))
-    assert look is not None
-    assert look.styles is not None
-    assert sorted(look.styles.centres) == [0, 1, 2, 3]
+    style = choose_style(Model.load(folder / "m.safetensors"))
+    assert style is not None
+    assert style.styles is not None
+    assert sorted(style.styles.centres) == [0, 1, 2, 3]
 
 
 def test_a_style_changes_the_object_it_is_set_for(folder: Path, tmp_path: Path) -> None:
@@ -91,18 +91,18 @@ def test_a_style_changes_the_object_it_is_set_for(folder: Path, tmp_path: Path) 
     assert np.array_equal(images.read_picture(tmp_path / "set.png"), second)
 
 
-def test_a_reference_picture_lends_its_look(folder: Path, tmp_path: Path) -> None:
+def test_a_reference_picture_lends_its_styles(folder: Path, tmp_path: Path) -> None:
     label_map, objects = _maps(folder)
     model = Model.load(folder / "m.safetensors")
     reference = (str(folder / "data/images/clip0/000.png"), label_map, objects)
-    look = choose_look(model, reference=reference)
-    assert look is not None
-    assert sorted(look.of_object) == [0, 1, 2000]
-    other = choose_look(model, reference=reference, chosen=["class 2=0"])
+    style = choose_style(model, reference=reference)
+    assert style is not None
+    assert sorted(style.of_object) == [0, 1, 2000]
+    other = choose_style(model, reference=reference, chosen=["class 2=0"])
     assert other is not None
-    assert look.styles is not None
+    assert style.styles is not None
     assert 2000 not in other.of_object
-    assert np.array_equal(other.of_class[2], look.styles.one(2, 0))
+    assert np.array_equal(other.of_class[2], style.styles.one(2, 0))
     translate(folder / "m.safetensors", [label_map], str(tmp_path / "a.png"), instances=objects, reference=reference)
     translate(folder / "m.safetensors", [label_map], str(tmp_path / "b.png"), instances=objects, chosen=["class 0=1", "class 2=2"])
     assert not np.array_equal(images.read_picture(tmp_path / "a.png"), images.read_picture(tmp_path / "b.png"))

@@ -198,3 +198,9 @@ def test_every_metric_of_the_catalog_says_which_way_is_better_and_what_it_needs(
         assert metric.needs <= set(get_args(Need)), name
         assert metric.weights in ("", *WEIGHTS), name
         assert metric.unit, name
+
+
+def test_a_value_that_rests_on_nothing_is_missing_with_its_reason():
+    assert Score.of(0.5, 0, skipped=3, reason="no pair could be followed") == Score(None, 0, 3, "no pair could be followed")
+    assert Score.of(0.5, 1) == Score(0.5, 1)
+    assert Score.of(float("inf"), 4).value is None

@@ -1,4 +1,4 @@
-"""Styles: clusters of what was there, in a file that holds only numbers; an object keeps its look."""
+"""Styles: clusters of what was there, in a file that holds only numbers; an object keeps its style."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _rows(vectors: list[list[float]], share: float = 0.1) -> np.ndarray:
     return np.array([[*vector, share] for vector in vectors], np.float32)
 
 
-def test_clusters_are_the_looks_that_were_there_the_most_frequent_first() -> None:
+def test_clusters_are_the_styles_that_were_there_the_most_frequent_first() -> None:
     rng = np.random.default_rng(0)
     red, blue = rng.normal([0.8, -0.8], 0.02, (30, 2)), rng.normal([-0.8, 0.8], 0.02, (10, 2))
     centres = cluster({CAR: _rows([*red.tolist(), *blue.tolist()])}, 2)[CAR]
@@ -63,14 +63,14 @@ def test_choices_win_over_the_draw_and_an_object_keeps_its_style_from_frame_to_f
     styles = Styles({CAR: np.arange(20, dtype=np.float32).reshape(10, 2)})
     labels = np.array([[ROAD, CAR, CAR, CAR]])
     instances = np.array([[ROAD, 1001, 1002, 1003]])
-    look = StyleAssignment(2, styles, of_object={1002: np.array([-1.0, -2.0])})
-    features = look.features(labels, instances)
+    style = StyleAssignment(2, styles, of_object={1002: np.array([-1.0, -2.0])})
+    features = style.features(labels, instances)
     assert features.shape == (2, 1, 4)
     assert features.dtype == np.float32
     assert features[:, 0, 0].tolist() == [0, 0]
     assert features[:, 0, 2].tolist() == [-1, -2]
     assert features[:, 0, 1].tolist() in styles.centres[CAR].tolist()
-    moved = look.features(labels[:, ::-1], instances[:, ::-1])
+    moved = style.features(labels[:, ::-1], instances[:, ::-1])
     assert np.array_equal(moved, features[:, :, ::-1])
     everything = StyleAssignment(2, styles, of_class={CAR: np.array([9.0, 9.0])}).features(labels, instances)
     assert everything[0].tolist() == [[0, 9, 9, 9]]

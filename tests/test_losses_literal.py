@@ -143,7 +143,7 @@ def _vid2vid(**changes: Any) -> Any:
                 "region": {"labels": (4,), "weight": _REGION_WEIGHT},
             },
             "losses": _VID2VID_WEIGHTS,
-            "growth": [growth, {**growth, "epochs": 2, "finest_only_epochs": 1, "learning_rate": 1e-4}],
+            "schedules": [growth, {**growth, "epochs": 2, "finest_only_epochs": 1, "learning_rate": 1e-4}],
             **changes,
         }
     )
@@ -360,7 +360,7 @@ def _pix2pixhd(**changes: Any) -> Any:
             "encoder": {"base_channels": 4, "num_downsamplings": 2},
             "discriminators": {"base_channels": 4, "num_layers": 2, "pool_size": 2},
             "losses": _PIX2PIXHD_WEIGHTS,
-            "growth": [
+            "schedules": [
                 {"epochs": 1, "decay_epochs": 0},
                 {"epochs": 2, "decay_epochs": 1, "finest_only_epochs": 1, "learning_rate": 1e-4},
             ],

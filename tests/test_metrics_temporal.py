@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import math
+import weakref
 
 import cv2
 import numpy as np
@@ -197,6 +199,22 @@ def test_with_estimated_flow_most_covered_pixels_are_left_out():
     first, second, _, _, covered = moving_square()
     mask = temporal.reference_motion(first, second, Dis()).mask
     assert (~mask & covered).sum() >= 0.85 * covered.sum()
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted", "refused"),
+    [
+        ("motion_ratio", (0.7, 1.0, 1.4), (0.69, 1.41)),
+        ("sharpness_ratio", (0.5, 3.0), (0.49,)),
+        ("textured", (0.05,), (0.049,)),
+        ("coverage@1", (0.5,), (0.49,)),
+    ],
+)
+def test_a_video_is_ranked_within_these_limits(key, accepted, refused):
+    good = {"warp_error@1": 0.01, "warp_error_norm": 0.1, "motion_ratio": 1, "sharpness_ratio": 1, "textured": 1, "coverage@1": 1}
+    for figure, is_ranked in [*((one, True) for one in accepted), *((one, False) for one in refused)]:
+        scores = {name: Score.of(figure if name == key else usual, 5) for name, usual in good.items()}
+        assert (temporal.judge(scores) == []) == is_ranked, figure
 
 
 def test_a_frozen_output_is_as_wrong_as_no_motion_at_all(pan: Video):
@@ -525,9 +543,14 @@ def test_every_key_is_in_the_catalog(pan_scores):
 
 def test_memory_does_not_grow_with_the_length(pan: Video):
     meter = TemporalMeter((1, 3), Dis(), motion_of=lambda first, second: still_motion())
+    pictures = []
     for _ in range(20):
-        meter.add(Frames(pan[0], pan[0]))
-    assert len(meter._past) == 3
+        frame = pan[0].clone()
+        pictures.append(weakref.ref(frame))
+        meter.add(Frames(frame, frame))
+        del frame
+    gc.collect()
+    assert [picture() is None for picture in pictures] == 17 * [True] + 3 * [False]
 
 
 def test_a_video_of_cuts_alone_says_so_instead_of_being_called_short():

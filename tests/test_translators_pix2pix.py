@@ -95,8 +95,8 @@ def test_a_reference_gives_each_object_one_look_and_given_styles_come_first() ->
     for identity in condition.instances.unique():
         looks = styles[0, 0][:, condition.instances[0, 0] == identity]
         assert looks.std(1).max() < 1e-6
-    by_reference = Condition(condition.labels, None, condition.instances, reference=real)
-    by_styles = Condition(condition.labels, None, condition.instances, reference=-real, styles=styles)
+    by_reference = condition.with_tensors(reference=real)
+    by_styles = condition.with_tensors(reference=-real, styles=styles)
     made = [_frames(translator, 0, given) for given in (by_reference, by_styles, condition)]
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
@@ -105,7 +105,7 @@ def test_a_reference_gives_each_object_one_look_and_given_styles_come_first() ->
 def test_styles_of_another_size_are_refused() -> None:
     condition = _condition()
     with pytest.raises(ValueError, match="styles"):
-        Condition(condition.labels, styles=torch.zeros(1, 1, 3, HEIGHT, WIDTH // 2))
+        condition.with_tensors(styles=torch.zeros(1, 1, 3, HEIGHT, WIDTH // 2))
 
 
 def test_an_encoder_without_the_map_of_its_regions_is_refused() -> None:

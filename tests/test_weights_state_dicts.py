@@ -15,9 +15,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vidgen.errors import CheckpointError
+from vidgen.errors import CheckpointError, ConfigError
 from vidgen.networks.features import Vgg19Features
 from vidgen.networks.losses import perceptual
+from vidgen.types import Pretrained
+from vidgen.weights import pretrained
 from vidgen.weights.pretrained import load_vgg19
 from vidgen.weights.state_dicts import read_state_dict
 
@@ -132,9 +134,11 @@ def test_the_full_width_vgg_has_the_published_parameters_up_to_relu5_1() -> None
 
 
 def test_missing_vgg_weights_name_the_file_and_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such file") as caught:
-        load_vgg19(tmp_path / "none.pth")
-    assert "vgg19" in str(caught.value.hint)
+    declared = (Pretrained("vgg19", "model.losses.perceptual_weight"),)
+    with pytest.raises(CheckpointError, match=r"none\.pth: no such file; it is the state dict of torchvision"):
+        pretrained.load(declared, {"vgg19": tmp_path / "none.pth"})
+    with pytest.raises(ConfigError, match=r"^model\.losses\.perceptual_weight: needs vgg19") as caught:
+        pretrained.load(declared, {})
     assert "perceptual_weight" in str(caught.value.hint)
 
 

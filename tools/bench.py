@@ -132,9 +132,7 @@ def bench_train(repeats: int) -> list[dict[str, Any]]:
 
 def _update_seconds(model: Translator, stages: tuple[Stage, ...], runtime: Runtime, batch: Batch, repeats: int) -> float:
     """Of one training step on `batch`."""
-    settings = LoopSettings(
-        seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None
-    )
+    settings = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None)
     networks = {"flow": lambda a, b: torch.zeros(len(a), 2, *a.shape[-2:])}
     trainer = Trainer(model, stages, settings, networks, runtime)
     return median_seconds(lambda: trainer.run(lambda step: [(range(1), batch)], _StopAtOnce()), repeats)
@@ -204,17 +202,18 @@ def bench_singan(repeats: int) -> list[dict[str, Any]]:
     "plain" follows the original's steps in float32 without autocast or channels_last: three updates of each network, a new
     cascade of the coarser scales for each. "steps kept" does the same in bf16 where it is safe. "fast" is what a budget trains.
     """
-    from vidgen.commands.single import model_settings
+    from vidgen.single_image.training import model_config
 
     plain = Runtime(torch.device("cpu"), use_bf16=False)
     shipped = Runtime.choose("cpu")
-    faithful = {**model_settings("singan", "faithful", "animation"), "max_channels": SINGAN_WIDTH}
-    fast = {**model_settings("singan", "fast", "animation"), "max_channels": SINGAN_WIDTH}
+    narrow = {"max_channels": SINGAN_WIDTH}
+    faithful = model_config("singan", "faithful", "animation", image_size=SINGAN_SIZE).model_copy(update=narrow)
+    fast = model_config("singan", "fast", "animation", image_size=SINGAN_SIZE).model_copy(update=narrow)
     rows = []
     for name, level in SINGAN_CASES.items():
         seconds = {
-            way: _singan_seconds(settings, level, runtime, prepared, repeats)
-            for way, settings, runtime, prepared in (
+            way: _singan_seconds(config, level, runtime, prepared, repeats)
+            for way, config, runtime, prepared in (
                 ("plain", faithful, plain, False),
                 ("steps kept", faithful, shipped, True),
                 ("fast", fast, shipped, True),
@@ -231,9 +230,8 @@ def bench_singan(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _singan_seconds(settings: dict[str, Any], level: int, runtime: Runtime, prepared: bool, repeats: int) -> float:
+def _singan_seconds(config: Any, level: int, runtime: Runtime, prepared: bool, repeats: int) -> float:
     """Processor seconds of one iteration, after those that fill the kept cascades."""
-    config = singan.Config(**settings, image_size=SINGAN_SIZE)
     if config.num_kept_cascades:
         config = config.model_copy(update={"num_kept_cascades": 1})
     torch.manual_seed(0)
@@ -241,9 +239,7 @@ def _singan_seconds(settings: dict[str, Any], level: int, runtime: Runtime, prep
     if prepared:
         runtime.prepare(model)
     stage = next(stage for stage in singan.stages(config, 1) if stage.num_active_scales == level + 1)
-    limits = LoopSettings(
-        seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=9, max_steps=None
-    )
+    limits = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=9, max_steps=None)
     trainer = Trainer(model, (stage,), limits, {}, runtime)
     target = torch.rand(1, 1, 3, *SINGAN_SIZE) * 2 - 1
     batch = Batch(Condition(frames=target[:, :, :0]), target)
@@ -302,7 +298,7 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
         (folder / "model.safetensors").write_bytes(weights)
         for length in lengths:
             video = folder / f"labels-{length}.mkv"
-            with open_sink(video, time_base=Fraction(1, 25), frame_rate=Fraction(25), writing="labels") as sink:
+            with open_sink(video, time_base=Fraction(1, 25), frame_rate=Fraction(25), kind="labels") as sink:
                 for index in range(length):
                     labels = np.zeros((64, 128), np.uint8)
                     labels[:, index % 128 :] = 1

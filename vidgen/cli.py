@@ -383,7 +383,7 @@ picture_out = click.option("-o", "--out", "output", type=PATH, required=True, he
 @click.option("--fps", "frame_rate", type=Number(1, 120), default=12, show_default=True, help="Of a still picture.")
 @click.option("--loop", is_flag=True, help="Let the first frame follow the last.")
 @shape
-@click.option("--start-scale", type=click.IntRange(min=0), default=1, show_default=True, help="Finer scales move less.")
+@click.option("--start-scale", type=click.IntRange(min=0), help="Finer scales move less.  [default: by the picture]")
 @click.option("--alpha", type=Number(0, 1), default=0.1, show_default=True, help="How close it stays to the picture.")
 @click.option("--beta", type=Number(0, 1), default=0.9, show_default=True, help="How slowly it changes.")
 @click.option("--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True)

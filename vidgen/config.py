@@ -44,25 +44,6 @@ class Settings(pydantic.BaseModel):
     )
     renamed: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _read_renamed_keys(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or not cls.renamed.keys() & data.keys():
-            return data
-        data = dict(data)
-        for old in cls.renamed.keys() & data.keys():
-            new, removed_in = cls.renamed[old]
-            *sections, name = new.split(".")
-            place = data
-            for section in sections:
-                place[section] = dict(place.get(section) or {})
-                place = place[section]
-            if name in place:
-                raise ValueError(f"{old} is the old name of {new}; both are set, keep {new}")
-            place[name] = data.pop(old)
-            deprecated(f"the configuration key {old}", new, removed_in)
-        return data
-
 
 T = TypeVar("T", bound=pydantic.BaseModel)
 
@@ -131,6 +112,7 @@ def validate(document: Document, schema: type[T]) -> T:
         ConfigError: with one line per fault: `place: key.path: what would be right, got ...`.
     """
     try:
+        _rename(document, document.data, [schema], ())
         return schema.model_validate_json(json.dumps(document.data, default=str), strict=True)
     except pydantic.ValidationError as error:
         raise ConfigError(_describe(error, document, schema)) from None
@@ -445,6 +427,46 @@ def _locate(
             key, data = (*key, part), data.get(str(part))
             models = [model for annotation in annotations for model in _models(annotation)] or models
     return key, models
+
+
+def _rename(document: Document, data: Any, models: Sequence[type[pydantic.BaseModel]], key: Key) -> None:
+    """Move what stands under keys of earlier releases to the keys of today, with a warning each.
+
+    Raises:
+        ConfigError: both the old and the new key are set.
+    """
+    if isinstance(data, list):
+        for index, item in enumerate(data):
+            _rename(document, item, models, (*key, index))
+    if not isinstance(data, dict):
+        return
+    kind = data.get(DISCRIMINATOR)
+    chosen = [model for model in models if not _tags(model) or kind in _tags(model)]
+    for model in chosen:
+        for old, (new, removed_in) in getattr(model, "renamed", {}).items():
+            if old in data:
+                _move(document, data, key, old, new)
+                deprecated(f"{document.origin((*key, *new.split('.')))}: the key {_dotted((*key, old))}", new, removed_in)
+    for name, value in data.items():
+        annotations = [model.model_fields[name].annotation for model in chosen if name in model.model_fields]
+        _rename(document, value, [model for annotation in annotations for model in _models(annotation)], (*key, name))
+
+
+def _move(document: Document, data: dict[str, Any], key: Key, old: str, new: str) -> None:
+    *sections, name = new.split(".")
+    place = data
+    for section in sections:
+        if not isinstance(place.get(section), dict):
+            place[section] = {}
+        place = place[section]
+    if name in place:
+        where = document.origin((*key, old), of_key=True)
+        raise ConfigError(f"{where}: {_dotted((*key, old))}: is the old name of {new}; both are set, keep {new}")
+    place[name] = data.pop(old)
+    before, after = (*key, old), (*key, *new.split("."))
+    for places in (document.keys, document.values):
+        for path in [path for path in places if path[: len(before)] == before]:
+            places[(*after, *path[len(before) :])] = places.pop(path)
 
 
 def _models(annotation: Any) -> list[type[pydantic.BaseModel]]:

@@ -5,6 +5,9 @@ A message answers where (file and key), what was found, and what would be right;
 
 from __future__ import annotations
 
+import os
+import unicodedata
+
 
 class VidgenError(Exception):
     """Base of every expected failure. `exit_code` is what the command line returns."""
@@ -29,7 +32,15 @@ class ConfigError(VidgenError):
 
 
 class OutputError(VidgenError):
-    """A result cannot be written: it exists already, or the disk is full or read-only."""
+    """A result cannot be written: something is in its way, or the disk is full or read-only."""
+
+
+class OutputExistsError(OutputError):
+    """The place of a result is taken; whoever asked may allow that it is replaced."""
+
+
+class BusyError(OutputError):
+    """Another process, or another job of this one, writes there at the moment."""
 
 
 class CheckpointError(VidgenError):
@@ -60,3 +71,28 @@ class Terminated(VidgenError):
     """The process was asked to end (SIGTERM); what it had was saved first."""
 
     exit_code = 143
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """Foreign text (names, values from files) so that it says nothing to a terminal and stays on its line.
+
+    Control characters, line ends and invisible marks that change the direction or order of text become escapes such as
+    `\\x1b`, bytes that are no UTF-8 become `\\xNN`; everything else stays as it is.
+    """
+    decoded = os.fsencode(text).decode("utf-8", "backslashreplace") if _has_surrogates(text) else os.fspath(text)
+    if decoded.isascii() and decoded.isprintable():
+        return decoded
+    return "".join(character if _is_harmless(character) else _escape(character) for character in decoded)
+
+
+def _has_surrogates(text: str | os.PathLike[str]) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in os.fspath(text))
+
+
+def _is_harmless(character: str) -> bool:
+    # Joiners within words and emoji are format characters too, and mean no harm.
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or character in "\u200c\u200d\u00ad"
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -144,9 +144,7 @@ def _assignments(
     }
 
 
-def _with_style(
-    assignment: StyleAssignment, number: int, style: int, scene: Scene, table: LabelTable
-) -> StyleAssignment:
+def _with_style(assignment: StyleAssignment, number: int, style: int, scene: Scene, table: LabelTable) -> StyleAssignment:
     """The same styles, but for one object."""
     label = int(np.flatnonzero(_ids(table) == np.bincount(scene.labels[scene.mask(number)] + 1).argmax() - 1)[0])
     return replace(assignment, of_object={**assignment.of_object, number: style_of(assignment.styles, label, style)})

@@ -42,7 +42,7 @@ def report(
         if path.is_dir():
             if not (path / "metrics.jsonl").is_file():
                 raise InputError(
-                    f"{paths.shown(path)}: holds no metrics.jsonl, so it is no run", hint="give a run folder or a file of scores"
+                    f"{paths.display(path)}: holds no metrics.jsonl, so it is no run", hint="give a run folder or a file of scores"
                 )
             runs.append(path)
         else:
@@ -72,5 +72,5 @@ def _read(path: Path, name: str | None) -> list[ScoredVideo]:
     scored = []
     for key, item in read_reports(path).items():
         output = item.provenance.output
-        scored.append(ScoredVideo(key or name or paths.shown(Path(output).stem or output), path, item))
+        scored.append(ScoredVideo(key or name or paths.display(Path(output).stem or output), path, item))
     return scored

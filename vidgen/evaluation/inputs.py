@@ -235,7 +235,7 @@ def _stated_rate(stream: Iterable[Any]) -> Fraction | None:
 def _opened(name: str, where: FramesLike, allow_truncated: bool) -> Iterable[Any]:
     if not isinstance(where, str | Path):
         return where
-    return open_source(where, reading="labels" if name == "labels" else "pictures", allow_truncated=allow_truncated)
+    return open_source(where, kind="labels" if name == "labels" else "pictures", allow_truncated=allow_truncated)
 
 
 def _check_frame_rates(streams: Mapping[str, Iterable[Any]]) -> None:

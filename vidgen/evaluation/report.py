@@ -382,7 +382,7 @@ def read_reports(path: Path) -> dict[str | None, Report]:
             first key that is wrong.
     """
     paths.check_file(path)
-    name = paths.shown(path)
+    name = paths.display(path)
     if path.stat().st_size > MAX_FILE_BYTES:
         raise InputError(f"{name}: has {path.stat().st_size >> 20} MiB; scores have at most {MAX_FILE_BYTES >> 20}")
     try:

@@ -22,12 +22,11 @@ from vidgen.inference.backends import TorchBackend
 from vidgen.inference.session import Backend, Moment, Session, WorkSize, fit, working_size
 from vidgen.inference.styles import ObjectFeatures, StyleAssignment, object_features
 from vidgen.media import conditions, pixels
-from vidgen.media.frames import Frame, FrameSource, open_sink, open_source
+from vidgen.media.frames import Frame, FrameSource, open_sink, open_source, output_place, sidecar_path, sidecar_place
 from vidgen.media.labels import LabelTable
-from vidgen.media.steady import Steadier as TemporalSmoother
+from vidgen.media.smoothing import TemporalSmoother
 from vidgen.runtime import Precision, Runtime
-from vidgen.threads import Behind as BackgroundWriter
-from vidgen.threads import ahead as prefetch
+from vidgen.threads import BackgroundWriter, prefetch
 from vidgen.translators.base import Translator
 from vidgen.types import Condition
 from vidgen.weights.checkpoints import find_weights
@@ -49,6 +48,12 @@ class Inputs:
     instances: FrameSource | None = None
     others: tuple[FrameSource, ...] = ()
     first_frames: tuple[np.ndarray, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """What is read from the disk, which no output may replace."""
+        sources = (self.main, *([self.instances] if self.instances else []), *self.others)
+        return [file for source in sources for file in source.paths]
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ class Model:
         """
         settings = self.condition
         reading: Literal["labels", "pictures"] = "labels" if settings.labels is not None else "pictures"
-        main = open_source(where, reading=reading, start=start, end=end)
+        main = open_source(where, kind=reading, start=start, end=end)
         further = list(settings.pictures if settings.labels is not None else settings.pictures[1:])
         if settings.reads_picture_for_edges:
             further.append("pictures to detect edges in")
@@ -179,7 +184,7 @@ class Model:
             raise InputError(f"{main.name}: this model {need}")
         opened = Inputs(
             main,
-            None if instances is None else open_source(instances, reading="labels", start=start, end=end),
+            None if instances is None else open_source(instances, kind="labels", start=start, end=end),
             tuple(open_source(other, start=start, end=end) for other in others),
         )
         return replace(opened, first_frames=self._first_frames(opened, first_frames))
@@ -315,7 +320,7 @@ class Model:
         """uint8 [H,W,3] -> float [1,3,h,w] at the padded working size."""
         resized = conditions.resize_picture(picture, size).transpose(2, 0, 1)
         padded = conditions.pad_to_multiple(resized, self.size_multiple)
-        return self.runtime.place(torch.from_numpy(pixels.to_signed(padded))[None])
+        return self.runtime.place(torch.from_numpy(pixels.normalize(padded))[None])
 
     def preview(self, frame: Frame, condition: Condition, size: Size, work: Size) -> np.ndarray:
         """The condition as a picture, uint8 [H,W,3] at the input's size."""
@@ -357,12 +362,14 @@ class Translation:
         quality: Literal["draft", "good", "lossless"] = "good",
         overwrite: bool = False,
         report: Callable[[int], None] | None = None,
+        claim: durable.Claim | None = None,
     ) -> dict[str, Any]:
         """Write the video, whole or not at all, and a JSON file beside it that says how it was made.
 
         Args:
             side_by_side: condition and result next to each other.
             report: called with the number of frames done.
+            claim: what the caller holds already: the output and its `sidecar_place`.
 
         Returns:
             what the JSON file holds.
@@ -371,6 +378,10 @@ class Translation:
             OutputError: the output exists or cannot be written.
         """
         main = self.inputs.main
+        if claim is None:
+            places = [output_place(path, single=main.single), sidecar_place(path)]
+            with durable.claim(places, inputs=self.inputs.files, overwrite=overwrite) as claim:
+                return self.save(path, side_by_side=side_by_side, quality=quality, report=report, claim=claim)
         started, count = time.monotonic(), 0
         with open_sink(
             path,
@@ -378,7 +389,9 @@ class Translation:
             frame_rate=main.frame_rate,
             audio=main.audio,
             quality=quality,
-            overwrite=overwrite,
+            names=main.frame_names,
+            single=main.single,
+            claim=claim,
         ) as sink:
 
             def write(frame: Translated) -> None:
@@ -392,7 +405,7 @@ class Translation:
                         report(count)
         seconds = time.monotonic() - started
         details = self._details(count, seconds, side_by_side)
-        durable.write_json(_details_path(Path(path)), details)
+        durable.write_json(sidecar_path(path), details)
         return {"output": str(path), **details}
 
     def _details(self, num_frames: int, seconds: float, side_by_side: bool) -> dict[str, Any]:
@@ -414,10 +427,6 @@ class Translation:
             "seconds": round(seconds, 3),
             "ms_per_frame": round(1000 * seconds / max(1, num_frames), 2),
         }
-
-
-def _details_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json") if path.suffix == "" or "%" in path.name else path.with_suffix(".json")
 
 
 def _together(sources: Sequence[FrameSource]) -> Iterator[tuple[Frame, ...]]:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidgen.data.conditions import ConditionBuilder, Size
+from vidgen.data.conditions import ConditionBuilder, ConditionSettings, Size
 from vidgen.errors import InputError
 from vidgen.inference.styles import StyleAssignment
 from vidgen.media import conditions, pixels
 from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
+from vidgen.runtime import Runtime
 from vidgen.types import Condition
-
-if TYPE_CHECKING:
-    from vidgen.inference.model import Model
 
 WorkSize = Literal["auto", "input"]
 
@@ -50,6 +48,23 @@ class Backend(Protocol):
     def describe(self) -> str:
         """Name, device and precision, for reports."""
         ...
+
+
+class LoadedModel(Protocol):
+    """What a session needs to know of its model."""
+
+    condition: ConditionSettings
+    table: LabelTable | None
+    runtime: Runtime
+
+    @property
+    def size_multiple(self) -> int: ...
+
+    def working_size(self, size: Size, work_size: WorkSize = "auto") -> Size: ...
+
+    def regions(self, condition: Condition) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def picture_tensor(self, picture: np.ndarray, size: Size) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,7 @@ class Session:
 
     def __init__(
         self,
-        model: Model,
+        model: LoadedModel,
         backend: Backend,
         size: Size,
         *,

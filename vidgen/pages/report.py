@@ -100,7 +100,7 @@ def write_report(
         OutputError: `out` exists, or cannot be written.
     """
     if out.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{paths.shown(out)}: a report is a page; expected a name that ends with .html")
+        raise ConfigError(f"{paths.display(out)}: a report is a page; expected a name that ends with .html")
     rank_by = RENAMED.get(rank_by, rank_by)
     if base_of(rank_by) in METRICS and METRICS[base_of(rank_by)].better == "context":
         raise ConfigError(f"`rank_by` {rank_by}: says how far to trust other scores, not which output is better")
@@ -140,7 +140,7 @@ def distinct(scored: Sequence[ScoredVideo]) -> list[ScoredVideo]:
     result: list[ScoredVideo] = []
     for item in scored:
         alike = sum(other.name == item.name for other in scored) > 1
-        name = base = f"{item.name} ({paths.shown(item.file.stem)})" if alike and item.file.stem != item.name else item.name
+        name = base = f"{item.name} ({paths.display(item.file.stem)})" if alike and item.file.stem != item.name else item.name
         count = 1
         while any(name == other.name for other in result):
             count += 1
@@ -191,7 +191,7 @@ class _Measured:
                 for item in self.scored
                 for name, entries in item.report.comparisons.items()
             ],
-            "provenance": [(item.name, _flat(item.provenance.model_dump()), paths.shown(item.file)) for item in self.scored],
+            "provenance": [(item.name, _flat(item.provenance.model_dump()), paths.display(item.file)) for item in self.scored],
         }
 
     def _card(self, item: ScoredVideo) -> dict[str, Any]:
@@ -327,9 +327,9 @@ class _Measured:
         """
         place = Path(paths.split_cut(text)[0]).resolve()
         if not any(place.is_relative_to(root.resolve()) for root in (item.file.parent, *self.allow_paths)):
-            folder = paths.shown(place.parent)
+            folder = paths.display(place.parent)
             raise InputError(
-                f"{paths.shown(place)} lies outside the folder of the scores", hint=f"`allow_path` {folder} lets it be shown"
+                f"{paths.display(place)} lies outside the folder of the scores", hint=f"`allow_path` {folder} lets it be shown"
             )
 
     def _players(self, sources: dict[str, FrameSource], budget: float, max_height: int, num_frames: int) -> dict[str, Any]:
@@ -458,7 +458,7 @@ class _Samples:
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         for index, file in enumerate(self.files):
-            yield Frame(images.read_picture(file), index, paths.shown(file))
+            yield Frame(images.read_picture(file), index, paths.display(file))
 
 
 def _training(key: str, run: Path, budget: float, max_height: int) -> dict[str, Any]:
@@ -501,7 +501,7 @@ def _add_samples(values: dict[str, Any], folder: Path, budget: float, max_height
         if newest is not None:
             clip = players.embed({"sample": open_source(newest)}, lead="sample", max_bytes=budget / 2, max_height=2 * max_height)
             values["clip"] = clip.uri("sample")
-            values["clip_name"] = paths.shown(newest.name)
+            values["clip_name"] = paths.display(newest.name)
             values["players"][f"{values['key']}-clip"] = {"times": clip.times, "cuts": []}
             values["reductions"] += clip.reductions
     except InputError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vidgen.errors import TrainingError
+from vidgen.errors import CheckpointError, TrainingError
 from vidgen.runtime import Runtime
 from vidgen.training import parallel
 from vidgen.translators.base import Networks, Translator
 from vidgen.types import Batch, Losses, Output, Phase, Stage, Step
-from vidgen.weights.checkpoints import NUM_AVERAGED, Progress
+from vidgen.weights import checkpoints
+from vidgen.weights.checkpoints import NUM_AVERAGED, Checkpoint, Progress
+from vidgen.weights.files import load_into
 
 MakeBatch = Callable[[int, int, range], Batch]
 """(stage index, step, clip indices) -> the clips."""
@@ -138,6 +140,10 @@ class Trainer:
         self._stage_index = index
         self._memory = None
 
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Let the translator measure the data before the first step of a new run."""
+        self.translator.calibrate(batches, self.networks)
+
     def run(self, batches: Callable[[int], Sequence[tuple[range, Batch]]], observer: Observer) -> None:
         """Train from the present progress to the end of the schedule or until the observer says stop.
 
@@ -165,10 +171,11 @@ class Trainer:
                 seconds=self.progress.seconds + time.monotonic() - started,
             )
             if self.progress.nonfinite_steps > self.settings.max_nonfinite_steps:
+                limit = self.settings.max_nonfinite_steps
                 worst = [name for name, value in record.losses.items() if not math.isfinite(value)]
                 raise TrainingError(
                     f"step {record.step}: {'losses ' + ', '.join(worst) if worst else 'gradients'} not finite for "
-                    f"{self.progress.nonfinite_steps} steps in a row (train.max_nonfinite_steps: {self.settings.max_nonfinite_steps})",
+                    f"{self.progress.nonfinite_steps} steps in a row (train.max_nonfinite_steps: {limit})",
                     hint="the last checkpoint is good; lower the learning rate or set train.max_grad_norm",
                 )
             if observer.step_done(record, self):
@@ -202,11 +209,12 @@ class Trainer:
                     if not self.translator.applies(phase, batch):
                         leads = leads and phase is not phases[0]
                         continue
+                    seen = output
                     for repeat in range(phase.repeats):
                         if repeat:
                             with self.runtime.autocast():
-                                output = self.translator.again(phase, step, batch, output)
-                        losses = self._backward(phase, step, batch, output, reduce=last, share=1 / len(moved))
+                                seen = self.translator.again(phase, step, batch, seen)
+                        losses = self._backward(phase, step, batch, seen, reduce=last, share=1 / len(moved))
                         for name, value in losses.items():
                             totals.setdefault(name, []).append(value.detach())
                         if last and not self._update(phase):
@@ -235,7 +243,8 @@ class Trainer:
             with torch.no_grad(), self.runtime.autocast():
                 return self.translator.prime(primer, batch.target[:, : batch.primer_frames])
         if self._memory is None:
-            self._memory = self.translator.memory(self.stages[self._stage_index], batch)
+            with torch.no_grad(), self.runtime.autocast():
+                self._memory = self.translator.memory(self.stages[self._stage_index], batch)
         return self._memory
 
     def _backward(self, phase: Phase, step: Step, batch: Batch, output: Output, *, reduce: bool, share: float) -> Losses:
@@ -267,6 +276,24 @@ class Trainer:
         return finite
 
     # -- state ----------------------------------------------------------------------------------------------------------
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint: weights, progress, optimizers, average.
+
+        Raises:
+            CheckpointError: it is incomplete, or belongs to another model.
+        """
+        model, optimizers = saved.read(checkpoints.MODEL), saved.read(checkpoints.OPTIMIZERS)
+        if model is None or optimizers is None:
+            raise CheckpointError(f"{saved.path}: holds no weights or no optimizers; it cannot be gone on with")
+        load_into(self.translator, model.tensors, str(saved.path))
+        self.progress = saved.progress
+        index, _ = stage_of(self.stages, max(0, saved.progress.step - 1))
+        self.begin_stage(index)
+        checkpoints.fill_optimizers(self.optimizers, optimizers.tensors)
+        ema = saved.read(saved.ema) if saved.ema is not None else None
+        if ema is not None:
+            self.fill_ema(ema.tensors)
 
     def ema_tensors(self) -> Mapping[str, Tensor] | None:
         """The averaged generator's weights and its count of updates, or None where no average is kept."""

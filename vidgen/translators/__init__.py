@@ -12,7 +12,8 @@ from vidgen.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-_SHARED = {"base", "settings"}
+_SHARED = {"base", "settings", "cascade"}
+"""What translators have in common, in files of its own."""
 
 
 @cache

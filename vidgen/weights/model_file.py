@@ -95,7 +95,9 @@ class ModelCard:
             table = None if labels is None else LabelTable.from_dict(labels)
             size = (int(height), int(width))
             names = {item["name"] for item in written}
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, VidgenError) as error:
+            condition = dict(condition)
+            pretrained = dict(pretrained)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, VidgenError) as error:
             raise CheckpointError(f"{where}: its model card is damaged ({error})") from error
         settings = config.from_data(model, translators.find(kind, where).Config, where)
         extra = {name: text for name, text in metadata.items() if name == "imported"}

@@ -1,4 +1,4 @@
-"""Flow fields in files (.flo, 16-bit KITTI .png, .pfm) and as colour pictures.
+"""Flow fields in files (.flo, 16-bit KITTI .png, .pfm) and as color pictures.
 
 Reading checks everything before it believes anything: the length must be exact, so a truncated file is refused, never filled
 by repetition. The only exception that leaves this file is `FlowError`.
@@ -82,12 +82,12 @@ def write_flow(path: Path | str, flow: Tensor, known: Tensor | None = None) -> N
 
 
 def flow_to_picture(flow: Tensor, *, max_flow: float | None = None) -> Tensor:
-    """Middlebury colours: hue is direction, saturation is length; uint8 [N,3,H,W].
+    """Middlebury colors: hue is direction, saturation is length; uint8 [N,3,H,W].
 
     Args:
         flow: [N,2,H,W] in pixels, a whole clip at once if it is to be shown as one.
         max_flow: length in pixels that gets full saturation (longer is clipped to it). None takes `picture_scale(flow)`.
-            Fixed over a clip, the colours do not flicker; torchvision alone scales each call by its own maximum.
+            Fixed over a clip, the colors do not flicker; torchvision alone scales each call by its own maximum.
     """
     from torchvision.utils import flow_to_image
 
@@ -129,7 +129,7 @@ def _format_flo(flow: np.ndarray, known: np.ndarray) -> bytes:
 def _parse_pfm(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     header = re.match(rb"PF\s+(\d{1,9})\s+(\d{1,9})\s+([+-]?[0-9.]{1,20}(?:[eE][+-]?\d{1,3})?)\s", data[:128])
     if header is None:
-        raise FlowError(f"{name}: not a colour .pfm file (its header must be 'PF', width, height, scale)")
+        raise FlowError(f"{name}: not a color .pfm file (its header must be 'PF', width, height, scale)")
     width, height = int(header[1]), int(header[2])
     _check_size(width, height, name)
     _check_length(len(data) - header.end(), 12 * width * height, name, width, height)
@@ -190,10 +190,10 @@ def _check_png(data: bytes, name: str) -> tuple[int, int]:
         ended, position = kind == b"IEND", end + 4
     if not ended or position != len(data) or len(header) != 13:
         raise FlowError(f"{name}: truncated PNG, or bytes after its end")
-    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
+    width, height, depth, color, _, _, interlace = struct.unpack(">IIBBBBB", header)
     _check_size(width, height, name)
-    if (depth, colour, interlace) != (16, 2, 0):
-        raise FlowError(f"{name}: KITTI flow is a plain 16-bit RGB PNG; this one has {depth} bits, colour type {colour}")
+    if (depth, color, interlace) != (16, 2, 0):
+        raise FlowError(f"{name}: KITTI flow is a plain 16-bit RGB PNG; this one has {depth} bits, color type {color}")
     expected = height * (1 + 6 * width)
     try:
         found = len(zlib.decompressobj().decompress(b"".join(pixels), expected + 1))

@@ -290,7 +290,7 @@ def test_all_faults_of_a_configuration_come_out_and_exit_code_2(run_file: Path, 
 
 def test_a_missing_checkpoint_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "show", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: holds no checkpoint")
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: holds no checkpoint; train one first")
 
 
 def test_a_missed_gate_is_exit_code_4_after_the_scores(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

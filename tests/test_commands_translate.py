@@ -48,7 +48,7 @@ def _label_folder(folder: Path, num_frames: int, size: tuple[int, int] = (32, 48
 
 
 def _label_video(path: Path, times: list[int], size: tuple[int, int] = (32, 48)) -> Path:
-    with open_sink(path, time_base=Fraction(1, 100), frame_rate=Fraction(25), writing="labels") as sink:
+    with open_sink(path, time_base=Fraction(1, 100), frame_rate=Fraction(25), kind="labels") as sink:
         for index, pts in enumerate(times):
             sink.write(_labels(size, index), pts)
     return path
@@ -369,5 +369,5 @@ def test_blending_is_refused_where_the_model_sees_its_past(run_folder: Path, tmp
 def test_one_picture_from_maps_in_memory_is_the_frame_of_a_stream(image_run: Path, tmp_path: Path) -> None:
     model = Model.load(image_run)
     source = _label_folder(tmp_path / "in", 1, (33, 47))
-    alone = model.picture(open_source(source, reading="labels").read(0, 1)[0])
+    alone = model.picture(open_source(source, kind="labels").read(0, 1)[0])
     assert np.array_equal(alone, next(iter(model.translate(source))))

@@ -112,12 +112,12 @@ def test_videos_serve_as_sequences(root: Path, tmp_path: Path) -> None:
     for role, writing in (("images", "pictures"), ("labels", "labels")):
         from vidgen.media.frames import open_source
 
-        source = open_source(root / role / "clip0", reading=writing)  # type: ignore[arg-type]
+        source = open_source(root / role / "clip0", kind=writing)  # type: ignore[arg-type]
         with open_sink(
             folder / role / "one.mkv",
             time_base=Fraction(1, 25),
             frame_rate=Fraction(25),
-            writing=writing,  # type: ignore[arg-type]
+            kind=writing,  # type: ignore[arg-type]
             quality="lossless",
         ) as sink:
             for frame in source:
@@ -199,7 +199,7 @@ def _resize_label(root: Path) -> str:
 def _colour_label(root: Path) -> str:
     for path in (root / "labels" / "clip0").iterdir():
         write_png(path, np.zeros((32, 48, 3), np.uint8))
-    return r"holds colours, but the label table knows ids"
+    return r"holds colors, but the label table knows ids"
 
 
 def _read_all(root: Path) -> None:

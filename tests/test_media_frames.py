@@ -20,13 +20,13 @@ CLOCK = {"time_base": Fraction(1, 25), "frame_rate": Fraction(25)}
 
 
 def write_pictures(folder: Path, names: list[str], size: tuple[int, int] = (8, 12)) -> Path:
-    """PNG files that are grey by their place in `names`."""
+    """PNG files that are gray by their place in `names`."""
     for index, name in enumerate(names):
         images.write_png(folder / name, np.full((*size, 3), index, np.uint8))
     return folder
 
 
-def greys(source: frames.FrameSource) -> list[int]:
+def grays(source: frames.FrameSource) -> list[int]:
     return [int(frame.pixels[0, 0, 0]) for frame in source]
 
 
@@ -45,11 +45,11 @@ def test_a_folder_is_read_in_natural_order_without_what_are_no_pictures(tmp_path
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "folder.png").mkdir()
     source = frames.open_source(tmp_path)
-    assert greys(source) == [0, 1, 2]
+    assert grays(source) == [0, 1, 2]
     assert (source.num_frames, source.frame_rate, source.time_base) == (3, 25, Fraction(1, 25))
     assert [frame.pts for frame in source] == [0, 1, 2]
     assert [Path(frame.name).name for frame in source] == ["frame1.png", "frame2.png", "frame10.png"]
-    assert greys(frames.open_source(tmp_path, frame_rate=Fraction(15))) == [0, 1, 2]
+    assert grays(frames.open_source(tmp_path, frame_rate=Fraction(15))) == [0, 1, 2]
     assert frames.open_source(tmp_path, frame_rate=Fraction(15)).time_base == Fraction(1, 15)
 
 
@@ -80,7 +80,7 @@ def test_missing_numbers_are_warned_about(tmp_path, caplog):
 def test_pictures_are_named_by_folder_glob_pattern_or_file_and_cut(tmp_path, where, start, end, expected):
     write_pictures(tmp_path, ["f1.png", "f2.png", "f3.png", "f9.png", "f10.png", "f11.png"])
     source = frames.open_source(f"{tmp_path}{where}", start=start, end=end)
-    assert greys(source) == expected
+    assert grays(source) == expected
     assert [int(frame.pixels[0, 0, 0]) for frame in source.read(0, len(expected))] == expected
     assert source.num_frames == len(expected)
 
@@ -131,7 +131,7 @@ def test_pictures_of_another_size_are_named(tmp_path):
 
 def test_label_folders_give_ids_and_picture_folders_colours(tmp_path):
     images.write_png(tmp_path / "0.png", np.array([[1, 26003]], np.uint16))
-    assert frames.open_source(tmp_path, reading="labels").read(0, 1)[0].pixels.tolist() == [[1, 26003]]
+    assert frames.open_source(tmp_path, kind="labels").read(0, 1)[0].pixels.tolist() == [[1, 26003]]
     assert frames.open_source(tmp_path).read(0, 1)[0].pixels.shape == (1, 2, 3)
 
 
@@ -140,7 +140,7 @@ def test_labels_are_never_read_from_jpeg(tmp_path):
 
     Image.new("L", (8, 8)).save(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="JPEG blurs label ids"):
-        list(frames.open_source(tmp_path, reading="labels"))
+        list(frames.open_source(tmp_path, kind="labels"))
 
 
 def test_real_folders_are_read_whole(data_root):
@@ -150,7 +150,7 @@ def test_real_folders_are_read_whole(data_root):
         ("face/labels/clip", "labels", 80, (480, 480)),
         ("cityscapes_clip/images/aachen", "pictures", 10, (1024, 2048)),
     ):
-        source = frames.open_source(data_root / where, reading=reading)
+        source = frames.open_source(data_root / where, kind=reading)
         assert (source.num_frames, source.size) == (num_frames, size)
         assert source.read(num_frames - 1, num_frames)[0].pixels.shape[:2] == size
 

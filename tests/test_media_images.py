@@ -162,7 +162,7 @@ def refused_label_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "webp": (save(folder / "a.webp", IDS.repeat(4, 0)), "WEBP blurs label ids"),
         "jpeg inside tiff": (save(folder / "jpeg.tif", IDS.repeat(8, 0).repeat(8, 1), compression="jpeg"), "blurs label ids"),
         "transparent parts": (save(folder / "rgba.png", rgba), "transparent parts"),
-        "grey with alpha": (save(folder / "la.png", Image.fromarray(IDS).convert("LA")), "mode LA"),
+        "gray with alpha": (save(folder / "la.png", Image.fromarray(IDS).convert("LA")), "mode LA"),
         "cmyk": (save(folder / "cmyk.tif", Image.fromarray(IDS).convert("CMYK")), "mode CMYK"),
         "floating point": (save(folder / "float.tif", np.ones((4, 4), np.float32)), "mode F"),
         "turned by exif": (save(folder / "turned.png", turned, exif=exif), "EXIF rotation"),

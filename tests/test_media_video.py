@@ -1,4 +1,4 @@
-"""Video files: every frame, time, colour and sound that is stored comes out, and what is written reads back."""
+"""Video files: every frame, time, color and sound that is stored comes out, and what is written reads back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write(
     return path
 
 
-# Reading: colours
+# Reading: colors
 
 
 @pytest.mark.parametrize("color_range", ["limited", "full"])
@@ -307,14 +307,14 @@ def test_quality_orders_size_and_faithfulness(tmp_path, data_root):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "a.webm"])
 def test_written_colours_are_tagged_and_flat_areas_keep_them_within_3_levels(tmp_path, name):
-    colours = np.random.default_rng(0).integers(20, 236, (3, 4, 3), dtype=np.uint8)
-    original = np.kron(colours, np.ones((32, 32, 1))).astype(np.uint8)
+    colors = np.random.default_rng(0).integers(20, 236, (3, 4, 3), dtype=np.uint8)
+    original = np.kron(colors, np.ones((32, 32, 1))).astype(np.uint8)
     path = write(tmp_path / name, [original] * 2)
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
     assert (int(frame.colorspace), int(frame.color_range)) == (1, 1)
     centres = np.s_[16::32, 16::32]
-    assert np.abs(pictures(path)[0][centres].astype(int) - colours).max() <= 3
+    assert np.abs(pictures(path)[0][centres].astype(int) - colors).max() <= 3
 
 
 def test_labels_go_through_ffv1_bit_by_bit(tmp_path):
@@ -324,8 +324,8 @@ def test_labels_go_through_ffv1_bit_by_bit(tmp_path):
         media_clips.label_frames(5, 47, 63, num_ids=256),
         [pixels // 64 * 64 for pixels in media_clips.smooth_frames(5, 47, 63)],
     ):
-        write(tmp_path / "a.mkv", labels, writing="labels", overwrite=True)
-        back = [frame.pixels for frame in read(tmp_path / "a.mkv", reading="labels")]
+        write(tmp_path / "a.mkv", labels, kind="labels", overwrite=True)
+        back = [frame.pixels for frame in read(tmp_path / "a.mkv", kind="labels")]
         assert all(
             before.dtype == after.dtype and np.array_equal(before, after) for before, after in zip(labels, back, strict=True)
         )
@@ -333,24 +333,24 @@ def test_labels_go_through_ffv1_bit_by_bit(tmp_path):
 
 def test_real_label_maps_go_through_ffv1_bit_by_bit(tmp_path, data_root):
     for where in ("camvid/labels/0016E5[0:8]", "face/labels/clip[0:8]", "cityscapes_stills/instances[0:1]"):
-        source = frames.open_source(data_root / where, reading="labels")
+        source = frames.open_source(data_root / where, kind="labels")
         with frames.open_sink(
-            tmp_path / "a.mkv", time_base=source.time_base, frame_rate=source.frame_rate, writing="labels", overwrite=True
+            tmp_path / "a.mkv", time_base=source.time_base, frame_rate=source.frame_rate, kind="labels", overwrite=True
         ) as sink:
             for frame in source:
                 sink.write(frame.pixels, frame.pts)
-        back = frames.open_source(tmp_path / "a.mkv", reading="labels")
+        back = frames.open_source(tmp_path / "a.mkv", kind="labels")
         assert all(np.array_equal(before.pixels, after.pixels) for before, after in zip(source, back, strict=True))
 
 
 def test_label_videos_that_blur_ids_are_refused_when_opened(tmp_path):
     lossy = media_clips.write_clip(tmp_path / "a.mp4", media_clips.smooth_frames(3))
     with pytest.raises(InputError, match="h264 blurs label ids") as caught:
-        frames.open_source(lossy, reading="labels")
+        frames.open_source(lossy, kind="labels")
     assert "FFV1" in (caught.value.hint or "")
     converted = media_clips.write_clip(tmp_path / "a.mkv", media_clips.smooth_frames(3), codec="ffv1", pixel_format="yuv444p")
     with pytest.raises(InputError, match="a label video holds yuv444p"):
-        read(converted, reading="labels")
+        read(converted, kind="labels")
 
 
 @pytest.mark.parametrize(
@@ -358,12 +358,12 @@ def test_label_videos_that_blur_ids_are_refused_when_opened(tmp_path):
 )
 def test_labels_are_not_written_where_they_would_change(tmp_path, name, message):
     with pytest.raises(InputError, match=message):
-        write(tmp_path / name, media_clips.label_frames(2), writing="labels")
+        write(tmp_path / name, media_clips.label_frames(2), kind="labels")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_gif_is_never_lossless(tmp_path):
-    with pytest.raises(InputError, match="256 colours"):
+    with pytest.raises(InputError, match="256 colors"):
         write(tmp_path / "a.gif", media_clips.smooth_frames(2), quality="lossless")
     assert not list(tmp_path.iterdir())
 

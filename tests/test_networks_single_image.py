@@ -16,10 +16,10 @@ from vidgen.networks import single_image
 from vidgen.networks.single_image import (
     LevelGenerator,
     LevelNetwork,
-    gradient_penalty,
     mirror_to,
     noise_loop,
     noise_walk,
+    pixelwise_gradient_penalty,
     plan_concurrent_pyramid,
     plan_pyramid,
     resize_by,
@@ -154,7 +154,7 @@ def test_the_gradient_penalty_is_the_squared_distance_of_the_slope_from_one_and_
 
     real, fake = torch.rand(1, 3, 6, 6), torch.rand(1, 3, 6, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        penalty = gradient_penalty(Slope(), real, fake)
+        penalty = pixelwise_gradient_penalty(Slope(), real, fake)
     assert float(penalty) == pytest.approx(16.0, rel=1e-5)
 
 

@@ -81,7 +81,7 @@ def test_training_on_one_picture_follows_its_plan_and_is_not_done_twice(data_roo
         assert model.translator.generate().shape[-1] == model.translator.pyramid.finest[1]
     weights = sorted((folder / "checkpoints").rglob("model.safetensors"))[-1].read_bytes()
     train_single(picture, tmp_path / "run", budget_seconds=8, max_size=48, device="cpu", show_progress=False)
-    if len(lines) == sum(model.settings.model.steps_per_scale):
+    if len(lines) == sum(model.card.model.steps_per_scale):
         assert sorted((folder / "checkpoints").rglob("model.safetensors"))[-1].read_bytes() == weights
 
 

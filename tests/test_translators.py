@@ -12,7 +12,9 @@ from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, Trainer
 from vidgen.translators import available, consingan, pix2pix, pix2pixhd, singan, vid2vid
 from vidgen.translators.base import Translator
-from vidgen.types import Batch, Condition, Stage, Step
+from vidgen.translators.settings import FeatureSettings
+from vidgen.types import Batch, Condition, Pretrained, Stage, Step
+from vidgen.weights import pretrained
 
 HEIGHT, WIDTH, CLASSES = 32, 48, 5
 
@@ -96,6 +98,13 @@ CONFIGS: dict[str, Any] = {
         ),
     ),
     "pix2pixhd two levels at once": _pix2pixhd(generator={"num_enhancers": 1}, discriminators={"objective": "hinge"}),
+    "pix2pixhd compact": _pix2pixhd(
+        use_instances=True,
+        generator={"kind": "compact"},
+        encoder=pix2pixhd.Encoder(base_channels=4, num_downsamplings=2),
+        discriminators={"patch": False},
+        features=FeatureSettings(texture_weight=1, detail_weight=1, gan_weight=0.1),
+    ),
     "consingan": consingan.Config(**_TINY_SINGAN, num_stages=4, num_concurrent_stages=2, border="noise", coarsest="noise"),
     "consingan with zeros": consingan.Config(**_TINY_SINGAN, num_stages=3, penalty_crop_size=24),
     "singan": singan.Config(**_TINY_SINGAN),
@@ -116,6 +125,24 @@ CONFIGS: dict[str, Any] = {
     "vid2vid per frame": _vid2vid(num_input_frames=1, generator={"flow": "none"}),
     "vid2vid face discriminator": _vid2vid(discriminators={"region": vid2vid.Region(labels=(1, 4))}),
     "vid2vid no flow": _vid2vid(generator={"flow": "none"}),
+    "vid2vid compact": _vid2vid(
+        generator={"kind": "compact", "foreground_labels": (2,)},
+        discriminators={"patch": False, "num_temporal_scales": 0},
+        features=FeatureSettings(texture_weight=1, gan_weight=0.1),
+        past=vid2vid.PastCorruption(noise=0.1, dropout=0.3, from_nothing=0.5),
+        schedules=(
+            vid2vid.Schedule(
+                epochs=3,
+                decay_epochs=1,
+                clip_frames=4,
+                frame_only_epochs=1,
+                warmup_epochs=1,
+                adversarial_from_epoch=2,
+                adversarial_ramp_epochs=1,
+                final_rate_share=0.1,
+            ),
+        ),
+    ),
     "vid2vid modern": _vid2vid(
         generator={"upsampling": "resize", "norm": "instance"},
         past=vid2vid.PastCorruption(noise=0.1, dropout=0.3),
@@ -164,7 +191,7 @@ def _no_flow(current: Tensor, previous: Tensor) -> Tensor:
     return torch.zeros(len(current), 2, *current.shape[-2:])
 
 
-NETWORKS = {"flow": _no_flow}
+NETWORKS = {"flow": _no_flow, **pretrained.load([Pretrained("efficientnet_lite0", "the test")], {}).networks}
 
 
 @torch.no_grad()
@@ -233,7 +260,7 @@ def test_each_phase_gives_gradients_to_its_modules_and_to_nothing_else(config: A
 def test_every_parameter_learns_in_some_stage(config: Any) -> None:
     translator = _build(config)
     learning = {parameter for stage in _stages(config) for phase in translator.phases(stage) for parameter in phase.parameters()}
-    assert learning == set(translator.parameters())
+    assert learning == {parameter for parameter in translator.parameters() if parameter.requires_grad}
 
 
 class _StopAfter:
@@ -262,7 +289,7 @@ def test_training_runs_through_all_stages_and_changes_weights(config: Any) -> No
     after = translator.state_dict()
     changed = [name for name, value in before.items() if not torch.equal(value, after[name]) and value.is_floating_point()]
     assert any(name.startswith("generator") for name in changed)
-    assert any(name.startswith("discriminator") for name in changed)
+    assert any("discriminator" in name for name in changed)
 
 
 def _resized(batch: Batch, divisor: int) -> Batch:

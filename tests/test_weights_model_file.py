@@ -72,7 +72,7 @@ def test_weights_of_others_say_that_they_carry_no_card() -> None:
 def test_a_damaged_card_is_an_error_of_ours(key: str, text: str) -> None:
     if (key, text) == ("labels", "null"):
         pytest.skip("means that there are none")
-    with pytest.raises((CheckpointError, ConfigError), match="^m: "):
+    with pytest.raises((CheckpointError, ConfigError), match=r"^m: "):
         ModelCard.read(_changed(**{key: text}), "m")
 
 

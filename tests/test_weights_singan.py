@@ -11,7 +11,7 @@ from torch import nn
 from vidgen.errors import CheckpointError
 from vidgen.networks import single_image
 from vidgen.networks.single_image import LevelGenerator, LevelNetwork
-from vidgen.training import run
+from vidgen.translators import singan
 from vidgen.weights.files import load_into
 from vidgen.weights.singan import import_singan, import_weights
 
@@ -51,11 +51,11 @@ def published(tmp_path: Path) -> Path:
 
 def test_a_published_folder_becomes_a_model_with_its_sizes_noise_and_picture(published: Path) -> None:
     settings, tensors = import_singan(published)
-    model = run.build(settings)
+    model = singan.build(settings)
     load_into(model, tensors, "here")
     model.eval()
-    assert settings.model.border == "zeros"
-    assert settings.model.legacy_quantize
+    assert settings.border == "zeros"
+    assert settings.legacy_quantize
     reals, noises = (torch.load(published / name, weights_only=True) for name in ("reals.pth", "Zs.pth"))
     assert model.pyramid.sizes == SIZES
     assert torch.equal(model.image, reals[-1])
@@ -70,7 +70,7 @@ def test_noise_up_to_the_edge_tells_an_animation_model(published: Path) -> None:
     noises = torch.load(published / "Zs.pth", weights_only=True)
     noises[0] = torch.randn_like(noises[0][:, :1]).expand(1, 3, -1, -1).clone()
     torch.save(noises, published / "Zs.pth")
-    assert import_singan(published)[0].model.border == "noise"
+    assert import_singan(published)[0].border == "noise"
     assert "imported" in import_weights(published).metadata
 
 

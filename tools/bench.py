@@ -132,9 +132,7 @@ def bench_train(repeats: int) -> list[dict[str, Any]]:
 
 def _update_seconds(model: Translator, stages: tuple[Stage, ...], runtime: Runtime, batch: Batch, repeats: int) -> float:
     """Of one training step on `batch`."""
-    settings = LoopSettings(
-        seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None
-    )
+    settings = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None)
     networks = {"flow": lambda a, b: torch.zeros(len(a), 2, *a.shape[-2:])}
     trainer = Trainer(model, stages, settings, networks, runtime)
     return median_seconds(lambda: trainer.run(lambda step: [(range(1), batch)], _StopAtOnce()), repeats)
@@ -241,9 +239,7 @@ def _singan_seconds(settings: dict[str, Any], level: int, runtime: Runtime, prep
     if prepared:
         runtime.prepare(model)
     stage = next(stage for stage in singan.stages(config, 1) if stage.num_active_scales == level + 1)
-    limits = LoopSettings(
-        seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=9, max_steps=None
-    )
+    limits = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=9, max_steps=None)
     trainer = Trainer(model, (stage,), limits, {}, runtime)
     target = torch.rand(1, 1, 3, *SINGAN_SIZE) * 2 - 1
     batch = Batch(Condition(frames=target[:, :, :0]), target)
@@ -302,7 +298,7 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
         (folder / "model.safetensors").write_bytes(weights)
         for length in lengths:
             video = folder / f"labels-{length}.mkv"
-            with open_sink(video, time_base=Fraction(1, 25), frame_rate=Fraction(25), writing="labels") as sink:
+            with open_sink(video, time_base=Fraction(1, 25), frame_rate=Fraction(25), kind="labels") as sink:
                 for index in range(length):
                     labels = np.zeros((64, 128), np.uint8)
                     labels[:, index % 128 :] = 1

@@ -82,7 +82,7 @@ def main(model: Path, labels: str, num_frames: int, out: Path, stills: Path | No
     """Roll MODEL out over the label clip LABELS."""
     loaded = Model.load(model)
     reading = "labels" if loaded.condition.labels is not None else "pictures"
-    source = BackAndForth(open_source(labels, reading=reading), num_frames)
+    source = BackAndForth(open_source(labels, kind=reading), num_frames)
     rows, kept = [], []
     wanted = set(np.linspace(0, num_frames - 1, 5).round().astype(int).tolist())
     for index, frame in enumerate(track(loaded.stream(Inputs(source)), total=num_frames, console=Console(stderr=True))):

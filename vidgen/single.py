@@ -25,13 +25,13 @@ from torch.nn import functional as F
 from flow.engines import estimate
 from flow.warp import warp
 from vidgen.errors import CheckpointError, InputError
+from vidgen.inference.model import Model
 from vidgen.media import images, paths
 from vidgen.media.conditions import resize_picture
 from vidgen.media.frames import open_source
-from vidgen.model import Model
 from vidgen.networks import patches
 from vidgen.networks.patches import Example, Matching
-from vidgen.networks.single_image import SingleImageTranslator
+from vidgen.translators.cascade import SingleImageTranslator
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +95,12 @@ def read_picture(path: Path, *, max_side: int | None = None) -> Picture:
         pixels, opacity = images.read_with_opacity(path)
     else:
         pixels, opacity = open_source(path).read(0, 1)[0].pixels, None
-        log.info("%s: is a clip; its first frame is taken", paths.shown(path))
+        log.info("%s: is a clip; its first frame is taken", paths.display(path))
     height, width = pixels.shape[:2]
     if min(height, width) < patches.MIN_SIDE:
         least = patches.MIN_SIDE
-        raise InputError(f"{paths.shown(path)}: {width}x{height}; at least {least}x{least} pixels are needed to learn from")
-    picture = Picture(pixels, opacity, paths.shown(path))
+        raise InputError(f"{paths.display(path)}: {width}x{height}; at least {least}x{least} pixels are needed to learn from")
+    picture = Picture(pixels, opacity, paths.display(path))
     if max_side is None:
         return picture
     reduced = picture.reduced(max_side)
@@ -122,11 +122,11 @@ def read_mask(path: Path, size: Size) -> np.ndarray:
     mask = images.read_picture(path).max(axis=2) > 127
     if mask.shape != size:
         raise InputError(
-            f"{paths.shown(path)}: {mask.shape[1]}x{mask.shape[0]}, but the picture it belongs to is {size[1]}x{size[0]}",
+            f"{paths.display(path)}: {mask.shape[1]}x{mask.shape[0]}, but the picture it belongs to is {size[1]}x{size[0]}",
             hint="save the mask at the size of the picture",
         )
     if not mask.any():
-        raise InputError(f"{paths.shown(path)}: the mask is black everywhere; white marks what was pasted")
+        raise InputError(f"{paths.display(path)}: the mask is black everywhere; white marks what was pasted")
     return mask
 
 
@@ -332,10 +332,10 @@ class Trained(Applications):
         self.model = model if isinstance(model, Model) else Model.load(model, device=device)
         translator = self.model.translator
         if not isinstance(translator, SingleImageTranslator):
-            kind = self.model.settings.model.kind
+            kind = self.model.kind
             raise CheckpointError(f"{model}: is a {kind} model; one that has learnt a single picture is needed")
         self._translator = translator
-        self.num_scales = translator.num_learned
+        self.num_scales: int = translator.num_learned
         size = translator.pyramid.finest
         self.picture = picture if picture.size == size else Picture(resize_picture(picture.pixels, size), None, picture.name)
 
@@ -369,7 +369,7 @@ class Trained(Applications):
     def super_resolve(self, factor: float = 4.0, *, seed: int = 0) -> np.ndarray:
         enlarge = getattr(self._translator, "super_resolve", None)
         if enlarge is None:
-            raise InputError(f"{self.model.settings.model.kind} does not enlarge", hint="take --method singan or patch")
+            raise InputError(f"{self.model.kind} does not enlarge", hint="take --method singan or patch")
         with self._using():
             made: Tensor = enlarge(factor, generator=_generator(seed))
         return _pixels(made[0][:, None])[0]

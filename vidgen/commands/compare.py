@@ -146,7 +146,7 @@ def _opened(inputs: Sequence[str], fps: float | None) -> dict[str, FrameSource]:
 def _default_name(path: Path, all_paths: Sequence[Path]) -> str:
     """The file's name, with its folder where others are called the same."""
     alike = sum(other.stem == path.stem for other in all_paths) > 1
-    return paths.shown(Path(path.parent.name) / path.stem if alike and path.parent.name else path.stem or str(path))
+    return paths.display(Path(path.parent.name) / path.stem if alike and path.parent.name else path.stem or str(path))
 
 
 def _aligned(sources: Mapping[str, FrameSource], *, allow_trim: bool) -> dict[str, _Aligned]:

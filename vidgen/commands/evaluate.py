@@ -532,7 +532,7 @@ def column_scores(columns: temporal.Columns, setting: _Setting) -> dict[str, Sco
 def _opened(name: str, where: Where, setting: _Setting) -> Iterable[Any]:
     if not isinstance(where, str | Path):
         return where
-    return open_source(where, reading="labels" if name == "labels" else "pictures", allow_truncated=setting.allow_truncated)
+    return open_source(where, kind="labels" if name == "labels" else "pictures", allow_truncated=setting.allow_truncated)
 
 
 def _named(where: Where) -> str:

@@ -25,7 +25,8 @@ from vidgen.data.street_pairs import street_pairs, training_streets
 from vidgen.errors import InputError, OutputError
 from vidgen.media import images
 from vidgen.media.frames import FrameSink, FrameSource, check_output, open_sink, open_source
-from vidgen.media.paths import list_folder, shown
+from vidgen.media.paths import display, list_folder
+from vidgen.media.pixels import to_tensor
 
 Into = Literal["previous", "next"]
 Kind = Literal["flow", "picture"]
@@ -264,7 +265,7 @@ def _choose_kind(output: str | Path, kind: Kind | None, *, is_pair: bool) -> Kin
     chosen = kind or next(iter(possible), None)
     if chosen is None or chosen not in possible:
         what = "two pictures" if is_pair else "a video"
-        raise InputError(f"{shown(output)}: the {kind or 'flow'} of {what} is written to {names}")
+        raise InputError(f"{display(output)}: the {kind or 'flow'} of {what} is written to {names}")
     return chosen
 
 
@@ -277,7 +278,7 @@ def _check_numbers_output(target: Path, *, overwrite: bool) -> None:
     if target.is_dir():
         foreign = [entry.name for entry in list_folder(target) if entry.suffix != ".flo"]
         if foreign:
-            raise OutputError(f"{shown(target)}: the folder holds other things, such as {shown(foreign[0])}; it is left alone")
+            raise OutputError(f"{display(target)}: the folder holds other things, such as {display(foreign[0])}; it is left alone")
     durable.check_writable_target(target, overwrite=overwrite)
 
 
@@ -290,7 +291,7 @@ def _video_pairs(source: FrameSource, into: Into) -> Iterator[_Pair]:
     previous: tuple[Tensor, int] | None = None
     index = -1
     for index, frame in enumerate(source):
-        current = _to_tensor(frame.pixels)[None], frame.pts
+        current = to_tensor(frame.pixels)[None], frame.pts
         if previous is not None:
             if current[0].shape != previous[0].shape:
                 sizes = [f"{images.shape[-1]}x{images.shape[-2]}" for images, _ in (current, previous)]
@@ -306,7 +307,7 @@ def _pair(first: FrameSource, second: FrameSource) -> Iterator[_Pair]:
     for source in (first, second):
         if source.count() != 1:
             raise InputError(f"{source.name}: holds {source.count()} frames; with two inputs each must be one picture")
-    one, other = (_to_tensor(source.read(0, 1)[0].pixels)[None] for source in (first, second))
+    one, other = (to_tensor(source.read(0, 1)[0].pixels)[None] for source in (first, second))
     yield one, other, 0
 
 
@@ -359,20 +360,15 @@ def _find_pairs(root: Path) -> dict[str, tuple[Path, Path, Path]]:
         if len(pictures) == 2 and len(truths) == 1:
             found[place.name] = (pictures[0], pictures[1], truths[0])
     if not found:
-        raise InputError(f"{shown(root)}: neither it nor a folder in it holds two pictures and one {' or '.join(_FLOW_SUFFIXES)}")
+        raise InputError(f"{display(root)}: neither it nor a folder in it holds two pictures and one {' or '.join(_FLOW_SUFFIXES)}")
     return found
 
 
 def _read_pair(first: Path, second: Path, truth: Path) -> KnownFlow:
-    one, other = (_to_tensor(images.read_picture(path))[None] for path in (first, second))
+    one, other = (to_tensor(images.read_picture(path))[None] for path in (first, second))
     flow, known = (value[None] for value in read_flow(truth))
     for path, image in ((first, one), (second, other)):
         if image.shape[-2:] != flow.shape[-2:]:
             size = f"{image.shape[3]}x{image.shape[2]}"
-            raise InputError(f"{shown(truth)}: is {flow.shape[3]}x{flow.shape[2]}, but {shown(path)} is {size}")
+            raise InputError(f"{display(truth)}: is {flow.shape[3]}x{flow.shape[2]}, but {display(path)} is {size}")
     return one, other, flow, known
-
-
-def _to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 [H,W,3] as float [3,H,W] in -1..1."""
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1

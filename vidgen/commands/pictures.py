@@ -29,7 +29,7 @@ from vidgen.metrics.single import sifid, single_scores
 from vidgen.metrics.weights import GivenWeights, Judges, build_judges
 from vidgen.networks import patches
 from vidgen.single import Applications, Patches, Picture, Size, Trained, read_picture
-from vidgen.training.importers import read_state_dict
+from vidgen.weights.state_dicts import read_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -414,7 +414,7 @@ class _Training:
         if self.model is not None and (self.model / "checkpoints").is_dir():
             return Trained(self.model, picture, device=self.device)
         if self.model is not None and self.model.exists() and not self.model.is_dir():
-            raise ConfigError(f"--model {paths.shown(self.model)}: is a file; a folder to train into was expected")
+            raise ConfigError(f"--model {paths.display(self.model)}: is a file; a folder to train into was expected")
         kind, profile = TRAINED[self.method]
         folder = self.model or self._cache_folder(picture, mode)
         run, learnt, done = folder / "run", folder / "picture.png", folder / "done.json"
@@ -541,15 +541,15 @@ def _max_side(text: str, automatic: int) -> int:
 
 def _is_png(output: Path) -> bool:
     if output.suffix and output.suffix.lower() != ".png":
-        raise InputError(f"{paths.shown(output)}: pictures are written as .png, or into a folder")
+        raise InputError(f"{paths.display(output)}: pictures are written as .png, or into a folder")
     return bool(output.suffix)
 
 
 def _check_picture_output(output: Path, overwrite: bool) -> None:
     if output.suffix.lower() != ".png":
-        raise InputError(f"{paths.shown(output)}: pictures are written as .png")
+        raise InputError(f"{paths.display(output)}: pictures are written as .png")
     if output.is_dir():
-        raise OutputError(f"{paths.shown(output)}: is a folder; a picture is to be written")
+        raise OutputError(f"{paths.display(output)}: is a folder; a picture is to be written")
     durable.check_writable_target(output, overwrite=overwrite)
 
 
@@ -558,8 +558,8 @@ def _check_samples_folder(output: Path, overwrite: bool) -> None:
     entries = [entry.name for entry in output.iterdir()] if output.is_dir() else []
     foreign = [name for name in entries if name != _SHEET and not re.fullmatch(r"[0-9]{3,}\.png", name)]
     if foreign or (entries and _SHEET not in entries):
-        example = paths.shown((foreign or entries)[0])
-        raise OutputError(f"{paths.shown(output)}: the folder holds other things, such as {example}; it is left alone")
+        example = paths.display((foreign or entries)[0])
+        raise OutputError(f"{paths.display(output)}: the folder holds other things, such as {example}; it is left alone")
     durable.check_writable_target(output, overwrite=overwrite)
 
 

@@ -79,7 +79,7 @@ def report(
         OutputError: `out` exists, or cannot be written.
     """
     if out.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{paths.shown(out)}: a report is a page; expected a name that ends with .html")
+        raise ConfigError(f"{paths.display(out)}: a report is a page; expected a name that ends with .html")
     if base_of(rank_by) in METRICS and METRICS[base_of(rank_by)].better == "context":
         raise ConfigError(f"--rank-by {rank_by}: says how far to trust other scores, not which output is better")
     durable.check_writable_target(out, overwrite=overwrite)
@@ -165,7 +165,7 @@ def _read_inputs(inputs: Sequence[str]) -> tuple[list[Path], list[_Scored]]:
         if path.is_dir():
             if not (path / "metrics.jsonl").is_file():
                 raise InputError(
-                    f"{paths.shown(path)}: holds no metrics.jsonl, so it is no run", hint="give a run folder or a file of scores"
+                    f"{paths.display(path)}: holds no metrics.jsonl, so it is no run", hint="give a run folder or a file of scores"
                 )
             runs.append(path)
         else:
@@ -179,12 +179,12 @@ def _read_scores(path: Path, name: str | None) -> list[_Scored]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{paths.shown(path)}: is not JSON ({error})", hint="vidgen evaluate --json writes scores") from error
+        raise InputError(f"{paths.display(path)}: is not JSON ({error})", hint="vidgen evaluate --json writes scores") from error
     if _holds_scores(content):
         return [_scored(content, path, name)]
     if isinstance(content, dict) and content and all(map(_holds_scores, content.values())):
         return [_scored(part, path, key) for key, part in content.items()]
-    raise InputError(f"{paths.shown(path)}: holds no scores", hint="vidgen evaluate --json writes them")
+    raise InputError(f"{paths.display(path)}: holds no scores", hint="vidgen evaluate --json writes them")
 
 
 def _holds_scores(content: Any) -> bool:
@@ -199,7 +199,7 @@ def _scored(content: dict[str, Any], file: Path, name: str | None) -> _Scored:
     output = str(provenance.get("output") or file.stem)
     per_frame = content.get("per_frame")
     return _Scored(
-        name=name or paths.shown(Path(output).stem or output),
+        name=name or paths.display(Path(output).stem or output),
         file=file,
         metrics={str(key): _metric(entry) for key, entry in content["metrics"].items() if isinstance(entry, dict)},
         rankable=verdict.get("rankable") is True,
@@ -250,7 +250,7 @@ def _distinct(scored: Sequence[_Scored]) -> list[_Scored]:
     result: list[_Scored] = []
     for item in scored:
         alike = sum(other.name == item.name for other in scored) > 1
-        name = base = f"{item.name} ({paths.shown(item.file.stem)})" if alike and item.file.stem != item.name else item.name
+        name = base = f"{item.name} ({paths.display(item.file.stem)})" if alike and item.file.stem != item.name else item.name
         count = 1
         while any(name == other.name for other in result):
             count += 1
@@ -300,7 +300,7 @@ class _Measured:
                 for item in self.scored
                 for name, entries in item.comparisons.items()
             ],
-            "provenance": [(item.name, _flat(item.provenance), paths.shown(item.file)) for item in self.scored],
+            "provenance": [(item.name, _flat(item.provenance), paths.display(item.file)) for item in self.scored],
         }
 
     def _card(self, item: _Scored) -> dict[str, Any]:
@@ -594,7 +594,7 @@ class _Samples:
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         for index, file in enumerate(self.files):
-            yield Frame(images.read_picture(file), index, paths.shown(file))
+            yield Frame(images.read_picture(file), index, paths.display(file))
 
 
 def _training(key: str, run: Path, budget: float, max_height: int) -> dict[str, Any]:
@@ -637,7 +637,7 @@ def _add_samples(values: dict[str, Any], folder: Path, budget: float, max_height
         if newest is not None:
             clip = clips.embed({"sample": open_source(newest)}, lead="sample", max_bytes=budget / 2, max_height=2 * max_height)
             values["clip"] = clip.uri("sample")
-            values["clip_name"] = paths.shown(newest.name)
+            values["clip_name"] = paths.display(newest.name)
             values["players"][f"{values['key']}-clip"] = {"times": clip.times, "cuts": []}
             values["reductions"] += clip.reductions
     except InputError as error:

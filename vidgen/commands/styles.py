@@ -152,7 +152,7 @@ def style_of(known: Styles | None, label: int, number: int) -> np.ndarray:
 
 def _of_reference(model: Model, reference: Sequence[str]) -> list[ObjectFeatures]:
     picture, *maps = (
-        open_source(where, reading="labels" if index else "pictures").read(0, 1)[0] for index, where in enumerate(reference)
+        open_source(where, kind="labels" if index else "pictures").read(0, 1)[0] for index, where in enumerate(reference)
     )
     return model.reference_features(picture, *maps)
 

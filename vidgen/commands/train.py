@@ -46,6 +46,7 @@ _FREE_TRAIN_KEYS = {
 }
 _FREE_DATA_KEYS = {"root", "cache_mb", "workers"}
 """What may change between the parts of one run without changing its result."""
+_NUM_CALIBRATION_FRAMES = 32
 
 
 def train(
@@ -94,13 +95,13 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     runtime = Runtime.choose(device, settings.train.precision)
-    torch.manual_seed(settings.train.seed)
     sequences = find_sequences(settings.data)
     table = find_table(settings.data, sequences)
     seed = settings.train.seed
     size = Clips(settings.data, sequences, table, seed=seed, size_multiple=1, flow=None).size
     settings = run.follow_data(settings, table, size)
     loaded = _pretrained(settings, runtime)
+    torch.manual_seed(settings.train.seed)
     translator = run.build(settings, loaded.networks)
     flow = _flow_engine(settings.train.flow) if translator.needs_flow else None
     runtime.prepare(translator)
@@ -121,7 +122,7 @@ def train(
         trainer = Trainer(translator, stages, _loop_settings(settings), networks, runtime)
         card = run.model_card(settings, table, clips.size, loaded.sha256)
         with run.locked(folder.path) if parallel.rank() == 0 else nullcontext():
-            _resume_or_start(folder, settings, trainer, card, resume=resume, overwrite=overwrite, init=init)
+            _resume_or_start(folder, settings, trainer, card, clips, resume=resume, overwrite=overwrite, init=init)
             return _run(folder, settings, clips, trainer, card, time_limit_seconds)
     finally:
         parallel.finish()
@@ -198,6 +199,7 @@ def _resume_or_start(
     settings: RunSettings,
     trainer: Trainer,
     card: ModelCard,
+    clips: Clips,
     *,
     resume: bool,
     overwrite: bool,
@@ -214,6 +216,7 @@ def _resume_or_start(
         if init is not None:
             weights, path = checkpoints.find_weights(init)
             load_into(trainer.translator, weights.tensors, str(path))
+        trainer.calibrate(_calibration(trainer, clips))
         if writes:
             folder.clear()
             folder.write_config(settings)
@@ -239,6 +242,14 @@ def _resume_or_start(
         folder.write_config(settings)
         log.info("going on from step %d of %d", found.progress.step, trainer.total_steps)
     parallel.wait_for_all()
+
+
+def _calibration(trainer: Trainer, clips: Clips) -> Iterator[Batch]:
+    """Real frames from all over the data, one at a time."""
+    places = [(index, frame) for index, sequence in enumerate(clips.sequences) for frame in range(sequence.num_frames)]
+    step = max(1, len(places) // _NUM_CALIBRATION_FRAMES)
+    for index, frame in places[::step]:
+        yield clips.excerpt(index, frame, 1, 0).map(trainer.runtime.place)
 
 
 def check_same_networks(metadata: Mapping[str, str], card: ModelCard, where: Path) -> None:

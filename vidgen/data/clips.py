@@ -158,7 +158,7 @@ def find_sequences(settings: DataSettings) -> list[Sequence]:
     def source(folder: str | None, name: str, reading: Literal["pictures", "labels"], side: Side) -> FrameSource | None:
         if folder is None:
             return None
-        whole = open_source(found[folder][name], reading=reading)
+        whole = open_source(found[folder][name], kind=reading)
         return HalfSource(whole, side) if settings.pairs == "side_by_side" and folder == settings.target else whole
 
     sequences = []
@@ -382,7 +382,7 @@ class Clips:
         cut_moments = [{name: view(array) for name, array in moment.items()} for moment in moments]
         condition = self._builder.condition(cut_moments)
         pictures = np.stack([moment["target"] for moment in cut_moments])
-        target = torch.from_numpy(pixels.to_signed(pictures))[None]
+        target = torch.from_numpy(pixels.normalize(pictures))[None]
         if self._flow is None:
             return Batch(condition, target, primer_frames=primer_frames)
         pairs = [self._reference_flow(cut, index, target) for index in range(target.shape[1])]
@@ -458,7 +458,7 @@ class Clips:
             whole = self._flow.between(owner.name, later, earlier, cut.load_size)
         elif isinstance(self._flow, CachedFlow) and cut.positions is None and cut.load_size == self._sizes[cut.sequence]:
             pictures = (self._loaded(cut.sequence, number, cut.load_size)["target"] for number in numbers)
-            whole = self._flow(*(torch.from_numpy(pixels.to_signed(picture))[None] for picture in pictures))
+            whole = self._flow(*(torch.from_numpy(pixels.normalize(picture))[None] for picture in pictures))
         else:
             return self._flow(current, previous)
         part = whole[..., cut.top : cut.top + cut.crop_size[0], cut.left : cut.left + cut.crop_size[1]]

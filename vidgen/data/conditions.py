@@ -157,13 +157,13 @@ class ConditionBuilder:
     def encode(self, layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays of a moment from its layers: edges are detected here, and pictures brought to -1..1; others are kept."""
         arrays = {name: layer for name, layer in layers.items() if name not in ("pictures", "edge_source")}
-        frames = pixels.to_signed(layers["pictures"])
+        frames = pixels.normalize(layers["pictures"])
         settings = self.settings.edges
         if settings is not None:
             source = np.ascontiguousarray(layers["edge_source"].transpose(1, 2, 0))
             edges = conditions.canny_edges(source, settings.low, settings.high, settings.blur)
             if settings.drawn == "apart":
-                frames = np.concatenate([frames, pixels.to_signed(edges[None])])
+                frames = np.concatenate([frames, pixels.normalize(edges[None])])
             else:
                 frames[:, edges > 0] = -1
                 if "labels" in arrays:

@@ -24,10 +24,9 @@ from vidgen.inference.styles import ObjectFeatures, StyleAssignment, object_feat
 from vidgen.media import conditions, pixels
 from vidgen.media.frames import Frame, FrameSource, open_sink, open_source
 from vidgen.media.labels import LabelTable
-from vidgen.media.steady import Steadier as TemporalSmoother
+from vidgen.media.smoothing import TemporalSmoother
 from vidgen.runtime import Precision, Runtime
-from vidgen.threads import Behind as BackgroundWriter
-from vidgen.threads import ahead as prefetch
+from vidgen.threads import BackgroundWriter, prefetch
 from vidgen.translators.base import Translator
 from vidgen.types import Condition
 from vidgen.weights.checkpoints import find_weights
@@ -167,7 +166,7 @@ class Model:
         """
         settings = self.condition
         reading: Literal["labels", "pictures"] = "labels" if settings.labels is not None else "pictures"
-        main = open_source(where, reading=reading, start=start, end=end)
+        main = open_source(where, kind=reading, start=start, end=end)
         further = list(settings.pictures if settings.labels is not None else settings.pictures[1:])
         if settings.reads_picture_for_edges:
             further.append("pictures to detect edges in")
@@ -179,7 +178,7 @@ class Model:
             raise InputError(f"{main.name}: this model {need}")
         opened = Inputs(
             main,
-            None if instances is None else open_source(instances, reading="labels", start=start, end=end),
+            None if instances is None else open_source(instances, kind="labels", start=start, end=end),
             tuple(open_source(other, start=start, end=end) for other in others),
         )
         return replace(opened, first_frames=self._first_frames(opened, first_frames))
@@ -315,7 +314,7 @@ class Model:
         """uint8 [H,W,3] -> float [1,3,h,w] at the padded working size."""
         resized = conditions.resize_picture(picture, size).transpose(2, 0, 1)
         padded = conditions.pad_to_multiple(resized, self.size_multiple)
-        return self.runtime.place(torch.from_numpy(pixels.to_signed(padded))[None])
+        return self.runtime.place(torch.from_numpy(pixels.normalize(padded))[None])
 
     def preview(self, frame: Frame, condition: Condition, size: Size, work: Size) -> np.ndarray:
         """The condition as a picture, uint8 [H,W,3] at the input's size."""

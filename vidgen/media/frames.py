@@ -25,7 +25,7 @@ import numpy as np
 from vidgen import durable
 from vidgen.errors import InputError, OutputError
 from vidgen.media import images, paths, video
-from vidgen.media.video import Quality, Reading
+from vidgen.media.video import FrameKind, Quality
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Frame:
     """One frame.
 
     Attributes:
-        pixels: pictures uint8 [H,W,3] RGB; labels uint8 or uint16 [H,W] ids, or uint8 [H,W,3] colours.
+        pixels: pictures uint8 [H,W,3] RGB; labels uint8 or uint16 [H,W] ids, or uint8 [H,W,3] colors.
         pts: presentation time in units of the source's time base.
         name: for messages, a file name or "clip.mp4 frame 12".
     """
@@ -96,7 +96,7 @@ class FrameSource(ABC):
 def open_source(
     where: str | Path,
     *,
-    reading: Reading = "pictures",
+    kind: FrameKind = "pictures",
     start: str | None = None,
     end: str | None = None,
     allow_truncated: bool = False,
@@ -113,20 +113,20 @@ def open_source(
     """
     location, cut = paths.split_cut(os.fspath(where))
     if "://" in location and not os.path.lexists(location):
-        raise InputError(f"{paths.shown(location)}: addresses are not read", hint="save the file first, or pipe it in and give -")
+        raise InputError(f"{paths.display(location)}: addresses are not read", hint="save the file first, or pipe it in and give -")
     if start is not None or end is not None:
         cut = paths.Cut(
             paths.parse_moment(start, plain="seconds") or cut.start, paths.parse_moment(end, plain="seconds") or cut.end
         )
     if location == "-":
-        return StandardInput(reading, cut, allow_truncated)
+        return StandardInput(kind, cut, allow_truncated)
     path = Path(location)
     files = _picture_files(path)
     if files is not None:
-        return PictureSource(paths.shown(location), files, reading, cut, frame_rate)
+        return PictureSource(paths.display(location), files, kind, cut, frame_rate)
     if not os.path.lexists(path) and paths.is_glob(location):
         path = _single_match(location)
-    return VideoSource(path, reading, cut, allow_truncated)
+    return VideoSource(path, kind, cut, allow_truncated)
 
 
 def list_sources(where: str | Path) -> list[Path]:
@@ -157,7 +157,7 @@ def _clips_at(location: str) -> list[Path]:
             return [path]
         clips = [clip for match in paths.unique(matches) if _is_clip(match) for clip in _clips_at(os.fspath(match))]
         if not clips:
-            raise InputError(f"{paths.shown(location)}: matches no video and no folder of pictures")
+            raise InputError(f"{paths.display(location)}: matches no video and no folder of pictures")
         return clips
     paths.check_file(path)
     return [path]
@@ -188,8 +188,8 @@ def _pictures_in(folder: Path) -> list[Path]:
     num_videos = sum(video.is_video(entry) for entry in entries)
     if pictures and num_videos:
         raise InputError(
-            f"{paths.shown(folder)}: holds {len(pictures)} pictures and {num_videos} videos",
-            hint=f"say which, as in '{paths.shown(folder)}/*{pictures[0].suffix}'",
+            f"{paths.display(folder)}: holds {len(pictures)} pictures and {num_videos} videos",
+            hint=f"say which, as in '{paths.display(folder)}/*{pictures[0].suffix}'",
         )
     return pictures
 
@@ -198,7 +198,7 @@ def _clips_in(folder: Path) -> list[Path]:
     entries = [entry for entry in paths.list_folder(folder) if _is_clip(entry)]
     clips = [entry for entry in entries if not entry.is_dir() or _pictures_in(entry)]
     if not clips:
-        raise InputError(f"{paths.shown(folder)}: holds no pictures, no videos and no folders of pictures")
+        raise InputError(f"{paths.display(folder)}: holds no pictures, no videos and no folders of pictures")
     return paths.unique(clips)
 
 
@@ -209,13 +209,13 @@ def _picture_files(path: Path) -> list[Path] | None:
         pictures = _pictures_in(path)
         if not pictures:
             clips = [clip.name for clip in paths.list_folder(path) if _is_clip(clip)]
-            hint = f"give one of what it holds, such as {paths.shown(path / clips[0])}" if clips else None
-            raise InputError(f"{paths.shown(path)}: the folder holds no pictures", hint=hint)
+            hint = f"give one of what it holds, such as {paths.display(path / clips[0])}" if clips else None
+            raise InputError(f"{paths.display(path)}: the folder holds no pictures", hint=hint)
         return pictures
     if _is_picture_pattern(location):
         files = paths.matching_pattern(location)
         if not files:
-            raise InputError(f"{paths.shown(path)}: no file has such a name")
+            raise InputError(f"{paths.display(path)}: no file has such a name")
         return files
     if paths.is_glob(location) and not os.path.lexists(path):
         matches = paths.matching_glob(location)
@@ -226,22 +226,24 @@ def _picture_files(path: Path) -> list[Path] | None:
 def _single_match(pattern: str) -> Path:
     matches = paths.matching_glob(pattern)
     if not matches:
-        raise InputError(f"{paths.shown(pattern)}: matches nothing")
+        raise InputError(f"{paths.display(pattern)}: matches nothing")
     if len(matches) > 1:
-        raise InputError(f"{paths.shown(pattern)}: matches {len(matches)} files that are not all pictures; one video was expected")
+        raise InputError(
+            f"{paths.display(pattern)}: matches {len(matches)} files that are not all pictures; one video was expected"
+        )
     return matches[0]
 
 
 class PictureSource(FrameSource):
     """Picture files as the frames of a clip, in the given order."""
 
-    def __init__(self, name: str, files: Sequence[Path], reading: Reading, cut: paths.Cut, frame_rate: Fraction) -> None:
+    def __init__(self, name: str, files: Sequence[Path], kind: FrameKind, cut: paths.Cut, frame_rate: Fraction) -> None:
         gap = paths.numbering_gap(files)
         if gap:
             log.warning("%s: numbers are missing: %s", name, gap)
         times = np.arange(len(files), dtype=np.int64)
         first, last = _cut_range(name, times, 1 / frame_rate, cut)
-        self.name, self.files, self.reading = name, list(files[first:last]), reading
+        self.name, self.files, self.kind = name, list(files[first:last]), kind
         self.size = images.read_size(self.files[0])
         self.time_base, self.frame_rate, self.num_frames = 1 / frame_rate, frame_rate, len(self.files)
 
@@ -258,24 +260,24 @@ class PictureSource(FrameSource):
 
     def _frame(self, index: int) -> Frame:
         path = self.files[index]
-        pixels = images.read_labels(path) if self.reading == "labels" else images.read_picture(path)
+        pixels = images.read_labels(path) if self.kind == "labels" else images.read_picture(path)
         if pixels.shape[:2] != self.size:
             height, width = pixels.shape[:2]
             raise InputError(
-                f"{paths.shown(path)}: {width}x{height}, but {paths.shown(self.files[0].name)} is {self.size[1]}x{self.size[0]};"
+                f"{paths.display(path)}: {width}x{height}, but {paths.display(self.files[0].name)} is {self.size[1]}x{self.size[0]};"
                 " all frames of a clip have one size",
                 hint="if they are single pictures, train with data.pairs=stills",
             )
-        return Frame(pixels, index, paths.shown(path))
+        return Frame(pixels, index, paths.display(path))
 
 
 class VideoSource(FrameSource):
     """The frames of a video file; the file is open only while they are read."""
 
-    def __init__(self, path: Path, reading: Reading, cut: paths.Cut, allow_truncated: bool) -> None:
-        self.path, self.reading, self.allow_truncated = path, reading, allow_truncated
-        self.name = paths.shown(path)
-        info = video.probe(path, reading=reading)
+    def __init__(self, path: Path, kind: FrameKind, cut: paths.Cut, allow_truncated: bool) -> None:
+        self.path, self.kind, self.allow_truncated = path, kind, allow_truncated
+        self.name = paths.display(path)
+        info = video.probe(path, kind=kind)
         if info.missing_bytes and not allow_truncated:
             raise video.DamagedVideoError(
                 f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end",
@@ -295,7 +297,7 @@ class VideoSource(FrameSource):
             return
         num_read = 0
         try:
-            for pixels, pts in video.decode(self.path, reading=self.reading):
+            for pixels, pts in video.decode(self.path, kind=self.kind):
                 yield Frame(pixels, pts, f"{self.name} frame {num_read}")
                 num_read += 1
         except video.DamagedVideoError as error:
@@ -327,13 +329,13 @@ class VideoSource(FrameSource):
     def _decode_from(self, first: int) -> Iterator[tuple[np.ndarray, int]]:
         """Frame `first` and what follows: by way of the keyframe before it, or from the start where seeking misses it."""
         wanted = int(self._all_times()[first])
-        frames = video.decode(self.path, reading=self.reading, first_pts=wanted)
+        frames = video.decode(self.path, kind=self.kind, first_pts=wanted)
         found = next(frames, None)
         if found is not None and found[1] == wanted:
             yield found
             yield from frames
         else:
-            yield from itertools.islice(video.decode(self.path, reading=self.reading), first, None)
+            yield from itertools.islice(video.decode(self.path, kind=self.kind), first, None)
 
     def count(self) -> int:
         return len(self._all_times()) if self._range is None else self._range[1] - self._range[0]
@@ -353,7 +355,7 @@ class VideoSource(FrameSource):
 class StandardInput(VideoSource):
     """A video that arrives on standard input, kept in a temporary file for as long as this object lives."""
 
-    def __init__(self, reading: Reading, cut: paths.Cut, allow_truncated: bool) -> None:
+    def __init__(self, kind: FrameKind, cut: paths.Cut, allow_truncated: bool) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="vidgen-")
         path = Path(self._folder.name) / "standard-input"
         try:
@@ -362,7 +364,7 @@ class StandardInput(VideoSource):
         except OSError as error:
             self._folder.cleanup()
             raise durable.describe_write_failure(error, path) from error
-        super().__init__(path, reading, cut, allow_truncated)
+        super().__init__(path, kind, cut, allow_truncated)
         self.name = "standard input"
 
 
@@ -393,10 +395,10 @@ def _check_range(name: str, start: int, stop: int, num_frames: int) -> None:
 class FrameSink(ABC):
     """Takes frames one at a time, all of one size and kind, in increasing order of time."""
 
-    def __init__(self, name: str, writing: Reading) -> None:
-        self.name, self.writing = name, writing
+    def __init__(self, name: str, kind: FrameKind) -> None:
+        self.name, self.kind = name, kind
         self.num_frames = 0
-        self._kind: str | None = None
+        self._layout: str | None = None
         self._last_pts: int | None = None
 
     def write(self, pixels: np.ndarray, pts: int) -> None:
@@ -406,15 +408,15 @@ class FrameSink(ABC):
             InputError: it differs from the frames before in size or kind.
             OutputError: the disk or the encoder refuses it.
         """
-        kind = f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
+        layout = f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
         colored = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
-        if not colored and not (self.writing == "labels" and pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16)):
-            raise ValueError(f"{self.name}: cannot write {kind} as {self.writing}")
-        if self._kind not in (None, kind):
-            raise InputError(f"{self.name}: frame {self.num_frames} is {kind}, the frames before are {self._kind}")
+        if not colored and not (self.kind == "labels" and pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16)):
+            raise ValueError(f"{self.name}: cannot write {layout} as {self.kind}")
+        if self._layout not in (None, layout):
+            raise InputError(f"{self.name}: frame {self.num_frames} is {layout}, the frames before are {self._layout}")
         if self._last_pts is not None and pts <= self._last_pts:
             raise ValueError(f"{self.name}: frame {self.num_frames} has pts {pts} after {self._last_pts}")
-        self._kind, self._last_pts = kind, pts
+        self._layout, self._last_pts = layout, pts
         self._write(pixels, pts)
         self.num_frames += 1
 
@@ -423,8 +425,8 @@ class FrameSink(ABC):
 
 
 class _VideoSink(FrameSink):
-    def __init__(self, name: str, writing: Reading, writer: video.VideoWriter) -> None:
-        super().__init__(name, writing)
+    def __init__(self, name: str, kind: FrameKind, writer: video.VideoWriter) -> None:
+        super().__init__(name, kind)
         self._writer = writer
 
     def _write(self, pixels: np.ndarray, pts: int) -> None:
@@ -434,8 +436,8 @@ class _VideoSink(FrameSink):
 class _PictureSink(FrameSink):
     """Numbered PNG files in a folder."""
 
-    def __init__(self, name: str, writing: Reading, folder: Path, pattern: str) -> None:
-        super().__init__(name, writing)
+    def __init__(self, name: str, kind: FrameKind, folder: Path, pattern: str) -> None:
+        super().__init__(name, kind)
         self._folder, self._pattern = folder, pattern
 
     def _write(self, pixels: np.ndarray, pts: int) -> None:
@@ -445,8 +447,8 @@ class _PictureSink(FrameSink):
 
 
 class _SinglePictureSink(FrameSink):
-    def __init__(self, name: str, writing: Reading, path: Path) -> None:
-        super().__init__(name, writing)
+    def __init__(self, name: str, kind: FrameKind, path: Path) -> None:
+        super().__init__(name, kind)
         self._path = path
 
     def _write(self, pixels: np.ndarray, pts: int) -> None:
@@ -477,7 +479,7 @@ class _AnimationSink(FrameSink):
             durable.operations.write(self._path, content)
 
 
-def check_output(path: str | Path, *, writing: Reading = "pictures", overwrite: bool = False) -> None:
+def check_output(path: str | Path, *, kind: FrameKind = "pictures", overwrite: bool = False) -> None:
     """Refuse early, before any work, an output that cannot be written.
 
     Raises:
@@ -491,20 +493,20 @@ def check_output(path: str | Path, *, writing: Reading = "pictures", overwrite: 
         suffix = target.suffix.lower()
         if suffix not in _OUTPUT_SUFFIXES:
             raise InputError(
-                f"{paths.shown(path)}: cannot write {suffix}; known are {' '.join(_OUTPUT_SUFFIXES)} and folders",
+                f"{paths.display(path)}: cannot write {suffix}; known are {' '.join(_OUTPUT_SUFFIXES)} and folders",
                 hint="end the name with / to fill a folder with pictures",
             )
-        if writing == "labels" and suffix not in (".mkv", ".png"):
+        if kind == "labels" and suffix not in (".mkv", ".png"):
             raise InputError(
-                f"{paths.shown(path)}: {suffix} blurs label ids", hint="write labels to .mkv or to a folder of PNG files"
+                f"{paths.display(path)}: {suffix} blurs label ids", hint="write labels to .mkv or to a folder of PNG files"
             )
         if target.is_dir():
-            raise OutputError(f"{paths.shown(path)}: is a folder", hint="end the name with / to fill a folder with pictures")
+            raise OutputError(f"{paths.display(path)}: is a folder", hint="end the name with / to fill a folder with pictures")
     elif target.is_dir():
         foreign = [entry.name for entry in target.iterdir() if entry.suffix != ".png" or not entry.is_file()]
         if foreign:
             raise OutputError(
-                f"{paths.shown(path)}: the folder holds other things, such as {paths.shown(foreign[0])}; it is left alone"
+                f"{paths.display(path)}: the folder holds other things, such as {paths.display(foreign[0])}; it is left alone"
             )
         if not any(target.iterdir()):
             overwrite = True
@@ -517,7 +519,7 @@ def open_sink(
     *,
     time_base: Fraction,
     frame_rate: Fraction,
-    writing: Reading = "pictures",
+    kind: FrameKind = "pictures",
     audio: Path | None = None,
     quality: Quality = "good",
     overwrite: bool = False,
@@ -532,16 +534,16 @@ def open_sink(
         InputError: no frame was written, or the suffix is not known or blurs labels.
         OutputError: the disk is full or read-only, or the place is taken.
     """
-    check_output(path, writing=writing, overwrite=overwrite)
+    check_output(path, kind=kind, overwrite=overwrite)
     target, pattern = _target(path)
-    name = paths.shown(path)
+    name = paths.display(path)
     with durable.replacing(target) as temporary:
         if pattern is not None:
             durable.operations.make_folder(temporary)
-            sink: FrameSink = _PictureSink(name, writing, temporary, pattern)
+            sink: FrameSink = _PictureSink(name, kind, temporary, pattern)
             yield sink
         elif target.suffix.lower() == ".png":
-            sink = _SinglePictureSink(name, writing, temporary)
+            sink = _SinglePictureSink(name, kind, temporary)
             yield sink
         elif target.suffix.lower() in _ANIMATION_SUFFIXES:
             animation = _AnimationSink(name, temporary, time_base, frame_rate)
@@ -556,11 +558,11 @@ def open_sink(
                 suffix=suffix,
                 time_base=time_base,
                 frame_rate=frame_rate,
-                writing=writing,
+                kind=kind,
                 quality=quality,
                 audio=audio,
             ) as writer:
-                sink = _VideoSink(name, writing, writer)
+                sink = _VideoSink(name, kind, writer)
                 yield sink
         if sink.num_frames == 0:
             raise InputError(f"{name}: there was no frame to write")

@@ -51,7 +51,7 @@ def read_size(path: Path) -> tuple[int, int]:
 def read_picture(path: Path) -> np.ndarray:
     """A picture as uint8 [H,W,3], RGB, upright.
 
-    Grey is replicated, 16 bits are scaled to 8 over their full range, transparency is laid over black.
+    Gray is replicated, 16 bits are scaled to 8 over their full range, transparency is laid over black.
 
     Raises:
         InputError: missing, damaged, too large or not a picture.
@@ -63,7 +63,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def read_with_opacity(path: Path, background: int = 255) -> tuple[np.ndarray, np.ndarray | None]:
-    """A picture as `read_picture` gives it, laid over a grey level, and its opacity uint8 [H,W], or None where it is opaque.
+    """A picture as `read_picture` gives it, laid over a gray level, and its opacity uint8 [H,W], or None where it is opaque.
 
     Raises:
         InputError: as for `read_picture`.
@@ -72,10 +72,10 @@ def read_with_opacity(path: Path, background: int = 255) -> tuple[np.ndarray, np
         _load(path, image)
         upright = ImageOps.exif_transpose(image)
         if upright.mode == "F":
-            raise InputError(f"{paths.shown(path)}: holds floating point values; expected 8 or 16 bits per channel")
+            raise InputError(f"{paths.display(path)}: holds floating point values; expected 8 or 16 bits per channel")
         if upright.mode in _SIXTEEN_BIT_MODES:
-            grey = np.rint(_sixteen_bits(path, upright) * (255 / 65535)).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2), None
+            gray = np.rint(_sixteen_bits(path, upright) * (255 / 65535)).astype(np.uint8)
+            return np.repeat(gray[:, :, None], 3, axis=2), None
         if not upright.has_transparency_data:
             return np.array(upright.convert("RGB")), None
         layer = upright.convert("RGBA")
@@ -87,15 +87,15 @@ def read_with_opacity(path: Path, background: int = 255) -> tuple[np.ndarray, np
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A label map exactly as stored: ids uint8 or uint16 [H,W], or colours uint8 [H,W,3].
+    """A label map exactly as stored: ids uint8 or uint16 [H,W], or colors uint8 [H,W,3].
 
-    Palette images give their indices, grey images their levels.
+    Palette images give their indices, gray images their levels.
 
     Raises:
-        InputError: as for `read_picture`; also when the format is lossy or the image does not hold exact ids or colours.
+        InputError: as for `read_picture`; also when the format is lossy or the image does not hold exact ids or colors.
     """
     with _opened(path) as image:
-        name = paths.shown(path)
+        name = paths.display(path)
         if image.format not in _LABEL_FORMATS or image.info.get("compression") == "jpeg":
             raise InputError(
                 f"{name}: {image.format} blurs label ids; a label map needs a lossless file", hint="save labels as PNG"
@@ -114,7 +114,7 @@ def read_labels(path: Path) -> np.ndarray:
             raise InputError(f"{name}: a label map with transparent parts", hint="save it without an alpha channel")
         if image.mode in ("RGB", "RGBA"):
             return np.ascontiguousarray(pixels[:, :, :3])
-        raise InputError(f"{name}: a label map of mode {image.mode}; expected grey or palette ids (8 or 16 bit) or RGB colours")
+        raise InputError(f"{name}: a label map of mode {image.mode}; expected gray or palette ids (8 or 16 bit) or RGB colors")
 
 
 def encode_png(pixels: np.ndarray, *, fast: bool = False) -> bytes:
@@ -152,7 +152,7 @@ def encode_animation(frames: Sequence[np.ndarray], seconds: Sequence[float], suf
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     paths.check_file(path)
-    name = paths.shown(path)
+    name = paths.display(path)
     try:
         # The list keeps out decoders that start other programs (EPS) or that nobody fuzzes.
         with Image.open(path, formats=_FORMATS) as image:
@@ -173,7 +173,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 @lru_cache(maxsize=64)
 def _mention_transparency(folder: Path) -> None:
-    log.info("%s: transparent parts of pictures are shown on black", paths.shown(folder))
+    log.info("%s: transparent parts of pictures are shown on black", paths.display(folder))
 
 
 def _load(path: Path, image: Image.Image) -> None:
@@ -187,12 +187,12 @@ def _load(path: Path, image: Image.Image) -> None:
 def _sixteen_bits(path: Path, image: Image.Image) -> np.ndarray:
     values = np.array(image)
     if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-        raise InputError(f"{paths.shown(path)}: values {values.min()}..{values.max()}; 16 bits hold 0..65535")
+        raise InputError(f"{paths.display(path)}: values {values.min()}..{values.max()}; 16 bits hold 0..65535")
     return values.astype(np.uint16)
 
 
 def _undo_grey_scaling(path: Path, image: Image.Image, pixels: np.ndarray) -> np.ndarray:
-    """Pillow spreads 2- and 4-bit grey levels over 0..255 (id 7 becomes 119); label maps need the stored levels."""
+    """Pillow spreads 2- and 4-bit gray levels over 0..255 (id 7 becomes 119); label maps need the stored levels."""
     if image.format != "PNG" or image.mode != "L":
         return pixels
     with open(path, "rb") as file:

@@ -23,7 +23,7 @@ _NUMBER_PATTERN = re.compile(r"%(?:0?(?P<width>\d+))?d")
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 
-def shown(path: str | Path) -> str:
+def display(path: str | Path) -> str:
     """The name as text that any terminal can print: bytes that are no UTF-8 become `\\xNN`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -38,11 +38,11 @@ def missing(path: Path) -> InputError:
     """The error for a name that does not exist, with similar names from the same folder as the hint."""
     folder = path.parent
     try:
-        neighbours = sorted(os.listdir(folder))
+        neighbors = sorted(os.listdir(folder))
     except OSError:
-        return InputError(f"{shown(path)}: not found; there is no folder {shown(folder)}")
-    near = difflib.get_close_matches(path.name, neighbours, n=3, cutoff=0.6)
-    return InputError(f"{shown(path)}: not found", hint=f"similar names there: {', '.join(map(shown, near))}" if near else None)
+        return InputError(f"{display(path)}: not found; there is no folder {display(folder)}")
+    near = difflib.get_close_matches(path.name, neighbors, n=3, cutoff=0.6)
+    return InputError(f"{display(path)}: not found", hint=f"similar names there: {', '.join(map(display, near))}" if near else None)
 
 
 def check_file(path: Path) -> None:
@@ -55,11 +55,11 @@ def check_file(path: Path) -> None:
         if not path.exists():
             raise missing(path)
         if path.is_dir():
-            raise InputError(f"{shown(path)}: is a folder, a file was expected")
+            raise InputError(f"{display(path)}: is a folder, a file was expected")
         if not path.is_file():
-            raise InputError(f"{shown(path)}: is neither a file nor a folder")
+            raise InputError(f"{display(path)}: is neither a file nor a folder")
         if path.stat().st_size == 0:
-            raise InputError(f"{shown(path)}: the file is empty (0 bytes)")
+            raise InputError(f"{display(path)}: the file is empty (0 bytes)")
         with open(path, "rb"):
             pass
     except (OSError, ValueError) as error:
@@ -68,7 +68,7 @@ def check_file(path: Path) -> None:
 
 def unreadable(path: str | Path, error: Exception) -> InputError:
     """The error for a name the operating system refuses to open."""
-    return InputError(f"{shown(path)}: cannot be read ({getattr(error, 'strerror', None) or error})")
+    return InputError(f"{display(path)}: cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
 def is_pattern(name: str) -> bool:
@@ -128,7 +128,7 @@ def numbering_gap(paths: Sequence[Path]) -> str | None:
     stride = statistics.mode(steps)
     for index, step in enumerate(steps):
         if step > stride > 0:
-            return f"{shown(paths[index].name)} is followed by {shown(paths[index + 1].name)}"
+            return f"{display(paths[index].name)} is followed by {display(paths[index + 1].name)}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Video files, decoded and encoded one frame at a time with their timing, colours and sound; the only user of PyAV.
+"""Video files, decoded and encoded one frame at a time with their timing, colors and sound; the only user of PyAV.
 
 Files are opened by absolute path with the container formats and protocols spelled out, because FFmpeg otherwise follows
 references inside files (playlists, ffconcat) to other files and addresses. Containers are closed in `with` blocks: an open
@@ -31,7 +31,7 @@ from vidgen.media import integrity, paths
 log = logging.getLogger(__name__)
 
 Quality = Literal["draft", "good", "lossless"]
-Reading = Literal["pictures", "labels"]
+FrameKind = Literal["pictures", "labels"]
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif"})
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
@@ -85,18 +85,18 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def probe(path: Path, *, reading: Reading = "pictures") -> VideoInfo:
+def probe(path: Path, *, kind: FrameKind = "pictures") -> VideoInfo:
     """Facts about a video, from its header and its first frame.
 
     Raises:
         InputError: missing, damaged, too large or not a video, or labels asked of a lossy codec.
     """
     with _opened(path) as (container, stream):
-        if reading == "labels":
-            _check_lossless(paths.shown(path), stream)
+        if kind == "labels":
+            _check_lossless(paths.display(path), stream)
         frame = next(_frames(path, container, stream), None)
         if frame is None:
-            raise InputError(f"{paths.shown(path)}: not one frame can be read")
+            raise InputError(f"{paths.display(path)}: not one frame can be read")
         height, width = _cropped_size(container, frame)
         return VideoInfo(
             size=(width, height) if _Orientation.of(frame).transposed else (height, width),
@@ -143,10 +143,10 @@ def _packet_times(container: Any, stream: Any) -> list[int] | None:
     return times
 
 
-def decode(path: Path, *, reading: Reading = "pictures", first_pts: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
+def decode(path: Path, *, kind: FrameKind = "pictures", first_pts: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
     """Frames of a video with their pts, one at a time, upright.
 
-    Pictures are uint8 [H,W,3] RGB; labels are exact ids, uint8 or uint16 [H,W], or colours uint8 [H,W,3]. With `first_pts`,
+    Pictures are uint8 [H,W,3] RGB; labels are exact ids, uint8 or uint16 [H,W], or colors uint8 [H,W,3]. With `first_pts`,
     decoding starts at the keyframe before it and frames before it are dropped.
 
     Raises:
@@ -155,9 +155,9 @@ def decode(path: Path, *, reading: Reading = "pictures", first_pts: int | None =
     """
     # One thread holds back the fewest frames, which matters where those at the end are not given.
     with _opened(path, threads="NONE" if integrity.missing_bytes(path) else "AUTO") as (container, stream):
-        if reading == "labels":
-            _check_lossless(paths.shown(path), stream)
-        convert = _Conversion(paths.shown(path), container, reading)
+        if kind == "labels":
+            _check_lossless(paths.display(path), stream)
+        convert = _Conversion(paths.display(path), container, kind)
         if first_pts is not None:
             container.seek(first_pts, stream=stream, backward=True)
         for index, (frame, pts) in enumerate(_timed_frames(path, container, stream)):
@@ -180,7 +180,7 @@ def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
     In a cut-off file each frame waits for the next, since the last may be half a frame, and what the decoder still holds at the
     end is not given, since frames that go between are lost.
     """
-    name = paths.shown(path)
+    name = paths.display(path)
     num_read = 0
     held = None
     missing = integrity.missing_bytes(path)
@@ -282,8 +282,8 @@ def _damaged(name: str, num_read: int, stream: Any, reason: str) -> DamagedVideo
 class _Conversion:
     """Turns decoded frames of one video into arrays, checking that they keep their size."""
 
-    def __init__(self, name: str, container: Any, reading: str) -> None:
-        self.name, self.container, self.reading = name, container, reading
+    def __init__(self, name: str, container: Any, kind: str) -> None:
+        self.name, self.container, self.kind = name, container, kind
         self.reformatter = VideoReformatter()
         self.size: tuple[int, int] | None = None
 
@@ -291,24 +291,24 @@ class _Conversion:
         size = (frame.height, frame.width)
         if self.size is None:
             self.size = size
-            self._mention_oddities(frame)
+            self._warn_about_metadata(frame)
         if size != self.size:
             raise InputError(
                 f"{self.name} frame {index}: {size[1]}x{size[0]}, but the frames before are {self.size[1]}x{self.size[0]}",
                 hint="cut the video where its size changes",
             )
-        pixels = self._labels(frame) if self.reading == "labels" else self._picture(frame)
+        pixels = self._labels(frame) if self.kind == "labels" else self._picture(frame)
         height, width = _cropped_size(self.container, frame)
         return np.ascontiguousarray(_Orientation.of(frame).apply(pixels[:height, :width]))
 
-    def _mention_oddities(self, frame: Any) -> None:
+    def _warn_about_metadata(self, frame: Any) -> None:
         aspect = self.container.streams.video[0].sample_aspect_ratio
         if aspect not in (None, 0, 1):
             log.warning("%s: its pixels are not square (%s); they are read as if they were", self.name, aspect)
         if _has_alpha(frame):
             log.info("%s: transparent parts are shown on black", self.name)
         if frame.color_trc in _HIGH_DYNAMIC_RANGE:
-            log.warning("%s: high dynamic range is read without tone mapping; colours will look flat", self.name)
+            log.warning("%s: high dynamic range is read without tone mapping; colors will look flat", self.name)
 
     def _picture(self, frame: Any) -> np.ndarray:
         has_alpha = _has_alpha(frame)
@@ -400,7 +400,7 @@ def _num_frames(container: Any, stream: Any) -> int | None:
 def _opened(path: Path, *, threads: Literal["NONE", "AUTO"] = "NONE") -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream, checked and about to be decoded; closed on the way out."""
     with _open_container(path) as container:
-        stream = _video_stream(paths.shown(path), container)
+        stream = _video_stream(paths.display(path), container)
         stream.thread_type = threads
         stream.codec_context.options = {"max_pixels": str(integrity.MAX_PIXELS)}
         yield container, stream
@@ -420,7 +420,7 @@ def _open_container(path: Path) -> Iterator[Any]:
 
 
 def _unopenable(path: Path, error: Exception) -> InputError:
-    name = paths.shown(path)
+    name = paths.display(path)
     if missing := integrity.missing_bytes(path):
         return DamagedVideoError(f"{name}: truncated: {missing} bytes are missing at the end, its index among them")
     return InputError(f"{name}: damaged, or not one of mp4, mov, mkv, webm, avi, gif ({_reason(error)})")
@@ -463,7 +463,7 @@ _VP9 = {"draft": {"crf": "40", "cpu-used": "6"}, "good": {"crf": "24", "cpu-used
 _FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
 
 
-def encoding_for(suffix: str, quality: Quality, pixels: np.ndarray, writing: Reading) -> Encoding:
+def encoding_for(suffix: str, quality: Quality, pixels: np.ndarray, kind: FrameKind) -> Encoding:
     """What stores `pixels` best in a file with this suffix.
 
     Labels are FFV1; lossless pictures are FFV1 in .mkv, RGB H.264 in .mp4 and .mov, RGB VP9 in .webm.
@@ -471,14 +471,14 @@ def encoding_for(suffix: str, quality: Quality, pixels: np.ndarray, writing: Rea
     Raises:
         InputError: labels anywhere but in .mkv, or a lossless .gif.
     """
-    if writing == "labels":
+    if kind == "labels":
         if suffix != ".mkv":
             raise InputError(f"{suffix}: blurs label ids", hint="write labels to .mkv or to a folder of PNG files")
         formats = {(2, "uint8"): "gray", (2, "uint16"): "gray16le", (3, "uint8"): "bgr0"}
         return Encoding("ffv1", formats[pixels.ndim, str(pixels.dtype)], _FFV1)
     if suffix == ".gif":
         if quality == "lossless":
-            raise InputError(".gif: holds 256 colours, never lossless", hint="write .mkv, or choose another quality")
+            raise InputError(".gif: holds 256 colors, never lossless", hint="write .mkv, or choose another quality")
         return Encoding("gif", "pal8", {})
     if suffix == ".webm":
         if quality == "lossless":
@@ -511,13 +511,13 @@ class VideoWriter:
         suffix: str,
         time_base: Fraction,
         frame_rate: Fraction,
-        writing: Reading = "pictures",
+        kind: FrameKind = "pictures",
         quality: Quality = "good",
         audio: Path | None = None,
     ) -> None:
         self.path, self.name, self.suffix = path, name, suffix
         self.time_base, self.frame_rate = time_base, frame_rate
-        self.writing, self.quality, self.audio = writing, quality, audio
+        self.kind, self.quality, self.audio = kind, quality, audio
         self._closing = ExitStack()
         self._container: Any = None
 
@@ -546,13 +546,13 @@ class VideoWriter:
             self._end = pts * self.time_base + 1 / self.frame_rate
             for frame in self._prepared(pixels, pts):
                 self._container.mux(self._stream.encode(frame))
-            if self._sound is not None:
-                self._sound.copy_until(self._end)
+            if self._audio_copy is not None:
+                self._audio_copy.copy_until(self._end)
 
     def _start(self, pixels: np.ndarray) -> None:
         if self.suffix == ".gif" and self.frame_rate > _MAX_GIF_RATE:
             raise InputError(f"{self.name}: {float(self.frame_rate):.0f} frames per second; a .gif has at most {_MAX_GIF_RATE}")
-        self._encoding = encoding = encoding_for(self.suffix, self.quality, pixels, self.writing)
+        self._encoding = encoding = encoding_for(self.suffix, self.quality, pixels, self.kind)
         height, width = pixels.shape[:2]
         self._margin = (height % 2, width % 2) if encoding.even else (0, 0)
         muxer, options = _MUXERS[self.suffix]
@@ -570,7 +570,7 @@ class VideoWriter:
             context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         self._reformatter = VideoReformatter()
         self._palette = _Palette(stream.width, stream.height, self.time_base) if encoding.pixel_format == "pal8" else None
-        self._sound = self._open_sound()
+        self._audio_copy = self._open_audio()
 
     def _prepared(self, pixels: np.ndarray, pts: int) -> list[Any]:
         """The frame in the encoder's format."""
@@ -602,8 +602,8 @@ class VideoWriter:
             for frame in self._palette.rest():
                 self._container.mux(self._stream.encode(frame))
         self._container.mux(self._stream.encode(None))
-        if self._sound is not None:
-            self._sound.finish(self._end)
+        if self._audio_copy is not None:
+            self._audio_copy.finish(self._end)
         self._container.close()
 
     def _close_quietly(self) -> None:
@@ -612,7 +612,7 @@ class VideoWriter:
         except (av.FFmpegError, OSError, ValueError):
             pass
 
-    def _open_sound(self) -> _Sound | None:
+    def _open_audio(self) -> _AudioCopy | None:
         if self.audio is None or self.suffix == ".gif":
             return None
         source = self._closing.enter_context(_open_container(self.audio))
@@ -622,13 +622,16 @@ class VideoWriter:
         codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
         if codec not in self._container.supported_codecs:
             log.warning(
-                "%s: its %s sound does not fit into %s and is left out; .mkv takes it", paths.shown(self.audio), codec, self.suffix
+                "%s: its %s sound does not fit into %s and is left out; .mkv takes it",
+                paths.display(self.audio),
+                codec,
+                self.suffix,
             )
             return None
-        return _Sound(paths.shown(self.audio), source, stream, self._container)
+        return _AudioCopy(paths.display(self.audio), source, stream, self._container)
 
 
-class _Sound:
+class _AudioCopy:
     """Copies sound packets from one container to another, in step with the pictures."""
 
     def __init__(self, name: str, source: Any, stream: Any, container: Any) -> None:
@@ -669,7 +672,7 @@ class _Sound:
 
 
 class _Palette:
-    """Reduces every frame to the 256 colours that suit it best, for GIF."""
+    """Reduces every frame to the 256 colors that suit it best, for GIF."""
 
     def __init__(self, width: int, height: int, time_base: Fraction) -> None:
         graph = self.graph = Graph()

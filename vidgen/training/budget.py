@@ -15,7 +15,6 @@ from vidgen.networks.single_image import Size
 from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
 from vidgen.translators import available
-from vidgen.translators.base import Teachers
 from vidgen.types import Batch, Condition, Stage
 
 FEWEST_STEPS = 120
@@ -174,9 +173,7 @@ def measure(config: Any, runtime: Runtime, deadline: float = math.inf) -> list[f
     translator = module.build(config)
     runtime.prepare(translator)
     schedule = list(_one_stage_per_scale(module.stages(config, 1)))
-    settings = LoopSettings(
-        seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=10, max_steps=None
-    )
+    settings = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=10, max_steps=None)
     height, width = config.image_size
     picture = torch.rand(1, 1, 3, height, width) * 2 - 1
     batch = Batch(Condition(frames=picture[:, :, :0]), picture)
@@ -192,7 +189,7 @@ def measure(config: Any, runtime: Runtime, deadline: float = math.inf) -> list[f
                 break
         stage = schedule[level]
         clock = _Clock()
-        trainer = Trainer(translator, (stage,), settings, Teachers(), runtime)
+        trainer = Trainer(translator, (stage,), settings, {}, runtime)
         trainer.run(lambda step: [(range(1), batch)], clock)
         seconds[level] = clock.seconds
     return _between(seconds, config)
@@ -246,9 +243,9 @@ class _Clock:
 def _one_stage_per_scale(stages: tuple[Stage, ...]) -> Iterator[Stage]:
     seen = 0
     for stage in stages:
-        if stage.active_scales > seen:
-            seen = stage.active_scales
-            yield Stage(stage.name, 100, stage.learning_rate, stage.learning_rate, active_scales=seen, learning=stage.learning)
+        if stage.num_active_scales > seen:
+            seen = stage.num_active_scales
+            yield Stage(stage.name, 100, stage.learning_rate, stage.learning_rate, num_active_scales=seen, learning=stage.learning)
 
 
 def _reduced(model: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -137,6 +137,10 @@ class Trainer:
         self._synchronized = {phase.name: parallel.Synchronized(self.translator, phase) for phase in self._phases}
         self._stage_index = index
         self._memory = None
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Let the translator measure the data before the first step of a new run."""
+        self.translator.calibrate(batches, self.networks)
 
     def run(self, batches: Callable[[int], Sequence[tuple[range, Batch]]], observer: Observer) -> None:
         """Train from the present progress to the end of the schedule or until the observer says stop.

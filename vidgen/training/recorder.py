@@ -182,7 +182,7 @@ class Recorder:
         translator.train()
         torch.random.set_rng_state(generator_state)
         pictures = (self._condition_pictures(batch), to_pixels(output.frames[0]), to_pixels(batch.window_target[0]))
-        rows = [row for row in pictures if row]
+        rows = [row for row in pictures if len(row)]
         columns = [np.concatenate(moment, axis=0) for moment in zip(*rows, strict=True)]
         name = f"step-{record.step:07d}"
         spread = np.linspace(0, len(columns) - 1, min(4, len(columns))).round().astype(int)
@@ -208,8 +208,8 @@ class Recorder:
         if frames.shape[1] == 0:
             return []
         if frames.shape[1] < 3:
-            return to_pixels(frames[:, :1].expand(-1, 3, -1, -1))
-        return to_pixels(frames[:, :3])
+            return list(to_pixels(frames[:, :1].expand(-1, 3, -1, -1)))
+        return list(to_pixels(frames[:, :3]))
 
 
 def _summary_writer(folder: Folder) -> Any:

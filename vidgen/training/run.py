@@ -12,6 +12,7 @@ import operator
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -71,6 +72,8 @@ class TrainSettings(Settings):
     """Clips that go through the network together; more need more memory."""
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     """Length of the unit that schedules count in; by default one pass over the sequences."""
+    stretch: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the length of every stage of the schedule; a time limit sets it to what fits."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many steps, in the middle of the schedule if need be."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -160,7 +163,8 @@ def build(settings: RunSettings, networks: Networks | None = None) -> Translator
 def stages(settings: RunSettings, clips: Clips) -> tuple[Stage, ...]:
     """The run's schedule in steps."""
     per_epoch = settings.train.steps_per_epoch or -(-len(clips.sequences) // settings.train.batch_size)
-    return tuple(translators.find(settings.model.kind).stages(settings.model, per_epoch))
+    schedule = translators.find(settings.model.kind).stages(settings.model, per_epoch)
+    return tuple(replace(stage, num_steps=max(1, round(stage.num_steps * settings.train.stretch))) for stage in schedule)
 
 
 # -- the folder ----------------------------------------------------------------------------------------------------------

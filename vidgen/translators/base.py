@@ -15,7 +15,7 @@ The translator says what learns, the loop says when. Using and training a model 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
@@ -77,6 +77,9 @@ class Translator(nn.Module, ABC, Generic[CarryT]):
 
     def begin(self, stage: Stage) -> None:
         """Get ready for a stage, before its optimizers exist (grow to its scales, copy weights between scales)."""
+
+    def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
+        """Measure what losses need to know of the data; the loop asks once, before the first step of a new run."""
 
     def memory(self, stage: Stage, batch: Batch) -> CarryT | None:
         """What stays the same for the whole stage; the loop asks once, with the stage's first batch, and starts every rollout of

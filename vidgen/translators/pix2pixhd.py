@@ -10,7 +10,7 @@ does not have them: hinge and vanilla losses with logits, spectral norm, resize-
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -23,14 +23,16 @@ from vidgen.errors import ConfigError
 from vidgen.networks import coarse_to_fine, discriminators, label_convolution
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import CoarseToFineGenerator, FeatureEncoder
+from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths
 from vidgen.networks.discriminators import MultiscaleDiscriminator
 from vidgen.networks.encoding import encode, instance_edges
+from vidgen.networks.feature_adversary import FeatureAdversary
 from vidgen.networks.image_pool import ImagePool
 from vidgen.networks.layers import NormKind, Upsampling, initialize
 from vidgen.networks.losses import GanObjective, gradient_difference, perceptual
 from vidgen.translators.base import Carry, Networks, Translator
-from vidgen.translators.settings import ConditionalConfig, Count, ScaleSchedule, Weight
-from vidgen.types import Batch, Condition, Input, Losses, Output, Phase, Pretrained, Stage, Step
+from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
+from vidgen.types import Batch, Condition, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
 
 RENAMES = {
     "generator": coarse_to_fine.rename_generator,
@@ -43,6 +45,11 @@ RENAMES = {
 class Generator(Settings):
     """The generator's shape."""
 
+    kind: Literal["published", "compact"] = "published"
+    """published: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the labels; it draws
+    more in the same time on a processor, and of the settings below it reads only num_levels."""
+    num_levels: Annotated[int, Field(ge=3, le=6)] = 4
+    """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
     base_channels: Count = 64
     """Width of the global network after its first convolution; each enhancer has half of the one before."""
     num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 4
@@ -70,6 +77,8 @@ class Encoder(Settings):
 class Discriminators(Settings):
     """Discriminators of pictures at several sizes."""
 
+    patch: bool = True
+    """A multi-scale patch discriminator."""
     base_channels: Count = 64
     num_layers: Count = 3
     num_scales: Count = 2
@@ -105,6 +114,8 @@ class Config(ConditionalConfig):
     """Learn a style for every object, to choose in use; none by default."""
     discriminators: Discriminators = Discriminators()
     losses: LossWeights = LossWeights()
+    features: FeatureSettings | None = None
+    """Losses and a discriminator on pretrained features; none in the original."""
     schedules: Annotated[tuple[ScaleSchedule, ...], Field(min_length=1)] = (ScaleSchedule(),)
     """One schedule per level that is grown, coarsest first; a single one trains all levels together."""
 
@@ -113,6 +124,8 @@ class Config(ConditionalConfig):
         num_levels = self.generator.num_enhancers + 1
         if len(self.schedules) > num_levels:
             raise ValueError(f"schedules has {len(self.schedules)} entries for {num_levels} levels (generator.num_enhancers + 1)")
+        if self.generator.kind == "compact" and self.generator.num_enhancers:
+            raise ValueError("generator.kind: compact has no enhancers; set num_levels for larger pictures")
         if self.generator.base_channels % 2**self.generator.num_enhancers:
             raise ValueError("generator.base_channels must be divisible by 2^num_enhancers, since each enhancer halves it")
         return self
@@ -130,14 +143,19 @@ def inputs(config: Config) -> tuple[Input, ...]:
 
 
 def pretrained(config: Config) -> tuple[Pretrained, ...]:
-    """VGG-19 for the perceptual loss."""
-    return (Pretrained("vgg19", "model.losses.perceptual_weight"),) if config.losses.perceptual_weight else ()
+    """VGG-19 for the perceptual loss, EfficientNet-Lite0 for losses on features."""
+    networks = []
+    if config.losses.perceptual_weight:
+        networks.append(Pretrained("vgg19", "model.losses.perceptual_weight"))
+    if config.features is not None:
+        networks.append(Pretrained("efficientnet_lite0", "model.features"))
+    return tuple(networks)
 
 
 class StyledGenerator(nn.Module):
     """The generator of pictures, and the encoder of styles that it reads, if there is one."""
 
-    def __init__(self, image: CoarseToFineGenerator, encoder: FeatureEncoder | None) -> None:
+    def __init__(self, image: CoarseToFineGenerator | CompactGenerator, encoder: FeatureEncoder | None) -> None:
         super().__init__()
         self.image = image
         self.encoder = encoder
@@ -160,32 +178,35 @@ class Pix2PixHD(Translator[Carry]):
         encoder = None
         if styles is not None:
             encoder = FeatureEncoder(styles.num_features, styles.base_channels, styles.num_downsamplings, norm=shape.norm)
-        image = CoarseToFineGenerator(
-            config.channels_per_frame + (styles.num_features if styles else 0),
-            shape.base_channels,
-            shape.num_downsamplings,
-            shape.num_blocks,
-            shape.num_enhancers,
-            shape.num_local_blocks,
-            norm=shape.norm,
-            upsampling=shape.upsampling,
-            num_trained_levels=len(config.schedules),
-        )
+        image: CoarseToFineGenerator | CompactGenerator = _published(config) if shape.kind == "published" else _compact(config)
         self.generator = StyledGenerator(image, encoder)
-        self.discriminator = MultiscaleDiscriminator(
-            config.channels_per_frame + 3,
-            discriminating.base_channels,
-            discriminating.num_layers,
-            discriminating.num_scales,
-            norm=discriminating.norm,
-            use_spectral_norm=discriminating.use_spectral_norm,
-        )
+        self.discriminator: MultiscaleDiscriminator | None = None
+        if discriminating.patch:
+            self.discriminator = MultiscaleDiscriminator(
+                config.channels_per_frame + 3,
+                discriminating.base_channels,
+                discriminating.num_layers,
+                discriminating.num_scales,
+                norm=discriminating.norm,
+                use_spectral_norm=discriminating.use_spectral_norm,
+            )
         if styles is not None:
             self.style_regions = styles.regions
         self.pool = ImagePool(discriminating.pool_size) if discriminating.pool_size else None
         self.register_buffer("active_levels", torch.tensor(shape.num_enhancers + 1))
-        self.size_multiple = 2 ** max(shape.num_downsamplings + shape.num_enhancers, styles.num_downsamplings if styles else 0)
-        initialize(self)
+        halvings = shape.num_levels if shape.kind == "compact" else shape.num_downsamplings + shape.num_enhancers
+        self.size_multiple = 2 ** max(halvings, styles.num_downsamplings if styles else 0)
+        if isinstance(image, CompactGenerator):  # it begins with weights of its own
+            for part in filter(None, (encoder, self.discriminator)):
+                initialize(part)
+        else:
+            initialize(self)
+        self.features: FeatureAdversary | None = None
+        if config.features is not None:
+            chosen = config.features
+            self.features = FeatureAdversary(
+                config.channels_per_frame, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift
+            )
 
     @property
     def num_active_scales(self) -> int:
@@ -198,13 +219,17 @@ class Pix2PixHD(Translator[Carry]):
         """Each frame by itself. With an encoder, objects have the style of `condition.styles`, or else that which they have in
         `condition.reference`, a picture of the same scene for every frame; without either they get the neutral style 0."""
         styles = self._styles(condition)
-        num_scales = self.num_active_scales
+        image, num_scales = self.generator.image, self.num_active_scales
+        if isinstance(image, CompactGenerator):
+            encoded = _with_styles(self._encode(condition), styles)
+            frames = torch.cat([image(frame).frame for frame in encoded.flatten(0, 1).split(1)])
+            return Output(frames.unflatten(0, condition.main.shape[:2])), None
         first = self._first_convolution(condition, styles, num_scales)
         inputs: Tensor | None = None
         if first is None or num_scales > 1:
             inputs = _with_styles(self._encode(condition), styles).flatten(0, 1)
         pairs = zip(_each(inputs, condition), _each(first, condition), strict=True)
-        frames = torch.cat([self.generator.image(x, num_scales, start) for x, start in pairs])
+        frames = torch.cat([image(x, num_scales, start) for x, start in pairs])
         return Output(frames.unflatten(0, condition.main.shape[:2])), None
 
     def rollout(self, batch: Batch, step: Step, carry: Carry | None = None) -> tuple[Output, None]:
@@ -215,11 +240,17 @@ class Pix2PixHD(Translator[Carry]):
         if self.generator.encoder is not None:
             styles = self._styles(condition.with_tensors(reference=batch.window_target))
         inputs = _with_styles(encoded, styles).flatten(0, 1)
-        frames = self.generator.image(inputs, step.stage.num_active_scales).unflatten(0, condition.main.shape[:2])
+        image = self.generator.image
+        if isinstance(image, CompactGenerator):
+            frames = image(inputs).frame
+        else:
+            frames = image(inputs, step.stage.num_active_scales)
+        frames = frames.unflatten(0, condition.main.shape[:2])
         return Output(frames, extras={"condition": encoded.flatten(0, 1)}), None
 
     def _first_convolution(self, condition: Condition, styles: Tensor | None, num_scales: int) -> Tensor | None:
         """The first convolution's result by the short way, [B*T,C,H,W]; None where there is none, or the plain way is as fast."""
+        assert isinstance(self.generator.image, CoarseToFineGenerator)
         first = self.generator.image.first_convolution(num_scales)
         if condition.labels is None or not label_convolution.is_faster(first, condition.labels):
             return None
@@ -272,10 +303,28 @@ class Pix2PixHD(Translator[Carry]):
 
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
         finest_only = stage.learning == "finest"
-        learners = self.generator.image.learners(stage.num_active_scales, finest_only=finest_only)
+        image = self.generator.image
+        compact = isinstance(image, CompactGenerator)
+        learners: list[nn.Module] = [image]
+        if isinstance(image, CoarseToFineGenerator):
+            learners = image.learners(stage.num_active_scales, finest_only=finest_only)
         if self.generator.encoder is not None and not finest_only:
             learners.append(self.generator.encoder)
-        return Phase("generator", tuple(learners)), Phase("discriminator", (self.discriminator,))
+        phases = [Phase("generator", tuple(learners), OptimizerSettings(betas=(0.5, 0.99) if compact else (0.5, 0.999)))]
+        if stage.adversarial == (0.0, 0.0):
+            return tuple(phases)
+        if self.features is not None and self.features.heads:
+            assert self.config.features is not None
+            scale = self.config.features.learning_rate_scale
+            phases.append(Phase("feature_discriminator", self.features.heads, OptimizerSettings(scale, (0.0, 0.99))))
+        if self.discriminator is not None:
+            phases.append(Phase("discriminator", (self.discriminator,)))
+        return tuple(phases)
+
+    def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
+        if self.features is not None:
+            frames = (batch.target.flatten(0, 1) for batch in batches)
+            self.features.calibrate(frames, networks["efficientnet_lite0"])
 
     def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
         condition: Tensor = output.extras["condition"]
@@ -284,8 +333,16 @@ class Pix2PixHD(Translator[Carry]):
         num_scales = self._num_discriminated_scales(step.stage)
         if phase.name == "discriminator":
             return self._adversary.discriminator_losses([pairs[0]], pairs[1], num_scales=num_scales)
+        if phase.name == "feature_discriminator":
+            assert self.features is not None
+            return self.features.discriminator_losses(fake, real, condition, output, networks["efficientnet_lite0"])
         factor = step.between(step.stage.adversarial)
-        losses = self._adversary.generator_losses([pairs[0]], pairs[1], num_scales=num_scales, factor=factor)
+        losses: Losses = {}
+        if self.discriminator is not None and factor:
+            losses |= self._adversary.generator_losses([pairs[0]], pairs[1], num_scales=num_scales, factor=factor)
+        if self.features is not None:
+            backbone = networks["efficientnet_lite0"]
+            losses |= self.features.generator_losses(fake, real, condition, output, backbone, factor=factor)
         weights = self.config.losses
         if weights.perceptual_weight:
             losses["perceptual"] = weights.perceptual_weight * perceptual(networks["vgg19"], fake, real)
@@ -298,12 +355,34 @@ class Pix2PixHD(Translator[Carry]):
     @property
     def _adversary(self) -> Adversary:
         weights, objective = self.config.losses, self.config.discriminators.objective
+        assert self.discriminator is not None
         return Adversary(self.discriminator, objective, weights.gan_weight, weights.feature_matching_weight, pool=self.pool)
 
     def _num_discriminated_scales(self, stage: Stage) -> int:
         """Fewer sizes are discriminated while levels are missing, so that the coarsest stays the same."""
         missing = self.config.generator.num_enhancers + 1 - stage.num_active_scales
         return max(1, self.config.discriminators.num_scales - missing)
+
+
+def _published(config: Config) -> CoarseToFineGenerator:
+    shape, styles = config.generator, config.encoder
+    return CoarseToFineGenerator(
+        config.channels_per_frame + (styles.num_features if styles else 0),
+        shape.base_channels,
+        shape.num_downsamplings,
+        shape.num_blocks,
+        shape.num_enhancers,
+        shape.num_local_blocks,
+        norm=shape.norm,
+        upsampling=shape.upsampling,
+        num_trained_levels=len(config.schedules),
+    )
+
+
+def _compact(config: Config) -> CompactGenerator:
+    levels, styles = config.generator.num_levels, config.encoder
+    extras = config.channels_per_frame - config.num_labels + (styles.num_features if styles else 0)
+    return CompactGenerator(config.num_labels, extras, widths=default_widths(levels), num_blocks=default_blocks(levels))
 
 
 def build(config: Config, networks: Networks | None = None) -> Pix2PixHD:
@@ -346,7 +425,7 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
         active = num_levels - len(config.schedules) + 1 + index
         total = schedule.epochs + schedule.decay_epochs
         finest_only = schedule.finest_only_epochs if active > 1 else 0
-        edges = sorted({edge for edge in (0, finest_only, schedule.epochs, total) if edge <= total})
+        edges = sorted(edge for edge in schedule.edges | {finest_only} if edge <= total)
         for start, stop in itertools.pairwise(edges):
             alone = start < finest_only
             result.append(
@@ -358,6 +437,7 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
                     num_active_scales=active,
                     size_divisor=2 ** (num_levels - active),
                     learning="finest" if alone else "all",
+                    adversarial=schedule.adversarial_between(start, stop),
                 )
             )
     return tuple(result)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -24,13 +24,15 @@ from vidgen.config import Settings
 from vidgen.errors import ConfigError
 from vidgen.networks import composite, discriminators
 from vidgen.networks.adversary import Adversary
+from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths
 from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
 from vidgen.networks.encoding import encode
+from vidgen.networks.feature_adversary import FeatureAdversary
 from vidgen.networks.layers import NormKind, Upsampling, initialize, pyramid
 from vidgen.networks.losses import GanObjective, masked_l1, perceptual
 from vidgen.translators.base import Networks, Translator
-from vidgen.translators.settings import ConditionalConfig, Count, ScaleSchedule, Weight
+from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
 from vidgen.types import Batch, Condition, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
 
 RENAMES = {"generator": composite.rename_original, "discriminator": discriminators.rename_original}
@@ -40,6 +42,14 @@ RENAMES = {"generator": composite.rename_original, "discriminator": discriminato
 class Generator(Settings):
     """The generator's shape."""
 
+    kind: Literal["published", "compact"] = "published"
+    """published: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the labels; it draws
+    more in the same time on a processor, and of the settings below it reads only flow, foreground_labels, num_levels and
+    max_generated."""
+    num_levels: Annotated[int, Field(ge=3, le=6)] = 4
+    """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
+    max_generated: Annotated[float, Field(ge=0, le=1)] = 0.35
+    """Of the compact generator: largest share of a pixel that is generated anew where the labels, moved along the flow, agree."""
     base_channels: Count = 128
     """Width after the first convolution at the coarsest scale; finer scales halve it."""
     num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 3
@@ -77,6 +87,8 @@ class Region(Settings):
 class Discriminators(Settings):
     """Discriminators of frames and of motion."""
 
+    patch: bool = True
+    """A multi-scale patch discriminator of frames."""
     base_channels: Count = 64
     num_layers: Count = 3
     num_scales: Count = 2
@@ -119,6 +131,8 @@ class PastCorruption(Settings):
     """Standard deviation of Gaussian noise, in units of the -1..1 range."""
     dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of frames whose whole past is replaced by zeros, so that only the generated frame counts."""
+    from_nothing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of clips that start from nothing although they have real first frames."""
 
 
 class Schedule(ScaleSchedule):
@@ -155,6 +169,8 @@ class Config(ConditionalConfig):
     generator: Generator = Generator()
     discriminators: Discriminators = Discriminators()
     losses: LossWeights = LossWeights()
+    features: FeatureSettings | None = None
+    """Losses and a discriminator on pretrained features; none in the original."""
     past: PastCorruption = PastCorruption()
     two_time_scales: bool = False
     """Generator at half, discriminators at twice the learning rate, Adam betas (0, 0.9)."""
@@ -167,6 +183,8 @@ class Config(ConditionalConfig):
             raise ValueError("num_input_frames: 1 leaves no past frame to warp: set generator.flow: none")
         if len(self.schedules) > self.generator.num_scales:
             raise ValueError(f"schedules has {len(self.schedules)} entries for {self.generator.num_scales} scales")
+        if self.generator.kind == "compact" and self.generator.num_scales > 1:
+            raise ValueError("generator.kind: compact has one scale; set num_levels for larger frames")
         return self
 
 
@@ -176,8 +194,13 @@ def inputs(config: Config) -> tuple[Input, ...]:
 
 
 def pretrained(config: Config) -> tuple[Pretrained, ...]:
-    """VGG-19 for the perceptual loss."""
-    return (Pretrained("vgg19", "model.losses.perceptual_weight"),) if config.losses.perceptual_weight else ()
+    """VGG-19 for the perceptual loss, EfficientNet-Lite0 for losses on features."""
+    networks = []
+    if config.losses.perceptual_weight:
+        networks.append(Pretrained("vgg19", "model.losses.perceptual_weight"))
+    if config.features is not None:
+        networks.append(Pretrained("efficientnet_lite0", "model.features"))
+    return tuple(networks)
 
 
 @dataclass(frozen=True)
@@ -207,10 +230,11 @@ class Vid2VidCarry:
 
 @dataclass(frozen=True)
 class _Training:
-    """What training adds to a window: the stage, and the corruption of the past."""
+    """What training adds to a window: the stage, the corruption of the past, and which clips start from nothing."""
 
     stage: Stage
     past: PastCorruption
+    fresh: Tensor | None
 
 
 class Vid2Vid(Translator[Vid2VidCarry]):
@@ -230,28 +254,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         self.num_past_frames = config.num_input_frames - 1
         self.num_primer_frames = self.num_past_frames if config.first_frame == "real" else 0
         self.needs_flow = self.num_past_frames > 0 or discriminating.num_temporal_scales > 0
-        window_channels = config.channels_per_frame * config.num_input_frames
-        past_channels = 3 * self.num_past_frames
-        common: dict[str, Any] = {
-            "norm": shape.norm,
-            "upsampling": shape.upsampling,
-            "use_flow": shape.flow == "learned",
-            "use_foreground": bool(shape.foreground_labels),
-        }
-        scales: list[nn.Module] = [
-            CompositeGenerator(
-                window_channels, past_channels, shape.base_channels, shape.num_downsamplings, shape.num_blocks, **common
-            )
-        ]
-        for scale in range(1, shape.num_scales):
-            width = shape.base_channels // 2**scale
-            narrow = shape.num_downsamplings > 2
-            scales.append(
-                LocalCompositeGenerator(
-                    window_channels, past_channels, width, shape.num_local_blocks, scale=scale, narrow_foreground=narrow, **common
-                )
-            )
-        self.generator = nn.ModuleList(scales)
+        self.generator = nn.ModuleList(_published_scales(config) if shape.kind == "published" else [])
         network = {
             "base_channels": discriminating.base_channels,
             "num_layers": discriminating.num_layers,
@@ -260,7 +263,9 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             "widen_coarse": True,
             "use_spectral_norm": discriminating.use_spectral_norm,
         }
-        self.discriminator = MultiscaleDiscriminator(config.channels_per_frame + 3, **network)  # type: ignore[arg-type]
+        self.discriminator: MultiscaleDiscriminator | None = None
+        if discriminating.patch:
+            self.discriminator = MultiscaleDiscriminator(config.channels_per_frame + 3, **network)  # type: ignore[arg-type]
         self.region_discriminator: MultiscaleDiscriminator | None = None
         if discriminating.region is not None:
             smaller = {**network, "num_scales": max(1, discriminating.num_scales - 2)}
@@ -273,6 +278,16 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         self.register_buffer("active_scales", torch.tensor(shape.num_scales))
         self.size_multiple = 2 ** (shape.num_downsamplings + shape.num_scales - 1)
         initialize(self)
+        if shape.kind == "compact":  # this and the discriminator on features begin with weights of their own
+            generator = _compact(config)
+            self.generator.append(generator)
+            self.size_multiple = generator.size_multiple
+        self.features: FeatureAdversary | None = None
+        if config.features is not None:
+            chosen = config.features
+            self.features = FeatureAdversary(
+                config.channels_per_frame, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift
+            )
 
     @property
     def num_active_scales(self) -> int:
@@ -294,12 +309,21 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     def rollout(self, batch: Batch, step: Step, carry: Vid2VidCarry | None = None) -> tuple[Output, Vid2VidCarry]:
         encoded = self._encode(batch.window_condition)
-        training = _Training(step.stage, self.config.past)
+        training = _Training(step.stage, self.config.past, self._draw_fresh(batch))
         output, after = self._generate(encoded, carry, step.stage.num_active_scales, training)
         output.extras["condition"] = encoded.flatten(0, 1)
+        if training.fresh is not None:
+            output.extras["fresh"] = training.fresh
         frames = output.frames.detach()
         history = frames if output.history is None else torch.cat([output.history, frames], dim=1)
         return output, replace(after, history=history[:, -self._reach :] if self._reach else None)
+
+    def _draw_fresh(self, batch: Batch) -> Tensor | None:
+        """Which clips of a first window start from nothing although their first frames are known: bool [B,1,1,1]."""
+        share = self.config.past.from_nothing
+        if not share or not batch.primer_frames or batch.start != batch.primer_frames:
+            return None
+        return torch.rand(len(batch.target), 1, 1, 1, device=batch.target.device) < share
 
     def _generate(
         self, encoded: Tensor, carry: Vid2VidCarry | None, num_scales: int, training: _Training | None = None
@@ -309,15 +333,19 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         window = torch.cat([carry.condition, encoded], dim=1)
         compositions: list[Composition] = []
         previous: list[Tensor] = []
+        fresh = training.fresh if training is not None else None
+        if fresh is not None:
+            past = [torch.where(fresh.unsqueeze(1), torch.zeros_like(frames), frames) for frames in past]
         for time in range(encoded.shape[1]):
             if training is None or time % training.stage.backpropagate_frames == 0:
                 past = [frames.detach() for frames in past]
             seen = window[:, time : time + self.num_past_frames + 1]
             previous.append((past[-1][:, -1] if self.num_past_frames else torch.zeros_like(encoded[:, 0, :3])).detach())
-            generated = self._generate_frame(seen, past, num_frames, training)
+            begins = fresh if time == 0 else None
+            generated = self._generate_frame(seen, past, num_frames, training, begins)
             compositions.append(generated[-1])
             if self.num_past_frames:
-                past = [self._append(frames, step.frame, num_frames) for frames, step in zip(past, generated, strict=True)]
+                past = [self._append(frames, step.frame, num_frames, begins) for frames, step in zip(past, generated, strict=True)]
             num_frames += 1
         output = Output(
             frames=torch.stack([step.frame for step in compositions], dim=1),
@@ -330,15 +358,20 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         kept = window[:, window.shape[1] - self.num_past_frames :]
         return output, Vid2VidCarry(kept, tuple(past), num_frames, carry.history)
 
-    def _generate_frame(self, seen: Tensor, past: list[Tensor], num_frames: int, training: _Training | None) -> list[Composition]:
+    def _generate_frame(
+        self, seen: Tensor, past: list[Tensor], num_frames: int, training: _Training | None, fresh: Tensor | None
+    ) -> list[Composition]:
         """One frame at every active scale, coarsest first. `seen` is the condition window [B,K+1,C,H,W]."""
         active = len(past) if self.num_past_frames else (training.stage.num_active_scales if training else self.num_active_scales)
         windows = pyramid(seen.flatten(1, 2), active)
         masks = pyramid(self._foreground_mask(seen[:, -1]), active) if self.config.generator.foreground_labels else [None] * active
         raw_only = _raw_only(len(seen), num_frames, seen.device, training)
+        if fresh is not None:
+            raw_only = fresh if raw_only is None else fresh | raw_only
+        hidden = raw_only if self.config.generator.kind == "published" else None  # the compact one learns flow from it all the same
         generated: list[Composition] = []
         for scale in range(active):
-            before = _corrupt(past[scale], raw_only, training).flatten(1, 2) if self.num_past_frames else None
+            before = _corrupt(past[scale], hidden, training).flatten(1, 2) if self.num_past_frames else None
             network = self.generator[scale]
             learns = any(parameter.requires_grad for parameter in network.parameters())
             with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or bool(generated))):
@@ -373,11 +406,13 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         missing = self.num_past_frames - frames.shape[1]
         return torch.cat([frames[:, :1]] * missing + [frames], dim=1)
 
-    def _append(self, past: Tensor, frame: Tensor, num_frames: int) -> Tensor:
+    def _append(self, past: Tensor, frame: Tensor, num_frames: int, fresh: Tensor | None) -> Tensor:
         """The past one frame later. A video that started from nothing repeats its first frame unless it was trained on zeros."""
+        repeated = frame.unsqueeze(1).expand(-1, self.num_past_frames, -1, -1, -1)
         if num_frames == 0 and self.config.first_frame == "real":
-            return frame.unsqueeze(1).expand(-1, self.num_past_frames, -1, -1, -1)
-        return torch.cat([past[:, 1:], frame.unsqueeze(1)], dim=1)
+            return repeated
+        later = torch.cat([past[:, 1:], frame.unsqueeze(1)], dim=1)
+        return later if fresh is None else torch.where(fresh.unsqueeze(1), repeated, later)
 
     @property
     def _reach(self) -> int:
@@ -400,10 +435,15 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             generators = generators[-1:]
         slow, fast, betas = (0.5, 2.0, (0.0, 0.9)) if self.config.two_time_scales else (1.0, 1.0, (0.5, 0.999))
         discriminating = OptimizerSettings(fast, betas)
-        phases = [
-            Phase("generator", tuple(generators), OptimizerSettings(slow, betas)),
-            Phase("discriminator", (self.discriminator,), discriminating),
-        ]
+        phases = [Phase("generator", tuple(generators), OptimizerSettings(slow, self._generator_betas or betas))]
+        if stage.adversarial == (0.0, 0.0):
+            return tuple(phases)
+        if self.features is not None and self.features.heads:
+            assert self.config.features is not None
+            scale = self.config.features.learning_rate_scale
+            phases.append(Phase("feature_discriminator", self.features.heads, OptimizerSettings(scale, (0.0, 0.99))))
+        if self.discriminator is not None:
+            phases.append(Phase("discriminator", (self.discriminator,), discriminating))
         if self.region_discriminator is not None:
             phases.append(Phase("region", (self.region_discriminator,), discriminating))
         for scale, network in enumerate(self.temporal_discriminators):
@@ -417,6 +457,9 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         num_scales = self._num_discriminated_scales(step.stage)
         if phase.name == "generator":
             return self._generator_losses(step, batch, output, networks)
+        if phase.name == "feature_discriminator":
+            assert self.features is not None
+            return self.features.discriminator_losses(*self._compared(batch, output), output, networks["efficientnet_lite0"])
         if phase.name == "discriminator":
             fakes, real = self._frame_pairs(batch, output)
             return self._frame_adversary.discriminator_losses(fakes, real, num_scales=num_scales)
@@ -426,9 +469,19 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         fake, real = self._temporal_inputs(phase.scale, batch, output, networks)
         return self._temporal_adversary(phase.scale).discriminator_losses([fake], real, num_scales=num_scales)
 
+    def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
+        if self.features is not None:
+            frames = (batch.target.flatten(0, 1) for batch in batches)
+            self.features.calibrate(frames, networks["efficientnet_lite0"])
+
+    @property
+    def _generator_betas(self) -> tuple[float, float] | None:
+        return (0.5, 0.99) if self.config.generator.kind == "compact" else None
+
     @property
     def _frame_adversary(self) -> Adversary:
         weights = self.config.losses
+        assert self.discriminator is not None
         objective = self.config.discriminators.objective
         return Adversary(self.discriminator, objective, weights.gan_weight, weights.feature_matching_weight)
 
@@ -462,20 +515,25 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         weights = self.config.losses
         num_scales, factor = self._num_discriminated_scales(step.stage), step.between(step.stage.adversarial)
         real = batch.window_target.flatten(0, 1)
-        fakes = _versions(output)
-        pairs, real_pair = self._frame_pairs(batch, output)
-        losses = self._frame_adversary.generator_losses(pairs, real_pair, num_scales=num_scales, factor=factor)
+        fakes = self._versions(output)
+        losses: Losses = {}
+        if self.discriminator is not None and factor:
+            pairs, real_pair = self._frame_pairs(batch, output)
+            losses |= self._frame_adversary.generator_losses(pairs, real_pair, num_scales=num_scales, factor=factor)
+        if self.features is not None:
+            backbone = networks["efficientnet_lite0"]
+            losses |= self.features.generator_losses(*self._compared(batch, output), output, backbone, factor=factor)
         if weights.perceptual_weight:
             terms = [perceptual(networks["vgg19"], frames, real) for frames in fakes]
             losses["perceptual"] = weights.perceptual_weight * torch.stack(terms).sum()
         if weights.l1_weight:
             losses["l1"] = weights.l1_weight * torch.stack([(frames.float() - real).abs().mean() for frames in fakes]).sum()
         losses |= self._motion_losses(step, batch, output)
-        if self.region_discriminator is not None:
+        if self.region_discriminator is not None and factor:
             fake, truth = self._region_inputs(batch, output)
             losses |= self._region_adversary.generator_losses([fake], truth, factor=factor)
         for scale in range(len(self.temporal_discriminators)):
-            if self._windows(scale, batch):
+            if factor and self._windows(scale, batch):
                 fake, truth = self._temporal_inputs(scale, batch, output, networks)
                 adversary = self._temporal_adversary(scale)
                 losses |= adversary.generator_losses([fake], truth, num_scales=num_scales, factor=factor)
@@ -489,9 +547,9 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         reference = batch.flow[:, batch.start : batch.stop].flatten(0, 1)
         confidence = batch.confidence[:, batch.start : batch.stop].flatten(0, 1)
         real, frames = batch.window_target.flatten(0, 1), output.frames.flatten(0, 1)
-        if weights.warp_weight:
+        if weights.warp_weight and (step.stage.uses_past or self.config.generator.kind == "published"):
             warped = warp(output.previous.flatten(0, 1), reference)
-            losses["warp"] = weights.warp_weight * masked_l1(frames, warped, confidence)
+            losses["warp"] = weights.warp_weight * masked_l1(frames, warped, _without_fresh(confidence, output))
         if output.flow is None or output.mask is None:
             return losses
         flow = output.flow.flatten(0, 1)
@@ -532,8 +590,17 @@ class Vid2Vid(Translator[Vid2VidCarry]):
     def _frame_pairs(self, batch: Batch, output: Output) -> tuple[list[Tensor], Tensor]:
         """What the discriminator of frames sees: every generated version, and the ground truth, [N,C+3,H,W] each."""
         condition: Tensor = output.extras["condition"]
-        fakes = [torch.cat([condition, frames], dim=1) for frames in _versions(output)]
+        fakes = [torch.cat([condition, frames], dim=1) for frames in self._versions(output)]
         return fakes, torch.cat([condition, batch.window_target.flatten(0, 1)], dim=1)
+
+    def _compared(self, batch: Batch, output: Output) -> tuple[Tensor, Tensor, Tensor]:
+        """Generated frames, real frames and their condition, [N,C,H,W] each."""
+        return output.frames.flatten(0, 1), batch.window_target.flatten(0, 1), output.extras["condition"]
+
+    def _versions(self, output: Output) -> list[Tensor]:
+        """The generated frames and, of the published generator, those before blending, [N,3,H,W] each."""
+        raw = output.raw if self.config.generator.kind == "published" else None
+        return [frames.flatten(0, 1) for frames in (output.frames, raw) if frames is not None]
 
     def _num_discriminated_scales(self, stage: Stage) -> int:
         shape = self.config
@@ -577,9 +644,49 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         return flow.unflatten(0, later.shape[:2]).flatten(1, 2)
 
 
-def _versions(output: Output) -> list[Tensor]:
-    """The generated frames, and those before blending where there is a past, [N,3,H,W] each."""
-    return [frames.flatten(0, 1) for frames in (output.frames, output.raw) if frames is not None]
+def _published_scales(config: Config) -> list[nn.Module]:
+    """The paper's generators, coarsest first."""
+    shape = config.generator
+    num_past_frames = config.num_input_frames - 1
+    window_channels = config.channels_per_frame * config.num_input_frames
+    common: dict[str, Any] = {
+        "norm": shape.norm,
+        "upsampling": shape.upsampling,
+        "use_flow": shape.flow == "learned",
+        "use_foreground": bool(shape.foreground_labels),
+    }
+    sizes = (shape.base_channels, shape.num_downsamplings, shape.num_blocks)
+    scales: list[nn.Module] = [CompositeGenerator(window_channels, 3 * num_past_frames, *sizes, **common)]
+    for scale in range(1, shape.num_scales):
+        common |= {"scale": scale, "narrow_foreground": shape.num_downsamplings > 2}
+        width = shape.base_channels // 2**scale
+        scales.append(LocalCompositeGenerator(window_channels, 3 * num_past_frames, width, shape.num_local_blocks, **common))
+    return scales
+
+
+def _compact(config: Config) -> CompactGenerator:
+    shape = config.generator
+    return CompactGenerator(
+        config.num_labels,
+        config.channels_per_frame - config.num_labels,
+        num_condition_frames=config.num_input_frames,
+        num_past_frames=config.num_input_frames - 1,
+        widths=default_widths(shape.num_levels),
+        num_blocks=default_blocks(shape.num_levels),
+        use_flow=shape.flow == "learned",
+        use_foreground=bool(shape.foreground_labels),
+        max_generated=shape.max_generated,
+    )
+
+
+def _without_fresh(confidence: Tensor, output: Output) -> Tensor:
+    """The confidence [N,1,H,W], zero where a clip started from nothing, so that there is no frame to compare with."""
+    fresh = output.extras.get("fresh")
+    if fresh is None:
+        return confidence
+    confidence = confidence.unflatten(0, output.frames.shape[:2]).clone()
+    confidence[:, 0] *= ~fresh
+    return confidence.flatten(0, 1)
 
 
 def _stacked(values: Sequence[Tensor | None]) -> Tensor | None:
@@ -683,13 +790,8 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
     for index, schedule in enumerate(config.schedules):
         active = shape.num_scales - len(config.schedules) + 1 + index
         total = schedule.epochs + schedule.decay_epochs
-        edges = set(range(0, total, schedule.grow_every_epochs)) | {
-            0,
-            schedule.frame_only_epochs,
-            schedule.finest_only_epochs,
-            schedule.epochs,
-            total,
-        }
+        edges = set(range(0, total, schedule.grow_every_epochs)) | schedule.edges
+        edges |= {schedule.frame_only_epochs, schedule.finest_only_epochs}
         ordered = sorted(edge for edge in edges if edge <= total)
         for start, stop in itertools.pairwise(ordered):
             doubled = 2 ** (start // schedule.grow_every_epochs)
@@ -698,6 +800,8 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
             finest_only = active > 1 and start < schedule.finest_only_epochs
             uses_past = start >= schedule.frame_only_epochs
             clip = min(schedule.max_clip_frames, schedule.clip_frames * doubled)
+            if shape.kind == "compact" and not uses_past:
+                clip = 1  # its flow learns from the real frames before it
             notes = ", finest scale only" * finest_only + ", without past" * (not uses_past)
             result.append(
                 Stage(
@@ -712,6 +816,7 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
                     size_divisor=2 ** (shape.num_scales - active),
                     learning="finest" if finest_only else "all",
                     uses_past=uses_past,
+                    adversarial=schedule.adversarial_between(start, stop),
                 )
             )
     return tuple(result)

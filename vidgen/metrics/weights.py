@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidgen.errors import CheckpointError, ConfigError, MissingExtraError
+from vidgen.errors import CheckpointError, ConfigError, MissingExtraError, install_hint
 from vidgen.metrics.backbones import (
     ClipTransformer,
     DinoTransformer,
@@ -202,7 +202,7 @@ class _Loader:
         if package is None or package.origin is None:
             raise MissingExtraError(
                 f"--weights {name}=FILE: {WEIGHTS[name].about}: not given, and torchmetrics, which brings them, is not installed",
-                hint="pip install 'vidgen[metrics]'",
+                hint=install_hint("metrics"),
             )
         return self._read(Path(package.origin).parent / _IN_TORCHMETRICS[name].format(which), None)
 

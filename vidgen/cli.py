@@ -26,7 +26,7 @@ import click
 import vidgen
 from flow.errors import FlowError
 from vidgen.deprecation import deprecated
-from vidgen.errors import Terminated, VidgenError
+from vidgen.errors import OutputExistsError, Terminated, VidgenError
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -368,7 +368,13 @@ def demo(time_limit: float, **options: Any) -> Result:
 @option("--resume", is_flag=True, help="Continue from the latest checkpoint in the run folder.")
 @overwrite
 @option("--steps", type=POSITIVE, help="Stop after this many steps in total.")
-@option("--time-limit", "time_limit_seconds", type=DURATION, help="Save and stop after this time, such as 90s, 5m, 2h.")
+@option(
+    "--time-limit",
+    "time_limit_seconds",
+    type=DURATION,
+    help="Scale the schedule of a new run so that it is complete by then, such as 5m, 2h.",
+)
+@option("--stop-after", "stop_after_seconds", type=DURATION, help="Save and stop after this time; the same command continues.")
 @option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes (distributed data parallel).")
 @compute
 @option("--dry-run", is_flag=True, help="Print the number of parameters, shapes and memory; do not train.")
@@ -1089,7 +1095,7 @@ def _run(arguments: list[str], screen: Screen) -> int:
         screen.show_error(error.format_message(), hint=_usage_hint(error))
         return error.exit_code
     except (VidgenError, FlowError) as error:
-        screen.show_error(str(error), hint=error.hint, word="stopped" if isinstance(error, Terminated) else "error")
+        screen.show_error(str(error), hint=_hint(error), word="stopped" if isinstance(error, Terminated) else "error")
         return error.exit_code
     except KeyboardInterrupt as stop:
         screen.show_error(str(stop) or "nothing more was done", word="interrupted")
@@ -1102,6 +1108,11 @@ def _run(arguments: list[str], screen: Screen) -> int:
         screen.show_error(message, word="bug", hint="please report it with the output of the same command under --debug")
         return 1
     return 0
+
+
+def _hint(error: VidgenError) -> str | None:
+    """The hint of an error, in the words of the command line."""
+    return "choose another name, or add --overwrite" if isinstance(error, OutputExistsError) else error.hint
 
 
 def _usage_hint(error: click.ClickException) -> str | None:

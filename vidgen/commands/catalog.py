@@ -38,7 +38,7 @@ def configurations() -> dict[str, str]:
 
 
 def _description(path: Path) -> str:
-    lines = []
+    lines: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from vidgen.training.checkpoint import Progress
+from vidgen.training.precision import Runtime
 
 from vidgen.errors import TrainingError
 from vidgen.training import checkpoint
-from vidgen.training.checkpoint import Progress
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
-from vidgen.training.precision import Runtime
 from vidgen.translators.base import Teachers, Translator
 from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage
 

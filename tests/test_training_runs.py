@@ -415,7 +415,10 @@ def test_a_run_that_is_to_stop_early_is_gone_on_with_by_the_same_call(config: Pa
 
 
 def test_a_time_limit_shortens_every_stage_so_that_the_schedule_is_complete(config: Path, tmp_path: Path) -> None:
-    long = ["model.schedules=[{epochs: 3000, decay_epochs: 2000, clip_frames: 4, window_frames: 2, max_window_frames: 2, grow_every_epochs: 9999}]"]
+    stretches = (
+        "{epochs: 3000, decay_epochs: 2000, clip_frames: 4, window_frames: 2, max_window_frames: 2, grow_every_epochs: 9999}"
+    )
+    long = [f"model.schedules=[{stretches}]"]
     result = train(config, tmp_path / "run", sets=long, time_limit_seconds=4.0)
     assert result["ended"] == "complete"
     assert 2 <= result["steps"] == result["of_steps"] < 20_000

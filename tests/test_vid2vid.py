@@ -11,12 +11,12 @@ import tests.literal as lit
 from flow.warp import warp
 from vidgen.errors import ConfigError
 from vidgen.networks.composite import CompositeGenerator
-from vidgen.networks.encoding import encode, instance_edges, one_hot
+from vidgen.networks.encoding import instance_edges, one_hot
 from vidgen.networks.losses import feature_matching, masked_l1, multiscale_adversarial
 from vidgen.training.loop import learning_rate, stage_of
 from vidgen.translators import vid2vid
 from vidgen.translators.vid2vid import temporal_windows
-from vidgen.types import Batch, Condition, Output, Step
+from vidgen.types import Batch, Condition, Step
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,9 @@ def test_frames_are_made_without_their_past_for_the_epochs_asked_for() -> None:
 
 
 def test_the_discriminator_of_a_region_sees_the_square_around_it() -> None:
-    discriminators = vid2vid.Discriminators(base_channels=4, num_scales=1, num_temporal_scales=0, region=vid2vid.Region(labels=(2,)))
+    discriminators = vid2vid.Discriminators(
+        base_channels=4, num_scales=1, num_temporal_scales=0, region=vid2vid.Region(labels=(2,))
+    )
     config = vid2vid.Config(
         num_labels=3,
         num_input_frames=1,
@@ -243,7 +245,9 @@ def test_the_discriminator_of_a_region_sees_the_square_around_it() -> None:
     pictures = torch.cat([one_hot(labels[0], 3), target[0]], dim=1)
     squares = torch.stack([pictures[0, :, 25:57, 88:120], pictures[1, :, 16:48, 48:80]])
     discriminated = lit.networks(translator)["region"](squares)
-    assert losses["region_discriminator_real"].item() == pytest.approx(0.5 * (discriminated[0][-1] - 1).square().mean().item(), rel=1e-5)
+    assert losses["region_discriminator_real"].item() == pytest.approx(
+        0.5 * (discriminated[0][-1] - 1).square().mean().item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("num_known", [2, 5])

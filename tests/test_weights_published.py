@@ -102,8 +102,8 @@ def _reading(parity_root: Path, tmp_path: Path, num_channels: int) -> list[str]:
 
 
 def _told(file: Path) -> dict:
-    settings: dict = json.loads(run.find_weights(file)[0].metadata["config"])
-    return settings
+    metadata = find_weights(file)[0].metadata
+    return {"model": json.loads(metadata["model"]), "data": {"condition": json.loads(metadata["condition"])}}
 
 
 def test_the_published_street_channels_mean_cityscapes_with_instances(parity_root: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_published_street_channels_mean_cityscapes_with_instances(parity_roo
     told = _told(file)
     assert (told["model"]["num_labels"], told["model"]["use_instances"]) == (35, True)
     assert told["data"]["condition"]["instances"] == "instances"
-    assert json.loads(run.find_weights(file)[0].metadata["labels"])["names"][26] == "car"
+    assert json.loads(find_weights(file)[0].metadata["labels"])["names"][26] == "car"
     with pytest.raises(ConfigError, match="12 classes, but the model reads 36"):
         _import(tmp_path, _reading(parity_root, tmp_path, 36), labels="camvid")
 
@@ -132,7 +132,7 @@ def test_batch_norms_without_a_batch_count_load(parity_root: Path, tmp_path: Pat
     assert means
     counts = {key.replace("running_mean", "num_batches_tracked") for key in means}
     state = {key: value for key, value in batch.items() if key not in counts}
-    tensors = run.find_weights(_import(tmp_path, _save(tmp_path, G0=state), labels="7"))[0].tensors
+    tensors = find_weights(_import(tmp_path, _save(tmp_path, G0=state), labels="7"))[0].tensors
     assert {int(value) for key, value in tensors.items() if key.startswith("generator") and key.endswith("tracked")} == {0}
 
 

@@ -32,8 +32,8 @@ from vidgen.runtime import Precision
 log = logging.getLogger(__name__)
 
 _FLICKERS = (
-    "%s makes every frame alone, so a video will flicker: train vid2vid for videos, or blend with --steady 0.7"
-    " (--steady 0 for unrelated pictures)"
+    "%s generates each frame independently, so a video will flicker: train vid2vid for videos, or smooth with --smoothing 0.7"
+    " (--smoothing 0 for unrelated images)"
 )
 
 
@@ -252,7 +252,7 @@ def _input_table(text: str | None, model: Model) -> LabelTable | None:
     if text is None or text == "auto":
         return None
     if model.table is None:
-        raise ConfigError(f"--labels {text}: this model reads no label maps")
+        raise ConfigError(f"--label-encoding {text}: this model reads no label maps")
     if text == "ids":
         table = labels.plain(model.table.num_classes, model.table.ignore)
     elif text.startswith("palette:"):
@@ -261,5 +261,5 @@ def _input_table(text: str | None, model: Model) -> LabelTable | None:
     else:
         table = LabelTable.from_file(Path(text))
     if table.num_classes != model.table.num_classes:
-        raise ConfigError(f"--labels {text}: has {table.num_classes} classes, the model knows {model.table.num_classes}")
+        raise ConfigError(f"--label-encoding {text}: has {table.num_classes} classes, the model knows {model.table.num_classes}")
     return table

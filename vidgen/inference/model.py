@@ -334,6 +334,30 @@ class Model:
         return fit(edges, work, size)
 
 
+def load(
+    path: Path | str,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    weights: Literal["auto", "ema", "last"] = "auto",
+) -> Model:
+    """A trained model from a run folder, a checkpoint folder or a weights file.
+
+    Example:
+        >>> vidgen.load("runs/street").translate("labels.mkv").save("street.mp4")  # doctest: +SKIP
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32 or bf16; auto takes bf16 where the processor computes it fast.
+        weights: of a checkpoint: the averaged ones, the last ones, or the averaged ones where there are any.
+
+    Raises:
+        CheckpointError: there are no usable weights.
+        ConfigError: the device does not exist.
+    """
+    return Model.load(path, device=device, precision=precision, weights=weights)
+
+
 def _moments(session: Session, inputs: Inputs) -> Iterator[tuple[Frame, Condition]]:
     """Each frame of the main input with its condition [1,1,...]."""
     sources = [inputs.main, *([inputs.instances] if inputs.instances else []), *inputs.others]

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from vidgen.data.clips import Clips
-from vidgen.errors import MissingExtraError, OutputError
+from vidgen.errors import MissingExtraError, OutputError, install_hint
 from vidgen.media import images
 from vidgen.media.frames import open_sink
 from vidgen.media.pixels import to_pixels
@@ -221,5 +221,5 @@ def _summary_writer(folder: Folder) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingExtraError("train.tensorboard: tensorboard is not installed", hint="pip install 'vidgen[track]'") from error
+        raise MissingExtraError("train.tensorboard: tensorboard is not installed", hint=install_hint("track")) from error
     return SummaryWriter(str(folder.path / "tensorboard"))

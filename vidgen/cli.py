@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from flow.errors import FlowError
-from vidgen.errors import Terminated, VidgenError
+from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -76,6 +76,7 @@ class Screen:
     def show_error(self, message: str, *, hint: str | None = None, word: str = "error") -> None:
         """Write an error to stderr, and as an object to stdout where a program reads it."""
         color = False if os.environ.get("NO_COLOR") else None
+        message, hint = printable_lines(message), printable_lines(hint or "") or None
         click.echo(f"{click.style(f'{word}:', fg='red', bold=True)} {message}", err=True, color=color)
         if hint:
             click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True, color=color)
@@ -91,7 +92,7 @@ class Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; warnings and worse say so."""
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        click.echo(prefix + self.format(record), err=True)
+        click.echo(prefix + printable_lines(self.format(record)), err=True)
 
 
 def summarise(result: Result, indent: int = 0) -> str:
@@ -116,7 +117,7 @@ def _plain(value: Any) -> str:
         return f"{value:.5g}"
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value)
-    return str(value)
+    return printable(str(value))
 
 
 # --- global options, accepted before and after the command ----------------------------------------------------------------
@@ -762,7 +763,8 @@ def _run(arguments: list[str], screen: Screen) -> int:
         screen.show_error(error.format_message(), hint=_usage_hint(error))
         return error.exit_code
     except (VidgenError, FlowError) as error:
-        screen.show_error(str(error), hint=error.hint, word="stopped" if isinstance(error, Terminated) else "error")
+        hint = next((hint for kind, hint in _FLAG_HINTS.items() if isinstance(error, kind)), error.hint)
+        screen.show_error(str(error), hint=hint, word="stopped" if isinstance(error, Terminated) else "error")
         return error.exit_code
     except KeyboardInterrupt as stop:
         screen.show_error(str(stop) or "nothing more was done", word="interrupted")
@@ -775,6 +777,13 @@ def _run(arguments: list[str], screen: Screen) -> int:
         screen.show_error(message, word="bug", hint="run again with --debug, and send what it says to the authors")
         return 1
     return 0
+
+
+# What to type next is known here alone: the rooms below say what happened, and know no flags.
+_FLAG_HINTS: dict[type[Exception], str] = {
+    OutputExistsError: "add --overwrite to replace it, or choose another name with -o",
+    DamagedVideoError: "animate and evaluate use the frames that are there with --allow-truncated",
+}
 
 
 def _usage_hint(error: click.ClickException) -> str | None:

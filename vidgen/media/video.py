@@ -26,7 +26,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
 from vidgen.errors import DamagedVideoError, InputError, OutputError, VidgenError
-from vidgen.media import integrity, paths
+from vidgen.media import images, integrity, paths
 
 log = logging.getLogger(__name__)
 
@@ -299,7 +299,7 @@ class _Conversion:
         if aspect not in (None, 0, 1):
             log.warning("%s: its pixels are not square (%s); they are read as if they were", self.name, aspect)
         if _has_alpha(frame):
-            log.info("%s: transparent parts are shown on black", self.name)
+            log.info("%s: transparent parts are laid over white", self.name)
         if frame.color_trc in _HIGH_DYNAMIC_RANGE:
             log.warning("%s: high dynamic range is read without tone mapping; colors will look flat", self.name)
 
@@ -318,8 +318,7 @@ class _Conversion:
         pixels = converted.to_ndarray()
         if not has_alpha:
             return pixels
-        alpha = pixels[:, :, 3:].astype(np.uint16)
-        return ((pixels[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
+        return images.over_white(pixels[:, :, :3], pixels[:, :, 3])
 
     def _labels(self, frame: Any) -> np.ndarray:
         if frame.format.name in ("gray", "gray16le"):

@@ -25,6 +25,13 @@ from vidgen.networks.layers import InstanceNorm
 
 _INITIAL_DEVIATION = 0.02
 _SLOPE = 0.2
+_NOISE_CHANNELS = 2
+_NOISE_SIDE = 64
+"""Side of the noise tile, in places of each level; it repeats."""
+MAX_SHARPENING = 0.5
+"""How much detail finer than a 3x3 average may be amplified in the warped past; with what is generated anew it stays a
+contraction.
+"""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class CompactGenerator(nn.Module):
         max_generated: largest share of a pixel that is generated anew where past and present agree; 1 leaves the mask free.
     """
 
+    noise: Tensor
+
     def __init__(
         self,
         num_labels: int,
@@ -106,7 +115,7 @@ class CompactGenerator(nn.Module):
         coarsest, self.branch_level = self.num_levels, max(1, self.num_levels - 2)
         self.embedding = nn.Conv2d(num_labels + num_extras, embedding_channels, 1)
         self.condition_layers = nn.ModuleList(
-            nn.Conv2d(embedding_channels + 2 * self._has_positions(level), modulation_channels, 3, padding=1)
+            nn.Conv2d(embedding_channels + _NOISE_CHANNELS + 2 * self._has_positions(level), modulation_channels, 3, padding=1)
             for level in range(1, self.num_levels + 1)
         )
         self.hint = _Hint(self.branch_level, self.num_levels, widths[1]) if num_past_frames else None
@@ -116,16 +125,16 @@ class CompactGenerator(nn.Module):
         self.trunk = _Decoder(widths, num_blocks, coarsest, self.branch_level, modulation_channels)
         if self.hint is not None:
             self.hint_to_trunk = nn.Conv2d(self.hint.channels[0], widths[self.branch_level], 1)
-        past_channels = 4 if num_past_frames else 0
-        self.tail = _Tail(widths, num_blocks, self.branch_level, modulation_channels, embedding_channels + past_channels)
+        pixel_channels = embedding_channels + _NOISE_CHANNELS + (4 if num_past_frames else 0)
+        self.tail = _Tail(widths, num_blocks, self.branch_level, modulation_channels, pixel_channels)
         if use_foreground:
             narrow = [widths[level] if level >= self.branch_level else widths[level] // 2 for level in range(len(widths))]
-            self.foreground_tail = _Tail(
-                narrow, num_blocks, self.branch_level, modulation_channels, embedding_channels + past_channels
-            )
+            self.foreground_tail = _Tail(narrow, num_blocks, self.branch_level, modulation_channels, pixel_channels)
         if self.use_flow:
             self.flow_branch = _FlowBranch(embedding_channels * num_condition_frames, 3 * num_past_frames, self.branch_level)
         _initialize(self)
+        tiles = torch.randn(len(widths), _NOISE_CHANNELS, _NOISE_SIDE, _NOISE_SIDE, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("noise", tiles, persistent=False)
 
     @property
     def size_multiple(self) -> int:
@@ -144,6 +153,7 @@ class CompactGenerator(nn.Module):
         raw_only: Tensor | None = None,
         foreground_mask: Tensor | None = None,
         coarse: Composition | None = None,
+        noise_shift: tuple[int, int] = (0, 0),
     ) -> Composition:
         """One frame per sample.
 
@@ -155,22 +165,23 @@ class CompactGenerator(nn.Module):
                 learns from real frames while frames are still drawn without a past.
             foreground_mask: [N,1,H,W], 0..1.
             coarse: not used; there is one generator for all scales.
+            noise_shift: down and right, how far the fixed noise is moved. Training draws it anew for every frame, so that new
+                surfaces take their irregularity from the noise and known ones from the past; in use it stays.
         """
-        embedded = self._embed(condition)
-        present = embedded[:, -1]
+        present = self._present(condition)
         flow = mask = warped = None
         warped_hint: Tensor | None = None
         if past is not None and self.num_past_frames:
             known = torch.ones_like(past[:, :1]) if raw_only is None else (~raw_only).to(past).expand(-1, 1, *past.shape[-2:])
             warped = past[:, -3:].float()
             if self.use_flow:
-                flow, logit = self.flow_branch(embedded.flatten(1, 2), past)
-                warped = warp_bicubic(warped, flow)
+                flow, logit, boost = self.flow_branch(self._pooled_window(condition), past)
+                warped = _sharpened(warp_bicubic(warped, flow), MAX_SHARPENING * torch.sigmoid(boost))
                 mask = self._mask(logit, condition, flow)
                 if raw_only is not None:
                     mask = torch.where(raw_only, torch.ones_like(mask), mask)
             warped_hint = torch.cat([warped * known, known], dim=1).to(memory_format=torch.channels_last)
-        modulations = self._modulations(present)
+        modulations = self._modulations(present, noise_shift)
         features = modulations[-1]
         hints: list[Tensor] = []
         if self.hint is not None:
@@ -181,7 +192,9 @@ class CompactGenerator(nn.Module):
         features = self.trunk(self.start(features), modulations)
         if hints:
             features = features + self.hint_to_trunk(hints[1])
-        pixels = present if warped_hint is None else torch.cat([present, warped_hint.to(present.dtype)], dim=1)
+        pixels = torch.cat([present, self._noise(present, 0, noise_shift)], dim=1)
+        if warped_hint is not None:
+            pixels = torch.cat([pixels, warped_hint.to(present.dtype)], dim=1)
         fine_hint = hints[0] if hints else None
         raw = self.tail(features, modulations, pixels, fine_hint)
         frame = raw
@@ -195,30 +208,56 @@ class CompactGenerator(nn.Module):
             raw = foreground * foreground_mask + raw * (1 - foreground_mask)
         return Composition(frame, raw, flow, mask, features, None, None)
 
-    def _embed(self, condition: Tensor | LabelWindow) -> Tensor:
-        """[N,T,E,H,W]: a learned vector per class plus a linear map of the extras."""
+    def _present(self, condition: Tensor | LabelWindow) -> Tensor:
+        """The embedded present condition, [N,E,H,W]: a learned vector per class plus a linear map of the extras."""
         if isinstance(condition, Tensor):
-            flat = condition.unflatten(1, (self.num_condition_frames, -1)).flatten(0, 1)
-            embedded = self.embedding(flat.contiguous(memory_format=torch.channels_last))
-            return embedded.unflatten(0, (-1, self.num_condition_frames))
+            return self.embedding(self._frames(condition)[:, -1].contiguous(memory_format=torch.channels_last))
+        extras = None if condition.extras is None else self._frames(condition.extras)[:, -1]
+        return self._looked_up(condition.labels[:, -1], extras)
+
+    def _pooled_window(self, condition: Tensor | LabelWindow) -> Tensor:
+        """The embedded window averaged over the flow branch's tiles, [N,T*E,h,w]. Embedding is linear, so averages may come
+        first.
+        """
+        stride = 2**self.branch_level
+        if isinstance(condition, Tensor):
+            pooled = self._frames(F.avg_pool2d(condition, stride)).flatten(0, 1)
+            embedded = self.embedding(pooled.contiguous(memory_format=torch.channels_last))
+        else:
+            extras = None if condition.extras is None else self._frames(condition.extras).flatten(0, 1)
+            embedded = F.avg_pool2d(self._looked_up(condition.labels.flatten(0, 1), extras), stride)
+        return self._frames_to_channels(embedded)
+
+    def _frames(self, window: Tensor) -> Tensor:
+        return window.unflatten(1, (self.num_condition_frames, -1))
+
+    def _frames_to_channels(self, embedded: Tensor) -> Tensor:
+        return embedded.unflatten(0, (-1, self.num_condition_frames)).flatten(1, 2)
+
+    def _looked_up(self, labels: Tensor, extras: Tensor | None) -> Tensor:
+        """Embedding of ids [N,H,W] and extras [N,num_extras,H,W] without their one-hot channels."""
         weight, bias = self.embedding.weight[:, :, 0, 0], self.embedding.bias
         assert bias is not None
         table = torch.cat([weight[:, : self.num_labels].t(), torch.zeros_like(weight[:, :1]).t()]) + bias
-        ids = torch.where(condition.labels < 0, self.num_labels, condition.labels)
-        embedded = F.embedding(ids, table).movedim(-1, 2)
-        if condition.extras is not None:
-            extras = condition.extras.unflatten(1, (self.num_condition_frames, -1)).flatten(0, 1)
-            mapped = F.conv2d(extras, self.embedding.weight[:, self.num_labels :])
-            embedded = embedded + mapped.unflatten(0, (-1, self.num_condition_frames))
-        return embedded
+        embedded = F.embedding(torch.where(labels < 0, self.num_labels, labels), table).movedim(-1, 1)
+        return embedded if extras is None else embedded + F.conv2d(extras, self.embedding.weight[:, self.num_labels :])
 
-    def _modulations(self, present: Tensor) -> list[Tensor]:
+    def _noise(self, like: Tensor, level: int, shift: tuple[int, int]) -> Tensor:
+        """The level's noise, repeated to the size of `like` [N,...,h,w]; the same for all samples."""
+        height, width = like.shape[-2:]
+        tile = self.noise[level].roll(shift, dims=(1, 2))
+        tiled = tile.repeat(1, -(-height // _NOISE_SIDE), -(-width // _NOISE_SIDE))[:, :height, :width]
+        return tiled.to(like.dtype).expand(len(like), -1, -1, -1)
+
+    def _modulations(self, present: Tensor, noise_shift: tuple[int, int]) -> list[Tensor]:
         """What the condition says at 1/2, 1/4, ..., [N,modulation_channels,h,w] each."""
         result = []
         pooled = present
         for level, layer in enumerate(self.condition_layers, start=1):
             pooled = F.avg_pool2d(pooled, 2)
-            seen = torch.cat([pooled, _positions(pooled)], dim=1) if self._has_positions(level) else pooled
+            seen = torch.cat([pooled, self._noise(pooled, level, noise_shift)], dim=1)
+            if self._has_positions(level):
+                seen = torch.cat([seen, _positions(pooled)], dim=1)
             result.append(F.relu(layer(seen)))
         return result
 
@@ -350,7 +389,7 @@ class _Hint(nn.Module):
 
 
 class _FlowBranch(nn.Module):
-    """Flow and mask from the window of conditions and the past frames, at the branching level and two below it."""
+    """Flow, mask and sharpening from the window of conditions and the past frames, at the branching level and two below it."""
 
     def __init__(self, window_channels: int, past_channels: int, level: int) -> None:
         super().__init__()
@@ -359,12 +398,11 @@ class _FlowBranch(nn.Module):
         self.down = nn.ModuleList([nn.Conv2d(64, 96, 3, 2, 1), nn.Conv2d(96, 128, 3, 2, 1)])
         self.blocks = nn.ModuleList(nn.Sequential(*_plain_block(128)) for _ in range(2))
         self.up = nn.ModuleList([nn.Conv2d(128, 96, 3, padding=1), nn.Conv2d(96, 64, 3, padding=1)])
-        self.head = nn.Conv2d(64, 3, 3, padding=1)
+        self.head = nn.Conv2d(64, 4, 3, padding=1)
 
-    def forward(self, window: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Flow [N,2,H,W] in pixels and the mask's logit [N,1,H,W], float32."""
-        pooled = F.avg_pool2d(window, self.stride)
-        seen = torch.cat([pooled, space_to_depth(past, self.stride).to(pooled.dtype), _positions(pooled)], dim=1)
+    def forward(self, window: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Flow [N,2,H,W] in pixels, the logits of mask and sharpening [N,1,H,W] each, float32."""
+        seen = torch.cat([window, space_to_depth(past, self.stride).to(window.dtype), _positions(window)], dim=1)
         fine = F.leaky_relu(self.stem(seen), _SLOPE)
         middle = F.leaky_relu(self.down[0](fine), _SLOPE)
         x = F.leaky_relu(self.down[1](middle), _SLOPE)
@@ -373,7 +411,7 @@ class _FlowBranch(nn.Module):
         for layer, skip in zip(self.up, (middle, fine), strict=True):
             x = F.leaky_relu(layer(F.interpolate(x, size=skip.shape[-2:], mode="nearest")) + skip, _SLOPE)
         result = F.interpolate(self.head(x).float(), scale_factor=float(self.stride), mode="bilinear", align_corners=False)
-        return result[:, :2] * FLOW_SCALE, result[:, 2:]
+        return result[:, :2] * FLOW_SCALE, result[:, 2:3], result[:, 3:]
 
 
 def _plain_block(channels: int) -> list[nn.Module]:
@@ -392,6 +430,14 @@ def warp_bicubic(image: Tensor, flow: Tensor) -> Tensor:
     Source: Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, with a = -0.75.
     """
     return F.grid_sample(image.float(), _grid(flow), mode="bicubic", padding_mode="border", align_corners=True).clamp(-1, 1)
+
+
+def _sharpened(image: Tensor, amount: Tensor) -> Tensor:
+    """Undo the blur of resampling: what differs from the 3x3 average of its neighborhood is amplified by 1 + `amount`; kept in
+    -1..1.
+    """
+    smooth = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return (image + amount * (image - smooth)).clamp(-1, 1)
 
 
 def _warp_nearest(image: Tensor, flow: Tensor) -> Tensor:

@@ -33,6 +33,9 @@ MAX_SHARPENING = 0.5
 contraction.
 """
 
+MAX_REPAIR = 0.2
+"""Largest detail that is added to the warped past, in units of the -1..1 range."""
+
 
 @dataclass(frozen=True)
 class LabelWindow:
@@ -68,7 +71,7 @@ def default_blocks(num_levels: int) -> tuple[int, ...]:
 class CompactGenerator(nn.Module):
     """One frame from a window of conditions and, where it has a past, from the previous frame moved along a predicted flow.
 
-    With `use_flow` the frame is `mask * raw + (1 - mask) * warped past`. The mask is bounded by what the condition says: where the
+    With `use_flow` the frame is `mask * raw + (1 - mask) * (warped past + repair)`, the repair being fine detail that resampling lost. The mask is bounded by what the condition says: where the
     previous condition, moved along the flow, agrees with the present one, at most `max_generated` of a pixel is generated anew, so
     that texture travels with the surface it belongs to; where it does not, or the flow leaves the frame, all of it is. Without the
     bound learning prefers to paint every frame anew, with texture that sticks to the screen.
@@ -196,14 +199,14 @@ class CompactGenerator(nn.Module):
         if warped_hint is not None:
             pixels = torch.cat([pixels, warped_hint.to(present.dtype)], dim=1)
         fine_hint = hints[0] if hints else None
-        raw = self.tail(features, modulations, pixels, fine_hint)
+        raw, repair = self.tail(features, modulations, pixels, fine_hint)
         frame = raw
         if mask is not None:
             assert warped is not None
-            frame = raw * mask + warped * (1 - mask)
+            frame = raw * mask + (warped + repair).clamp(-1, 1) * (1 - mask)
         if self.use_foreground:
             assert foreground_mask is not None
-            foreground = self.foreground_tail(features, modulations, pixels, None)
+            foreground, _ = self.foreground_tail(features, modulations, pixels, None)
             frame = foreground * foreground_mask + frame * (1 - foreground_mask)
             raw = foreground * foreground_mask + raw * (1 - foreground_mask)
         return Composition(frame, raw, flow, mask, features, None, None)
@@ -322,7 +325,7 @@ class _Block(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Residual blocks from the level `first` up to the level `last`, each finer one after a narrowing 1x1 and nearest doubling."""
+    """Residual blocks from the level `first` up to the level `last`, each finer one after a narrowing 1x1 and bilinear doubling."""
 
     def __init__(self, widths: Sequence[int], num_blocks: Sequence[int], first: int, last: int, modulation_channels: int) -> None:
         super().__init__()
@@ -335,7 +338,7 @@ class _Decoder(nn.Module):
     def forward(self, x: Tensor, modulations: list[Tensor]) -> Tensor:
         for place, level in enumerate(self.levels):
             if place:
-                x = F.interpolate(self.narrow[place - 1](x), scale_factor=2.0, mode="nearest")
+                x = F.interpolate(self.narrow[place - 1](x), scale_factor=2.0, mode="bilinear", align_corners=False)
             blocks = self.blocks[place]
             assert isinstance(blocks, nn.ModuleList)
             for block in blocks:
@@ -357,17 +360,18 @@ class _Tail(nn.Module):
         self.widths = widths
         self.last = nn.Conv2d(widths[1], widths[0], 1)
         self.full = nn.Conv2d(widths[0] + pixel_channels, widths[0], 3, padding=1)
-        self.head = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.head = nn.Conv2d(widths[0], 6, 3, padding=1)
 
-    def forward(self, x: Tensor, modulations: list[Tensor], pixels: Tensor, hint: Tensor | None) -> Tensor:
-        """`pixels` are the full-size channels; `hint` is added at half size."""
+    def forward(self, x: Tensor, modulations: list[Tensor], pixels: Tensor, hint: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A picture, and fine detail to add to another one. `pixels` are the full-size channels; `hint` is added at half size."""
         if self.has_levels:
-            x = self.decoder(F.interpolate(self.narrow(x), scale_factor=2.0, mode="nearest"), modulations)
+            x = self.decoder(F.interpolate(self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False), modulations)
         if hint is not None:
             x = x + hint
-        x = F.interpolate(self.last(F.leaky_relu(x, _SLOPE)), scale_factor=2.0, mode="nearest")
+        x = F.interpolate(self.last(F.leaky_relu(x, _SLOPE)), scale_factor=2.0, mode="bilinear", align_corners=False)
         x = F.leaky_relu(self.full(torch.cat([x, pixels.to(x.dtype)], dim=1)), _SLOPE)
-        return torch.tanh(self.head(x).float())
+        raw, repair = torch.tanh(self.head(x).float()).chunk(2, dim=1)
+        return raw, _detail(MAX_REPAIR * repair)
 
 
 class _Hint(nn.Module):
@@ -436,8 +440,12 @@ def _sharpened(image: Tensor, amount: Tensor) -> Tensor:
     """Undo the blur of resampling: what differs from the 3x3 average of its neighborhood is amplified by 1 + `amount`; kept in
     -1..1.
     """
-    smooth = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    return (image + amount * (image - smooth)).clamp(-1, 1)
+    return (image + amount * _detail(image)).clamp(-1, 1)
+
+
+def _detail(image: Tensor) -> Tensor:
+    """What differs from the 3x3 average of the neighborhood."""
+    return image - F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
 
 
 def _warp_nearest(image: Tensor, flow: Tensor) -> Tensor:

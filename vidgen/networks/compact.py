@@ -71,14 +71,14 @@ def default_blocks(num_levels: int) -> tuple[int, ...]:
 class CompactGenerator(nn.Module):
     """One frame from a window of conditions and, where it has a past, from the previous frame moved along a predicted flow.
 
-    With `use_flow` the frame is `mask * raw + (1 - mask) * (warped past + repair)`, the repair being fine detail that resampling lost.
-    The mask is bounded by what the condition says: where the previous condition, moved along the flow, agrees with the present one, at
-    most `max_generated` of a pixel is generated anew, so that texture travels with the surface it belongs to; where it does not, or
-    the flow leaves the frame, all of it is. Without the bound learning prefers to paint every frame anew, with texture that sticks
-    to the screen.
+    With `use_flow` the frame is `mask * raw + (1 - mask) * (warped past + repair)`, the repair being fine detail that
+    resampling lost. The mask is bounded by what the condition says: where the previous condition, moved along the flow, agrees
+    with the present one, at most `max_generated` of a pixel is generated anew, so that texture travels with the surface it
+    belongs to; where it does not, or the flow leaves the frame, all of it is. Without the bound learning prefers to paint every
+    frame anew, with texture that sticks to the screen.
 
-    A wide surface of one label gives a convolutional network nothing to vary texture by but the lattice of its own up-sampling, and it
-    prints that. So every level also sees noise, which is the same in every frame.
+    A wide surface of one label gives a convolutional network nothing to vary texture by but the lattice of its own up-sampling,
+    and it prints that. So every level also sees noise, which is the same in every frame.
 
     Args:
         num_labels: classes of the label maps; 0 where there are none.

@@ -48,7 +48,7 @@ class Generator(Settings):
     max_generated."""
     num_levels: Annotated[int, Field(ge=3, le=6)] = 4
     """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
-    max_generated: Annotated[float, Field(ge=0, le=1)] = 0.35
+    max_generated: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Of the compact generator: largest share of a pixel that is generated anew where the labels, moved along the flow, agree."""
     base_channels: Count = 128
     """Width after the first convolution at the coarsest scale; finer scales halve it."""

@@ -874,8 +874,17 @@ def models() -> None:
 
 @models.command("list", example="vidgen models list")
 def models_list() -> Result:
-    """List the translators and their configurations."""
-    return _call("catalog.translators")
+    """List the translators with their configurations, and the trained models that come with vidgen."""
+    return {**_call("catalog.translators"), **_call("catalog.models")}
+
+
+@models.command("slim", example="vidgen models slim runs/street -o street.safetensors")
+@click.argument("model", type=PATH)
+@option("-o", "--out", "output", type=PATH, required=True, help="Weights file to write (.safetensors).")
+@overwrite
+def models_slim(**options: Any) -> Result:
+    """Write a model file with only what translation needs, a fraction of the size."""
+    return _call("models.slim", **options)
 
 
 @models.command("import", example="vidgen models import --from vid2vid latest_net_G0.pth latest_net_G1.pth -o city.safetensors")

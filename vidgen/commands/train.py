@@ -32,8 +32,7 @@ from vidgen.training.timing import fitting_stretch
 from vidgen.translators.base import Networks, Translator
 from vidgen.types import Batch, Stage
 from vidgen.weights import checkpoints, pretrained
-from vidgen.weights.files import load_into
-from vidgen.weights.model_file import ModelCard
+from vidgen.weights.model_file import ModelCard, start_from
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +227,9 @@ def _resume_or_start(
             raise CheckpointError(f"{folder.path}: no checkpoint to resume from")
         if init is not None:
             weights, path = checkpoints.find_weights(init)
-            load_into(trainer.translator, weights.tensors, str(path))
+            anew = start_from(trainer.translator, weights, path)
+            if writes and anew:
+                log.info("%s fills the generator; these parts start anew: %s", path, ", ".join(anew))
         trainer.calibrate(_calibration(trainer, clips))
         if writes:
             folder.clear()

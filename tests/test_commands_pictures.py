@@ -14,16 +14,15 @@ from PIL import Image
 from torchvision import models
 
 from tests.test_single_image import landscape
-from tests.tiny_judges import filled
+from tests.tiny_networks import filled
 from vidgen import cli
 from vidgen.commands import pictures
 from vidgen.errors import ConfigError
+from vidgen.evaluation.networks import WeightsFile, load_networks
 from vidgen.media import images
 from vidgen.media.frames import open_source
 from vidgen.metrics.backbones import empty
-from vidgen.metrics.weights import GivenWeights, build_judges
 from vidgen.single_image import budget
-from vidgen.weights.state_dicts import read_state_dict
 
 
 @pytest.fixture
@@ -123,9 +122,9 @@ def test_samples_are_measured_by_sifid_where_its_weights_are_given(home, capsys,
     scores = run(f"sample large.png -o sheet.png --num 2 --score --weights sifid={inception}", capsys)["scores"]
     assert list(scores) == ["swd", "diversity", "copy", "sifid"]
     assert scores["sifid"] > 0
-    judges = build_judges(["sifid"], {"sifid": GivenWeights(inception)}, read_state_dict)
-    assert pictures.score_samples([picture], picture, judges)["sifid"] == pytest.approx(0, abs=1e-3)
-    assert scores["sifid"] < pictures.score_samples([np.full_like(picture, 128)], picture, judges)["sifid"]
+    networks, _ = load_networks(["sifid"], {"sifid": WeightsFile(inception)})
+    assert pictures.score_samples([picture], picture, networks)["sifid"] == pytest.approx(0, abs=1e-3)
+    assert scores["sifid"] < pictures.score_samples([np.full_like(picture, 128)], picture, networks)["sifid"]
     small = run(f"sample a.png -o small.png --num 1 --size 20x20 --score --weights sifid={inception}", capsys)["scores"]
     assert small["sifid"] == "needs frames of at least 32 pixels on the shorter side"
 

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import traceback
@@ -97,17 +98,20 @@ class Screen:
     debug: bool = False
     verbosity: int = 0
 
+    has_result: bool = False
+
     def show(self, result: Result, summary: Callable[[Result], str]) -> None:
         """Write a command's result to stdout."""
+        self.has_result = True
         click.echo(json.dumps(result, indent=2, default=str) if self.json else summary(result))
 
     def show_error(self, message: str, *, hint: str | None = None, word: str = "error") -> None:
-        """Write an error to stderr, and as an object to stdout where a program reads it."""
+        """Write an error to stderr, and as an object to stdout where a program reads it and has no result yet."""
         color = False if os.environ.get("NO_COLOR") else None
         click.echo(f"{click.style(f'{word}:', fg='red', bold=True)} {message}", err=True, color=color)
         if hint:
             click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True, color=color)
-        if self.json:
+        if self.json and not self.has_result:
             click.echo(json.dumps({"error": message, "hint": hint}))
         if self.debug:
             click.echo(traceback.format_exc(), err=True)
@@ -237,9 +241,19 @@ class Command(click.Command):
         for parameter in self.params:
             if isinstance(parameter, OldOption):
                 parameter.hand_over(context)
-        result = super().invoke(context)
+        try:
+            result = super().invoke(context)
+        except VidgenError as error:
+            error.args = (self._with_options(str(error)),)
+            error.hint = error.hint and self._with_options(error.hint)
+            raise
         if result is not None:
             screen.show(result, self.summary)
+
+    def _with_options(self, message: str) -> str:
+        """A message of the library with its parameters, which it names in backticks, as this command's options."""
+        options = {parameter.name: max(parameter.opts, key=len) for parameter in self.params if isinstance(parameter, click.Option)}
+        return re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[0]), message)
 
 
 class Group(click.Group):
@@ -633,10 +647,6 @@ def paint(**options: Any) -> Result:
     return _call("pictures.paint", **options)
 
 
-def _score_table(result: Result) -> str:
-    return str(_call("evaluate.table", result=result))
-
-
 def _score_schema(context: click.Context, parameter: click.Parameter, given: bool) -> None:
     if given:
         click.echo(json.dumps(_call("evaluate.json_schema"), indent=2))
@@ -706,9 +716,10 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
 )
 def evaluate(strict: bool, **options: Any) -> None:
     """Measure the quality and temporal consistency of a video."""
-    result = _call("evaluate.run", **options)
-    click.get_current_context().ensure_object(Screen).show(result, _score_table)
-    _call("evaluate.enforce", result=result, strict=strict)
+    report = _call("evaluate.run", **options)
+    screen = click.get_current_context().ensure_object(Screen)
+    screen.show(_call("evaluate.as_json", report=report), lambda _: str(_call("evaluate.as_table", report=report)))
+    _call("evaluate.enforce", report=report, strict=strict)
 
 
 @cli.command(example="vidgen report scores.json runs/street -o report.html")
@@ -718,6 +729,7 @@ def evaluate(strict: bool, **options: Any) -> None:
 @option("--max-height", type=Count(min=96), default=480, show_default=True, help="Maximum height of embedded videos.")
 @fps
 @option("--rank-by", default="warp_error_norm", show_default=True, metavar="SCORE", help="Score that ranks several outputs.")
+@option("--allow-path", type=PATH, multiple=True, help="Also embed videos below this path, not only beside the scores.")
 @overwrite
 def report(**options: Any) -> Result:
     """Build one HTML report of scores and training runs."""

@@ -17,16 +17,16 @@ import torch
 
 from vidgen import durable
 from vidgen.errors import ConfigError, InputError, OutputError
+from vidgen.evaluation.networks import WeightsFile, load_networks
 from vidgen.media import images, paths
 from vidgen.media.frames import check_output, open_sink
+from vidgen.metrics.learned import MetricNetworks
 from vidgen.metrics.single import sifid, single_scores
-from vidgen.metrics.weights import GivenWeights, Judges, build_judges
 from vidgen.networks import patches
 from vidgen.single_image import library
 from vidgen.single_image.clips import loop_gap
 from vidgen.single_image.options import Method, Purpose, Shape, SingleImageOptions, Walk
 from vidgen.single_image.pictures import MAX_SIDE, contact_sheet, read_picture, size_text
-from vidgen.weights.state_dicts import read_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def sample(
         _check_picture_output(output, call.overwrite)
     else:
         _check_samples_folder(output, call.overwrite)
-    judges = _score_judges(weights, score)
+    networks = _score_networks(weights, score)
     shape = _shape(size, aspect)
     if call.dry_run:
         return call.plan(image, "sample")
@@ -169,7 +169,7 @@ def sample(
         files = {f"{index:03d}.png": images.encode_png(pixels) for index, pixels in enumerate(samples)}
         durable.write_folder(output, {**files, _SHEET: images.encode_png(sheet)})
     result = call.result(output, samples=len(samples), size=size_text(samples[0].shape))
-    return {**result, "scores": score_samples(samples, original, judges)} if score else result
+    return {**result, "scores": score_samples(samples, original, networks)} if score else result
 
 
 def super_resolve(image: Path, output: Path, *, factor: float = 4.0, **shared: Any) -> dict[str, Any]:
@@ -226,32 +226,32 @@ def paint(painting: Path, image: Path, output: Path, *, start_scale: int = 1, **
 # -- scores ----------------------------------------------------------------------------------------------------------------
 
 
-def score_samples(samples: Sequence[np.ndarray], original: np.ndarray, judges: Judges | None = None) -> dict[str, Any]:
+def score_samples(samples: Sequence[np.ndarray], original: np.ndarray, networks: MetricNetworks | None = None) -> dict[str, Any]:
     """The three numbers of `vidgen.metrics.single`, or the reason why one has no value; pictures uint8 [H,W,C].
 
     Args:
-        judges: with the network of SIFID, that too.
+        networks: with the network of SIFID, that too.
     """
     tensors = [torch.from_numpy(np.ascontiguousarray(pixels[:, :, :3])).permute(2, 0, 1).float() / 255 for pixels in samples]
     reference = torch.from_numpy(original).permute(2, 0, 1).float() / 255
     scores = single_scores(tensors, reference)
-    if judges is not None and judges.sifid is not None:
-        scores["sifid"] = sifid(judges, [pixels[:, :, :3] for pixels in samples], original)
+    if networks is not None and networks.sifid is not None:
+        scores["sifid"] = sifid(networks, [pixels[:, :, :3] for pixels in samples], original)
     for name, value in scores.items():
         if value.note:
             log.warning("%s: %s", name, value.note)
     return {name: score.reason if score.value is None else round(score.value, 4) for name, score in scores.items()}
 
 
-def _score_judges(weights: Sequence[str], score: bool) -> Judges:
+def _score_networks(weights: Sequence[str], score: bool) -> MetricNetworks:
     """The networks of scores that need one."""
-    given = GivenWeights.parse_all(weights)
-    for name in given:
+    files = WeightsFile.parse_all(weights)
+    for name in files:
         if name != "sifid":
             raise ConfigError(f"--weights {name}: scores of samples need none of that name", hint="--weights sifid=FILE adds SIFID")
         if not score:
             raise ConfigError(f"--weights {name}: is for scores", hint="add --score")
-    return build_judges(given, given, read_state_dict)
+    return load_networks(files, files)[0]
 
 
 # -- words and outputs -----------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vidgen.commands.pages import finite
 from vidgen.metrics.score import METRICS, base_of
+from vidgen.pages.templates import finite
 
 MAX_POINTS = 2000
 _DIGITS = 6
@@ -60,7 +60,7 @@ def frame_charts(columns: Mapping[str, Columns]) -> list[dict[str, Any]]:
 
 
 def _rank(key: str) -> tuple[bool, int, str]:
-    """The catalogue's order, the shortest distances first; what only says how far to trust the others comes last."""
+    """The catalog's order, the shortest distances first; what only says how far to trust the others comes last."""
     names = list(METRICS)
     metric = METRICS[base_of(key)]
     return metric.better == "context" or key.partition("@")[2] not in ("", "1"), names.index(base_of(key)), key
@@ -148,7 +148,7 @@ class Training:
 
 
 def read_training(path: Path) -> Training:
-    """The losses of a run, averaged over neighbouring steps where there are more than `MAX_POINTS`."""
+    """The losses of a run, averaged over neighboring steps where there are more than `MAX_POINTS`."""
     lines, num_unreadable = [], 0
     for text in path.read_text("utf-8", "replace").splitlines():
         line = _parsed(text)

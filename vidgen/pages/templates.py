@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,7 +17,7 @@ JPEG_QUALITY = 88
 def render(template: str, **values: Any) -> str:
     """Fill a template of this folder; text is escaped, whatever it holds."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vidgen.commands", "pages"),
+        loader=jinja2.PackageLoader("vidgen", "pages"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -28,13 +26,6 @@ def render(template: str, **values: Any) -> str:
     environment.filters["number"] = number
     environment.filters["megabytes"] = megabytes
     return environment.get_template(template).render(**values)
-
-
-def named_input(text: str) -> tuple[str | None, Path]:
-    """NAME and PATH of `NAME=PATH`; no name where there is none, or where a file really bears such a name."""
-    name, sign, path = text.partition("=")
-    is_named = sign and name and path and "/" not in name and not os.path.lexists(text)
-    return (name, Path(path)) if is_named else (None, Path(text))
 
 
 def finite(value: Any) -> float | None:

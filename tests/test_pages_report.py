@@ -16,9 +16,10 @@ import pytest
 import skimage.data
 
 from vidgen.cli import main
-from vidgen.commands.evaluate import evaluate
 from vidgen.commands.report import report
 from vidgen.errors import ConfigError, InputError, OutputError
+from vidgen.evaluation.measure import evaluate
+from vidgen.evaluation.report import read_reports
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
 
@@ -51,8 +52,7 @@ def save_video(path: Path, frames: list[np.ndarray], times: list[int] | None = N
 
 
 def measure(output: Path, source: Path, file: Path, **options: Any) -> Path:
-    scores = evaluate(str(output), source=str(source), cache=None, **{"strides": (1, 3), **options})
-    file.write_text(json.dumps(scores.to_dict()))
+    evaluate(str(output), source=str(source), cache=None, **{"strides": (1, 3), **options}).save(file)
     return file
 
 
@@ -164,9 +164,9 @@ def test_another_score_can_rank_but_not_one_that_has_no_better_end(tmp_path: Pat
     inputs = [str(scored["grain"]), str(scored["copy"])]
     report(inputs, tmp_path / "page.html", rank_by="flicker_local")
     assert "By flicker_local" in text_of(tmp_path / "page.html")
-    with pytest.raises(ConfigError, match="--rank-by coverage@1: says how far to trust"):
+    with pytest.raises(ConfigError, match="`rank_by` coverage@1: says how far to trust"):
         report(inputs, tmp_path / "no.html", rank_by="coverage@1")
-    with pytest.raises(ConfigError, match="--rank-by psnr: none of the scores has it"):
+    with pytest.raises(ConfigError, match="`rank_by` psnr: none of the scores has it"):
         report(inputs, tmp_path / "no.html", rank_by="psnr")
 
 
@@ -183,11 +183,11 @@ def test_scores_that_were_measured_differently_are_not_ranked(tmp_path: Path, sc
 
 def test_videos_that_moved_are_said_and_the_rest_is_shown(tmp_path: Path, scored):
     scores = json.loads(scored["grain"].read_text())
-    scores["provenance"]["output"] = str(tmp_path / "gone.mkv")
+    scores["provenance"] |= {"output": str(tmp_path / "gone.mkv"), "source": str(scored["source"])}
     file = tmp_path / "scores.json"
     file.write_text(json.dumps(scores))
     out = tmp_path / "page.html"
-    result = report([str(file)], out)
+    result = report([str(file)], out, allow_path=[scored["source"]])
     assert any("gone is not shown" in note and "not found" in note for note in result["notes"])
     assert list(videos_in(out, tmp_path)) == ["source"]
     assert payload(out)["charts"]
@@ -206,14 +206,14 @@ def test_a_video_that_changed_since_it_was_measured_is_said(tmp_path: Path):
 def test_curves_go_on_where_the_players_end(tmp_path: Path, scored):
     scores = json.loads(scored["grain"].read_text())
     short = save_video(tmp_path / "short.mkv", pan(5))
-    scores["provenance"]["output"] = str(short)
+    scores["provenance"] |= {"output": str(short), "source": str(scored["source"])}
     (tmp_path / "scores.json").write_text(json.dumps(scores))
-    notes = report([str(tmp_path / "scores.json")], tmp_path / "page.html")["notes"]
+    notes = report([str(tmp_path / "scores.json")], tmp_path / "page.html", allow_path=[scored["source"]])["notes"]
     assert notes[0] == f"the players end after 5 frames, {NUM_FRAMES} were measured"
     assert payload(tmp_path / "page.html")["players"]["main"]["times"] == pytest.approx([index / 10 for index in range(NUM_FRAMES)])
 
 
-def test_label_maps_are_shown_in_colours_and_a_dark_start_is_not_taken_for_one(tmp_path: Path):
+def test_label_maps_are_shown_in_colors_and_a_dark_start_is_not_taken_for_one(tmp_path: Path):
     classes = np.zeros((64, 96, 3), np.uint8)
     classes[:, 48:] = 7
     dark = [frame // 2 for frame in pan()]
@@ -227,13 +227,37 @@ def test_label_maps_are_shown_in_colours_and_a_dark_start_is_not_taken_for_one(t
         assert np.abs(frame.pixels.astype(int) - truth).mean() < 6
 
 
-def test_videos_are_found_beside_the_scores_that_name_them(tmp_path: Path, scored, monkeypatch):
-    scores = json.loads(scored["grain"].read_text())
-    scores["provenance"] |= {"output": "grain.mkv", "source": "source"}
-    file = scored["grain"].parent / "relative.json"
-    file.write_text(json.dumps(scores))
+def test_videos_are_found_from_wherever_scores_were_measured_or_are_shown(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "work"
+    source, output = save(folder / "source", pan()), save_video(folder / "grain.mkv", grainy(pan(), 8))
+    monkeypatch.chdir(folder)
+    scores = evaluate(output.name, source=source.name, cache=None, strides=(1,))
+    (folder / "printed.json").write_text(scores.to_json())
+    scores.save(folder / "saved.json")
+    assert json.loads((folder / "saved.json").read_text())["provenance"]["output"] == "grain.mkv"
     monkeypatch.chdir(tmp_path)
-    assert report([str(file)], tmp_path / "page.html")["notes"] == []
+    for name in ("printed", "saved"):
+        assert report([f"work/{name}.json"], tmp_path / f"{name}.html")["notes"] == []
+    folder.rename(tmp_path / "moved")
+    assert report(["moved/saved.json"], tmp_path / "moved.html")["notes"] == []
+
+
+def test_scores_cannot_bring_videos_from_elsewhere_into_a_page(tmp_path: Path, scored):
+    secret = save_video(tmp_path / "private" / "secret.mkv", pan())
+    link = tmp_path / "report" / "link.mkv"
+    link.parent.mkdir()
+    link.symlink_to(secret)
+    file = link.with_name("scores.json")
+    for named in (str(secret), "../private/secret.mkv", "link.mkv", f"{secret}[0:4]"):
+        scores = json.loads(scored["grain"].read_text())
+        scores["provenance"] |= {"output": named, "source": None}
+        file.write_text(json.dumps(scores))
+        [note, *_] = report([str(file)], tmp_path / "page.html", overwrite=True)["notes"]
+        assert "lies outside the folder of the scores; `allow_path`" in note
+        assert videos_in(tmp_path / "page.html", tmp_path) == {}
+    allowed = report([str(file)], tmp_path / "page.html", allow_path=[secret.parent], overwrite=True)
+    assert not any("outside" in note for note in allowed["notes"])
+    assert len(videos_in(tmp_path / "page.html", tmp_path)) == 1
 
 
 def test_scores_without_values_of_frames_are_shown_without_curves(tmp_path: Path, scored):
@@ -250,15 +274,16 @@ def test_names_and_texts_from_outside_stay_text(tmp_path: Path, scored):
     scores = json.loads(scored["grain"].read_text())
     folder = save(tmp_path / HOSTILE_NAME, pan())
     scores["provenance"] |= {"output": str(folder), "note": HOSTILE, HOSTILE: [HOSTILE]}
+    scores["provenance"]["versions"] = {HOSTILE: HOSTILE}
     scores["verdict"] = {"rankable": False, "reasons": [HOSTILE]}
-    scores["metrics"][HOSTILE] = {"value": 1.0, "unit": HOSTILE, "better": HOSTILE, "n": HOSTILE, "skipped": 0}
-    scores["metrics"]["psnr"] = {"value": None, "unit": "dB", "better": "high", "reason": HOSTILE}
+    scores["metrics"][HOSTILE] = {"value": 1.0, "unit": HOSTILE, "better": "low", "n": 1, "skipped": 0}
+    scores["metrics"]["psnr"] = {"value": None, "unit": "dB", "better": "high", "n": 0, "skipped": 0, "reason": HOSTILE}
     scores["per_frame"][HOSTILE] = [1.0] * NUM_FRAMES
-    scores["comparisons"] = {HOSTILE: {HOSTILE: {"value": HOSTILE, "difference": 1}}}
+    scores["comparisons"] = {HOSTILE: {HOSTILE: {"value": 1, "difference": 1, "low": None, "high": None}}}
     file = tmp_path / "scores.json"
     file.write_text(json.dumps(scores))
     out = tmp_path / "page.html"
-    report([str(file), f"<b bold>={scored['copy']}"], out)
+    report([str(file), f"<b bold>={scored['copy']}"], out, allow_path=[scored["copy"].parent])
     page = out.read_text()
     assert "<img src=x" not in page
     assert "<b bold>" not in page
@@ -352,8 +377,12 @@ def test_outputs_of_one_name_are_told_apart(tmp_path: Path, scored):
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "holds no scores"),
         (b"{}", "holds no scores"),
-        (b'{"schema_version": 1}', "holds no scores"),
-        (b'{"schema_version": 1, "metrics": [], "verdict": {}, "provenance": {}}', "holds no scores"),
+        (b'{"a": {"schema_version": 1}, "b": 1}', "holds no scores"),
+        (b'{"schema_version": 1}', "metrics: Field required"),
+        (b'{"a": {"schema_version": 1}}', "a: not scores .* metrics: Field required"),
+        (b'{"schema_version": 2}', "schema_version: '2', but 1 is the one known here"),
+        (b'{"schema_version": true}', "schema_version: 'True'"),
+        (b'{"schema_version": 1, "metrics": [], "verdict": {}, "provenance": {}}', "metrics: Input should be a valid dict"),
     ],
 )
 def test_what_holds_no_scores_is_refused_by_name(tmp_path: Path, content: bytes, message: str):
@@ -364,21 +393,59 @@ def test_what_holds_no_scores_is_refused_by_name(tmp_path: Path, content: bytes,
 
 
 @pytest.mark.parametrize("value", ["text", [1], {"a": 1}, True, float("nan"), 10**400], ids=lambda value: str(value)[:8])
-def test_values_of_any_kind_in_scores_make_no_page_fail(tmp_path: Path, value: Any):
-    scores = {
-        "schema_version": 1,
-        "metrics": {"warp_error@1": {"value": value, "unit": value, "n": value}, "psnr": value},
-        "verdict": {"rankable": value, "reasons": value},
-        "cuts": value,
-        "comparisons": value,
-        "provenance": dict.fromkeys(
-            ("output", "source", "target", "size", "strides", "num_frames", "frame_rate", "flow_from"), value
-        ),
-        "per_frame": {"warp_error@1": value, "sharpness": [value, 1.0], "luma_bend": [None, value]},
-    }
-    (tmp_path / "odd.json").write_text(json.dumps(scores))
-    report([str(tmp_path / "odd.json")], tmp_path / "page.html")
-    assert "may be ranked" in text_of(tmp_path / "page.html") or "not to be ranked" in text_of(tmp_path / "page.html")
+def test_damaged_scores_make_a_page_or_one_clear_error_that_names_the_key(tmp_path: Path, scored, value: Any):
+    """Every value of a file of scores replaced by another, one after the other."""
+    whole = json.loads(scored["grain"].read_text())
+    places = [("metrics", "psnr"), ("metrics", "warp_error@1", "value"), ("metrics", "warp_error@1", "n")]
+    places += [("metrics", "warp_error@1", "better"), ("verdict", "rankable"), ("verdict", "reasons"), ("cuts",), ("ranking",)]
+    places += [(key,) for key in whole] + [("provenance", key) for key in whole["provenance"]]
+    places += [("per_frame", "sharpness"), ("per_frame", "warp_error@1"), ("comparisons", "other")]
+    refused = 0
+    for place in places:
+        damaged = json.loads(scored["grain"].read_text())
+        *outer, last = place
+        part = damaged
+        for key in outer:
+            part = part[key]
+        part[last] = value
+        (tmp_path / "odd.json").write_text(json.dumps(damaged))
+        try:
+            read_reports(tmp_path / "odd.json")
+        except InputError as error:
+            assert str(error).startswith(f"{tmp_path / 'odd.json'}: ")  # noqa: PT017
+            assert last in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > len(places) / 2
+
+
+def test_scores_cut_short_or_with_a_flipped_bit_are_one_clear_error_or_still_scores(tmp_path: Path, scored):
+    whole = scored["grain"].read_bytes()
+    generator = np.random.default_rng(0)
+    file = tmp_path / "damaged.json"
+    for round_number in range(200):
+        content = bytearray(whole)
+        place = int(generator.integers(len(content)))
+        if round_number % 2:
+            content[place] ^= 1 << int(generator.integers(8))
+        else:
+            del content[place:]
+        file.write_bytes(bytes(content))
+        try:
+            read_reports(file)
+        except InputError as error:
+            assert str(error).startswith(f"{file}: ")  # noqa: PT017
+
+
+def test_scores_of_an_older_version_are_read_with_the_names_of_today(tmp_path: Path, scored):
+    old = json.loads(scored["grain"].read_text())
+    entry = {"value": 2.0, "unit": "grey levels 0..255", "better": "low", "n": 8, "skipped": 0}
+    old["metrics"]["colour_distance"] = entry
+    for key in ("remarks", "ranking", "faults"):
+        old.get("verdict" if key == "remarks" else "", old).pop(key, None)
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert read_reports(tmp_path / "old.json")[None]["color_distance"] == 2
+    report([str(tmp_path / "old.json"), str(scored["copy"])], tmp_path / "page.html", rank_by="colour_distance")
+    assert "By color_distance" in text_of(tmp_path / "page.html")
 
 
 def test_a_page_is_not_written_where_it_must_not_be(tmp_path: Path, scored):

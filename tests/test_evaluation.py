@@ -12,11 +12,13 @@ import skimage.data
 from flow.errors import FlowError
 from vidgen.cli import main
 from vidgen.commands import evaluate as command
-from vidgen.commands.evaluate import evaluate
 from vidgen.errors import ConfigError, InputError
+from vidgen.evaluation.inputs import common_size
+from vidgen.evaluation.measure import evaluate, list_metrics
+from vidgen.evaluation.report import read_reports
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
-from vidgen.metrics import motion
+from vidgen.metrics import motion, temporal
 
 HEIGHT, WIDTH, NUM_FRAMES = 64, 96, 6
 
@@ -68,16 +70,16 @@ def test_a_result_is_measured_against_its_target(output: Path, truth: Path):
     assert 0.5 < scores["ssim"] < 1
     assert scores["tpsnr"] == pytest.approx(-10 * np.log10(2 * noise), abs=0.1)
     assert scores["ms_ssim"] is None
-    assert "161 pixels" in (scores.scores["ms_ssim"].reason or "")
-    assert scores.provenance["flow_from"] == "target"
-    assert "warp_ratio_source" not in scores.scores
+    assert "161 pixels" in (scores.metrics["ms_ssim"].reason or "")
+    assert scores.provenance.flow_from == "target"
+    assert "warp_ratio_source" not in scores.metrics
 
 
 def test_a_result_is_measured_against_its_source(output: Path, truth: Path):
     scores = measure(output, source=truth)
-    assert scores.provenance["flow_from"] == "source"
-    assert "psnr" not in scores.scores
-    assert "warp_error_source@3" in scores.scores
+    assert scores.provenance.flow_from == "source"
+    assert "psnr" not in scores.metrics
+    assert "warp_error_source@3" in scores.metrics
     both = measure(output, source=save(output.parent / "flat", [np.zeros_like(frame) for frame in pan()]), target=truth)
     assert both["warp_error@1"] == scores["warp_error@1"]
     chosen = measure(output, source=truth, target=output, flow_from="source")
@@ -89,12 +91,12 @@ def test_videos_folders_and_frames_in_memory_score_alike(tmp_path: Path, output:
     memory = measure(grainy(pan()), target=pan())
     source = measure(open_source(output), target=open_source(truth))
     for other in (memory, source):
-        assert {key: score.value for key, score in other.scores.items()} == {
-            key: score.value for key, score in folder.scores.items()
+        assert {key: score.value for key, score in other.metrics.items()} == {
+            key: score.value for key, score in folder.metrics.items()
         }
     video = measure(save_video(tmp_path / "o.mkv", grainy(pan())), target=save_video(tmp_path / "t.mkv", pan()))
     assert video["psnr"] == pytest.approx(folder["psnr"], rel=0.05)
-    assert video.provenance["frame_rate"] == 25
+    assert video.provenance.frame_rate == 25
 
 
 def test_a_cache_changes_no_score_and_saves_the_motion_of_the_reference(tmp_path: Path, output: Path, truth: Path, monkeypatch):
@@ -104,7 +106,7 @@ def test_a_cache_changes_no_score_and_saves_the_motion_of_the_reference(tmp_path
     files = sorted(cache.iterdir())
     assert len(files) == (NUM_FRAMES - 1) + (NUM_FRAMES - 3)
     estimated = []
-    monkeypatch.setattr(command.temporal, "reference_motion", lambda *pair: estimated.append(pair))
+    monkeypatch.setattr(temporal, "reference_motion", lambda *pair: estimated.append(pair))
     second = measure(output, target=truth, cache=cache)
     assert not estimated
     assert without.to_dict() == first.to_dict() == second.to_dict()
@@ -146,7 +148,7 @@ def test_inputs_of_different_length_are_refused_and_can_be_trimmed(tmp_path: Pat
     with pytest.raises(InputError, match=r"target\) ends after 6 frames"):
         measure(longer, target=output)
     scores = measure(output, target=longer, allow_trim=True)
-    assert scores.provenance["num_frames"] == 6
+    assert scores.provenance.num_frames == 6
 
 
 def test_inputs_of_different_shape_or_frame_rate_are_refused(tmp_path: Path, output: Path):
@@ -172,7 +174,7 @@ def test_one_frame_has_scores_of_pictures_only(truth: Path):
     assert scores["psnr"] == 100
     for key in ("tpsnr", "tssim", "warp_error@1", "motion_fidelity", "flicker_global"):
         assert scores[key] is None
-        assert "needs at least" in scores.scores[key].reason
+        assert "needs at least" in scores.metrics[key].reason
     assert scores.reasons
 
 
@@ -186,43 +188,43 @@ def test_one_frame_has_scores_of_pictures_only(truth: Path):
         ({"output": (192, 256), "target": (360, 480)}, 288, (192, 256)),
     ],
 )
-def test_the_canvas_is_as_high_as_the_lowest_input_and_never_higher_than_asked(sizes, limit, expected):
-    assert command.canvas_size(sizes, limit) == expected
+def test_everything_is_measured_at_the_height_of_the_lowest_input_and_never_higher_than_asked(sizes, limit, expected):
+    assert common_size(sizes, limit) == expected
 
 
 def test_only_the_metrics_asked_for_are_measured(output: Path, truth: Path, monkeypatch):
-    monkeypatch.setattr(command.temporal, "reference_motion", None)
+    monkeypatch.setattr(temporal, "reference_motion", None)
     scores = measure(output, target=truth, metrics="psnr, ssim")
-    assert list(scores.scores) == ["psnr", "ssim"]
+    assert list(scores.metrics) == ["psnr", "ssim"]
     assert "not measured" in scores.reasons[0]
-    assert list(measure(output, metrics="default").scores) == ["flicker_global", "frame_diff", "vbench_temporal_flickering"]
+    assert list(measure(output, metrics="default").metrics) == ["flicker_global", "frame_diff", "vbench_temporal_flickering"]
 
 
 def test_all_adds_the_slow_metrics(output: Path, truth: Path):
     default, everything = measure(output, target=truth), measure(output, target=truth, metrics="all")
-    assert set(everything.scores) - set(default.scores) == {"tof_farneback"}
+    assert set(everything.metrics) - set(default.metrics) == {"tof_farneback"}
 
 
 def test_fast_uses_stride_one_and_says_so(output: Path, truth: Path):
     scores = measure(output, target=truth, fast=True, strides=(1, 3, 9))
-    assert "warp_error@3" not in scores.scores
-    assert scores.provenance["strides"] == [1]
-    assert "medium" in scores.provenance["flow"]
+    assert "warp_error@3" not in scores.metrics
+    assert scores.provenance.strides == [1]
+    assert "medium" in scores.provenance.flow
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"metrics": "psnt"}, "no metric is called 'psnt'"),
-        ({"metrics": "warp_ratio_source"}, "needs --source"),
-        ({"metrics": "swd"}, "needs --reference-set"),
-        ({"metrics": ","}, "--metrics"),
-        ({"strides": (0, 1)}, "--strides"),
-        ({"flow_from": "source"}, "no --source is given"),
+        ({"metrics": "warp_ratio_source"}, "needs `source`"),
+        ({"metrics": "swd"}, "needs `reference_set`"),
+        ({"metrics": ","}, "`metrics`"),
+        ({"strides": (0, 1)}, "`strides`"),
+        ({"flow_from": "source"}, "there is no `source`"),
         ({"flow_from": "output"}, "expected auto, source or target"),
-        ({"flow": "folder"}, "--flow folder"),
-        ({"fail_if": ["psnr"]}, "--fail-if"),
-        ({"eval_height": 8}, "--eval-height"),
+        ({"flow": "folder"}, "`flow` folder"),
+        ({"fail_if": ["psnr"]}, "`fail_if`"),
+        ({"eval_height": 8}, "`eval_height`"),
     ],
 )
 def test_wrong_options_are_refused_before_any_work(output: Path, truth: Path, options, message):
@@ -237,15 +239,15 @@ def test_an_unknown_engine_is_named(output: Path, truth: Path):
 
 def test_even_strides_are_measured_with_a_warning(output: Path, truth: Path, caplog):
     scores = measure(output, target=truth, strides=(2,))
-    assert "warp_error@2" in scores.scores
-    assert "warp_error@1" in scores.scores
+    assert "warp_error@2" in scores.metrics
+    assert "warp_error@1" in scores.metrics
     assert "even strides" in caplog.text
 
 
 def test_a_reference_set_of_pictures_or_clips_is_compared_by_looks(tmp_path: Path, output: Path, truth: Path):
     pictures = measure(output, reference_set=truth)
     assert pictures["swd"] > 10
-    assert pictures["colour_distance"] > 0
+    assert pictures["color_distance"] > 0
     assert pictures["swd_t"] is None
     clips = tmp_path / "clips"
     save(clips / "one", pan())
@@ -257,27 +259,28 @@ def test_a_reference_set_of_pictures_or_clips_is_compared_by_looks(tmp_path: Pat
     assert measure(output, reference_set=short, metrics="swd_t")["swd_t"] is None
     mixed = save(tmp_path / "mixed", pan(2))
     write_png(mixed / "wide.png", np.ascontiguousarray(skimage.data.chelsea()[:80, :200]))
-    assert measure(output, reference_set=mixed, metrics="swd,colour_distance")["swd"] > 10
+    assert measure(output, reference_set=mixed, metrics="swd,color_distance")["swd"] > 10
 
 
 def test_compared_videos_have_differences_with_intervals(tmp_path: Path, output: Path, truth: Path):
     better = save(tmp_path / "better", grainy(pan(), levels=2))
-    result = command.run(str(better), target=str(truth), compare=[f"worse={output}"], strides="1,3", no_cache=True)
-    entry = result["comparisons"]["worse"]["psnr"]
-    assert entry["difference"] == pytest.approx(result["metrics"]["psnr"]["value"] - entry["value"])
-    assert 5 < entry["low"] <= entry["difference"] <= entry["high"]
-    assert "compared with worse" in command.table(result)
+    report = command.run(str(better), target=str(truth), compare=[f"worse={output}"], strides="1,3", no_cache=True)
+    entry = report.comparisons["worse"]["psnr"]
+    assert entry.difference == pytest.approx(report["psnr"] - entry.value)
+    assert 5 < entry.low <= entry.difference <= entry.high
+    assert "compared with worse" in report.table()
 
 
 @pytest.mark.parametrize("options", [{"compare": ["worse"]}, {"compare": ["a=x", "a=y"]}, {"strides": "1;3"}, {"strides": ""}])
 def test_options_of_the_command_line_are_checked(options):
-    with pytest.raises(ConfigError, match=r"--compare|--strides"):
+    with pytest.raises(ConfigError, match=r"`compare`|`strides`"):
         command.run("out", **options)
 
 
 def test_files_are_written_whole(tmp_path: Path, output: Path, truth: Path):
     table, frames = tmp_path / "scores.csv", tmp_path / "frames.csv"
-    scores = measure(output, target=truth, csv=table, per_frame=frames, compare={"again": output})
+    options = {"csv": table, "per_frame": frames, "compare": [f"again={output}"], "no_cache": True}
+    scores = command.run(str(output), target=str(truth), **options)
     rows = list(csv.DictReader(table.open()))
     assert [row["video"] for row in rows] == [str(output), "again"]
     assert float(rows[0]["psnr"]) == scores["psnr"]
@@ -294,16 +297,22 @@ def test_a_missed_gate_is_part_of_the_report(output: Path, truth: Path):
 
 
 def test_every_metric_is_listed_with_what_it_needs():
-    listed = command.list_metrics()
-    assert listed["psnr"]["needs"] == "target"
-    assert listed["frame_diff"]["needs"] == "nothing else"
+    needs = {name: entry["needs"] for name, entry in list_metrics().items()}
+    assert needs["psnr"] == "target"
+    assert needs["frame_diff"] == "nothing else"
+    assert needs["warp_error"] == "source or target"
+    assert needs["warp_ratio_source"] == "source"
+    assert needs["miou_target"] == "target and segmenter and source or label_maps"
+    assert needs["fid"] == "reference_set and weights inception"
 
 
-def test_the_command_line_prints_the_report_and_then_fails_at_the_gate(output: Path, truth: Path, capsys):
+def test_a_missed_gate_leaves_one_document_on_the_command_line_that_is_read_back(tmp_path: Path, output: Path, truth: Path, capsys):
     line = ["evaluate", str(output), "--target", str(truth), "--no-cache", "--strides", "1", "--fail-if", "psnr<60"]
     assert main([*line, "--json"]) == 4
     done = capsys.readouterr()
-    assert '"schema_version": 1' in done.out
+    scores = tmp_path / "scores.json"
+    scores.write_text(done.out)
+    assert json.loads(done.out)["faults"] == read_reports(scores)[None].faults != []
     assert "psnr is" in done.err
     assert main(line) == 4
     assert "warp_error@1" in capsys.readouterr().out
@@ -328,7 +337,7 @@ def test_a_video_smaller_than_a_block_has_no_local_flicker():
     tiny = pan(4, height=12, width=20)
     scores = measure(grainy(tiny), target=tiny)
     assert scores["flicker_local"] is None
-    assert "16x16" in scores.scores["flicker_local"].reason
+    assert "16x16" in scores.metrics["flicker_local"].reason
     assert scores["warp_error@1"] > 0
 
 

@@ -1,18 +1,21 @@
-"""The published networks that some metrics need: which file each is, and the judge that is built from it. Nothing is fetched."""
+"""The published networks that some metrics need: which file each is, and how it is loaded. Nothing is fetched."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vidgen.errors import CheckpointError, ConfigError, MissingExtraError, install_hint
+from vidgen.evaluation.report import WeightsUsed
 from vidgen.metrics.backbones import (
     ClipTransformer,
     DinoTransformer,
@@ -23,10 +26,11 @@ from vidgen.metrics.backbones import (
     SifidInception,
     lpips_backbone,
 )
+from vidgen.metrics.learned import MetricNetworks
 from vidgen.metrics.programs import is_torchscript, load_torchscript
+from vidgen.weights.state_dicts import read_state_dict
 
-ReadTensors = Callable[[Path, str | None], Mapping[str, Tensor]]
-"""(file, what its SHA-256 must begin with) -> its tensors by name."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,98 +79,74 @@ _HEADS = {"squeezenet1_1": "squeeze", "alexnet": "alex", "vgg16": "vgg"}
 
 
 @dataclass(frozen=True)
-class GivenWeights:
-    """A file that the user gave, and what its SHA-256 must begin with."""
+class WeightsFile:
+    """A file, and what its SHA-256 must begin with."""
 
     path: Path
     sha256: str | None = None
 
     @staticmethod
-    def parse_all(texts: Iterable[str]) -> dict[str, GivenWeights]:
+    def parse_all(texts: Iterable[str]) -> dict[str, WeightsFile]:
         """Read NAME=FILE or NAME=FILE#SHA256.
 
         Raises:
             ConfigError: one is not written so, or its NAME is unknown or given twice.
         """
-        given: dict[str, GivenWeights] = {}
+        parsed: dict[str, WeightsFile] = {}
         for text in texts:
             name, sign, file = text.partition("=")
             if not (name and sign and file):
                 raise ConfigError(
-                    f"--weights {text!r}: expected NAME=FILE or NAME=FILE#SHA256", hint="--weights lpips=squeezenet1_1.pth"
+                    f"`weights` {text!r}: expected NAME=FILE or NAME=FILE#SHA256", hint="`weights` lpips=squeezenet1_1.pth"
                 )
             if name not in WEIGHTS:
-                raise ConfigError(f"--weights {text!r}: {name} is not known; known are {', '.join(WEIGHTS)}")
-            if name in given:
-                raise ConfigError(f"--weights {text!r}: {name} is given twice")
+                raise ConfigError(f"`weights` {text!r}: {name} is not known; known are {', '.join(WEIGHTS)}")
+            if name in parsed:
+                raise ConfigError(f"`weights` {text!r}: {name} is given twice")
             match = re.fullmatch(r"(.+)#([0-9a-fA-F]{6,64})", file)
             path, sha256 = (match[1], match[2]) if match else (file, None)
-            given[name] = GivenWeights(Path(path).expanduser(), sha256)
-        return given
+            parsed[name] = WeightsFile(Path(path).expanduser(), sha256)
+        return parsed
 
 
-def needed(metric: str, weights: str) -> ConfigError:
-    """The error for a metric whose weights were not given: which option, and which file."""
+def missing_weights(metric: str, weights: str) -> ConfigError:
+    """The error for a metric whose weights are not there: which file it is."""
     published = WEIGHTS[weights]
     return ConfigError(
-        f"--metrics {metric}: needs --weights {weights}=FILE: {published.about} ({' or '.join(published.files)})",
+        f"`metrics` {metric}: needs `weights` {weights}=FILE: {published.about} ({' or '.join(published.files)})",
         hint="nothing is downloaded: get the file once, from its publisher, and give its path",
     )
 
 
-@dataclass
-class Judges:
-    """Pretrained networks at hand; None where not asked for.
-
-    Attributes:
-        i3d: [1,3,16,224,224] in -1..1 -> [1,400].
-        files: by name, path, SHA-256, and whether it is the published one (None where nobody said what that is).
-    """
-
-    lpips: Lpips | None = None
-    dists: Dists | None = None
-    sifid: SifidInception | None = None
-    inception: FidInception | None = None
-    i3d: Callable[[Tensor], Tensor] | None = None
-    clip: ClipTransformer | None = None
-    dino: DinoTransformer | None = None
-    files: dict[str, dict[str, str | bool | None]] = field(default_factory=dict)
-
-    def note(self, weights: str) -> str | None:
-        """What to say of scores that rest on `weights`."""
-        if self.files.get(weights, {}).get("published") is False:
-            return "not the published weights: to be compared only among values of this very file"
-        return None
-
-
-def build_judges(names: Iterable[str], given: Mapping[str, GivenWeights], read: ReadTensors) -> Judges:
-    """The judges called `names`, each from its file.
+def load_networks(names: Iterable[str], files: Mapping[str, WeightsFile]) -> tuple[MetricNetworks, dict[str, WeightsUsed]]:
+    """The networks called `names`, each from its file; and which files these were.
 
     Raises:
         CheckpointError: a file is missing, damaged, has another checksum, or is another network.
-        MissingExtraError: the small files that torchmetrics brings were not given, and it is not installed.
+        MissingExtraError: the small files that torchmetrics brings are not among `files`, and it is not installed.
     """
-    loader = _Loader(given, read)
+    loader = _Loader(files)
     for name in names:
         if name in ("lpips", "dists"):
-            loader.build_paired(name)
+            loader.load_paired(name)
         else:
-            loader.build(name)
-    return loader.judges
+            loader.load(name)
+    return loader.networks, loader.used
 
 
 class _Loader:
-    def __init__(self, given: Mapping[str, GivenWeights], read: ReadTensors) -> None:
-        self.judges = Judges()
-        self._given, self._read = given, read
+    def __init__(self, files: Mapping[str, WeightsFile]) -> None:
+        self.networks = MetricNetworks()
+        self.used: dict[str, WeightsUsed] = {}
+        self._files = files
 
-    def build(self, name: str) -> None:
+    def load(self, name: str) -> None:
         path = self._checked(name)
         try:
             if name == "i3d" and is_torchscript(path):
-                self.judges.i3d = _scripted_i3d(path)
+                self.networks.i3d = _scripted_i3d(path)
                 return
-            tensors = load_torchscript(path).state_dict() if is_torchscript(path) else self._tensors(name)
+            tensors = _run_program(name, path).state_dict() if is_torchscript(path) else self._tensors(name)
             build: dict[str, Callable[[Mapping[str, Tensor]], torch.nn.Module]] = {
                 "sifid": SifidInception,
                 "inception": FidInception,
@@ -174,66 +154,74 @@ class _Loader:
                 "clip": ClipTransformer,
                 "dino": DinoTransformer,
             }
-            setattr(self.judges, name, build[name](tensors))
+            setattr(self.networks, name, build[name](tensors))
         except CheckpointError as error:
             raise _named(name, path, error) from error
 
-    def build_paired(self, name: str) -> None:
+    def load_paired(self, name: str) -> None:
         """LPIPS and DISTS: a backbone, and a small file of weights of its channels."""
         path = self._checked(name)
         try:
             backbone = self._tensors(name)
             if name == "lpips":
                 heads = self._small("lpips-heads", _HEADS[lpips_backbone(backbone)])
-                self.judges.lpips = Lpips(backbone, heads)
+                self.networks.lpips = Lpips(backbone, heads)
             else:
-                self.judges.dists = Dists(backbone, self._small("dists-weights"))
+                self.networks.dists = Dists(backbone, self._small("dists-weights"))
         except CheckpointError as error:
             raise _named(name, path, error) from error
 
     def _tensors(self, name: str) -> Mapping[str, Tensor]:
-        return self._read(self._given[name].path, None)
+        return read_state_dict(self._files[name].path, None)
 
     def _small(self, name: str, which: str = "") -> Mapping[str, Tensor]:
-        if name in self._given:
+        if name in self._files:
             self._checked(name)
             return self._tensors(name)
         package = importlib.util.find_spec("torchmetrics")
         if package is None or package.origin is None:
             raise MissingExtraError(
-                f"--weights {name}=FILE: {WEIGHTS[name].about}: not given, and torchmetrics, which brings them, is not installed",
+                f"`weights` {name}=FILE: {WEIGHTS[name].about}: not given, and torchmetrics, which brings them, is not installed",
                 hint=install_hint("metrics"),
             )
-        return self._read(Path(package.origin).parent / _IN_TORCHMETRICS[name].format(which), None)
+        return read_state_dict(Path(package.origin).parent / _IN_TORCHMETRICS[name].format(which), None)
 
     def _checked(self, name: str) -> Path:
-        """The path of a file that is there and has the checksum asked for; it is entered among `Judges.files`."""
-        path, sha256 = self._given[name].path, self._given[name].sha256
+        """The path of a file that is there and has the checksum asked for; it is entered among those used."""
+        path, sha256 = self._files[name].path, self._files[name].sha256
         try:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            wanted = WEIGHTS[name]
+            expected = WEIGHTS[name]
             raise CheckpointError(
-                f"--weights {name}: {path}: {error.strerror}",
-                hint=f"it is {wanted.about} ({' or '.join(wanted.files)}); nothing is downloaded",
+                f"`weights` {name}: {path}: {error.strerror}",
+                hint=f"it is {expected.about} ({' or '.join(expected.files)}); nothing is downloaded",
             ) from error
-        if sha256 is not None and not found.startswith(sha256.lower()):
-            raise CheckpointError(f"--weights {name}: {path}: its SHA-256 is {found}, expected {sha256}")
+        if sha256 is not None and not digest.startswith(sha256.lower()):
+            raise CheckpointError(f"`weights` {name}: {path}: its SHA-256 is {digest}, expected {sha256}")
         known = WEIGHTS[name].known_hashes
-        published = any(found.startswith(start) for start in known) if known else None
-        self.judges.files[name] = {"path": str(path), "sha256": found, "published": published}
+        published = any(digest.startswith(start) for start in known) if known else None
+        self.used[name] = WeightsUsed(path=os.path.abspath(path), sha256=digest, published=published)
+        if published is False:
+            self.networks.unpublished.add(name)
         return path
 
 
 def _named(name: str, path: Path, error: CheckpointError) -> CheckpointError:
     message = str(error)
-    return CheckpointError(f"--weights {name}: {message if str(path) in message else f'{path}: {message}'}", hint=error.hint)
+    return CheckpointError(f"`weights` {name}: {message if str(path) in message else f'{path}: {message}'}", hint=error.hint)
+
+
+def _run_program(name: str, path: Path) -> torch.nn.Module:
+    """A TorchScript archive, which is a program: loading it runs code that somebody else wrote, so this is said aloud."""
+    log.warning("weights %s: %s is a TorchScript program: its code is run; use it only if you trust where it is from", name, path)
+    return load_torchscript(path)
 
 
 def _scripted_i3d(path: Path) -> Callable[[Tensor], Tensor]:
     """StyleGAN-V's port; it would scale and resize by itself, but frames come scaled and resized."""
-    module = load_torchscript(path)
+    module = _run_program("i3d", path)
 
     @torch.no_grad()
     def run(clips: Tensor) -> Tensor:
@@ -241,6 +229,6 @@ def _scripted_i3d(path: Path) -> Callable[[Tensor], Tensor]:
             return module(clips, rescale=False, resize=False, return_features=True)
         except RuntimeError as error:
             text = " ".join(str(error).split())[:160]
-            raise CheckpointError(f"--weights i3d: {path}: is not the I3D of StyleGAN-V, or cannot run ({text})") from error
+            raise CheckpointError(f"`weights` i3d: {path}: is not the I3D of StyleGAN-V, or cannot run ({text})") from error
 
     return run

@@ -14,10 +14,10 @@ from torch import Tensor
 from flow.engines import create_engine
 from flow.files import flow_to_picture, picture_scale
 from flow.warp import warp
-from vidgen.commands.pages import picture_uri
 from vidgen.media.frames import FrameSource
 from vidgen.metrics import quality
 from vidgen.metrics.temporal import FlowEstimator, reference_motion
+from vidgen.pages.templates import picture_uri
 
 NUM_MOMENTS = 4
 MIN_ERROR_SCALE = 8.0
@@ -104,7 +104,7 @@ def _moment(
 
 
 def _error(pair: _Pair, flow: Tensor) -> np.ndarray:
-    """Root mean square over channels of the change along the motion, in grey levels of 255, [H,W]."""
+    """Root mean square over channels of the change along the motion, in gray levels of 255, [H,W]."""
     change = warp(pair.second, flow) - pair.first
     return 255 * change.square().mean(dim=1).sqrt()[0].numpy()
 
@@ -125,7 +125,7 @@ def _flow_uri(flow: Tensor, scale: float) -> str:
 
 
 def wheel() -> str:
-    """The key to the colours of motion: the colour at each place is that of a motion from the centre to there."""
+    """The key to the colors of motion: the color at each place is that of a motion from the center to there."""
     axis = torch.linspace(-1, 1, _WHEEL_PIXELS)
     flow = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))[None]
     return picture_uri(flow_to_picture(flow, max_flow=1.0)[0].permute(1, 2, 0).numpy())

@@ -27,7 +27,7 @@ class Player {
     this.seek(0);
   }
 
-  // Halfway through a frame, so that no rounding shows its neighbour.
+  // Halfway through a frame, so that no rounding shows its neighbor.
   middle(index) {
     const times = this.times;
     const length = index + 1 < times.length ? times[index + 1] - times[index] : index > 0 ? times[index] - times[index - 1] : 0;

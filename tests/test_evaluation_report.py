@@ -4,20 +4,43 @@ import csv
 import io
 import json
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from vidgen.errors import ConfigError, InputError, PartialFailure, QualityGateError
-from vidgen.metrics import report
-from vidgen.metrics.report import Gate, Scores
-from vidgen.metrics.score import METRICS, Score
-from vidgen.metrics.weights import WEIGHTS
+from vidgen.evaluation import report
+from vidgen.evaluation.compare import compare_reports, rank
+from vidgen.evaluation.networks import WEIGHTS
+from vidgen.evaluation.report import Gate, MetricValue, Provenance, Report, Verdict
+from vidgen.metrics.score import METRICS, Need, Score
+
+PROVENANCE = Provenance(
+    output="out.mp4",
+    flow=None,
+    flow_from=None,
+    size=None,
+    strides=[],
+    num_frames=20,
+    frame_rate=None,
+    fps=None,
+    versions={},
+    weights={},
+    segmenter=None,
+    content_sha256={},
+)
 
 
-def scores_of(values: dict[str, Score], **columns: np.ndarray) -> Scores:
+def report_of(values: dict[str, Score], reasons: tuple[str, ...] = (), **changes) -> Report:
+    metrics = {key: MetricValue.of(key, score) for key, score in values.items()}
+    verdict = Verdict(rankable=not reasons, reasons=list(reasons), remarks=changes.pop("remarks", []))
+    return Report(metrics=metrics, verdict=verdict, provenance=PROVENANCE, **changes)
+
+
+def scores_of(values: dict[str, Score], **columns: np.ndarray) -> Report:
     length = len(next(iter(columns.values()), np.zeros(20)))
-    return Scores(values, [], [], {"output": "out.mp4"}, {"sharpness": np.zeros(length), **columns})
+    return report_of(values, per_frame={"sharpness": np.zeros(length), **columns})
 
 
 @pytest.mark.parametrize(
@@ -41,24 +64,25 @@ def test_a_gate_fails_where_its_condition_holds_or_the_value_is_missing(text, fa
         "ssim": Score.missing("too small"),
         "niqe_ref": Score(0.0, 5),
     }
-    assert (Gate.parse(text).fault(scores) is not None) == fails
+    metrics = {key: MetricValue.of(key, score) for key, score in scores.items()}
+    assert (Gate.parse(text).fault(metrics) is not None) == fails
 
 
 @pytest.mark.parametrize(
     "text", ["warp_error", "warp_error@1>", "warp_error>>2", "warp_error>fast", "psnr<nan", "warp_eror>0.02", ""]
 )
 def test_a_gate_that_is_not_a_condition_on_a_metric_is_refused(text):
-    with pytest.raises(ConfigError, match="--fail-if"):
+    with pytest.raises(ConfigError, match="`fail_if`"):
         Gate.parse(text)
 
 
 def test_enforcing_raises_for_faults_and_only_when_strict_for_missing_values():
-    result = scores_of({"psnr": Score(20.0, 5), "ssim": Score.missing("too small")}).to_dict()
-    report.enforce(result)
+    scores = scores_of({"psnr": Score(20.0, 5), "ssim": Score.missing("too small")})
+    scores.enforce()
     with pytest.raises(PartialFailure, match=r"ssim \(too small\)"):
-        report.enforce(result, strict=True)
+        scores.enforce(strict=True)
     with pytest.raises(QualityGateError, match="psnr is 20") as caught:
-        report.enforce(result | {"faults": ["psnr is 20, which is < 30"]})
+        scores.model_copy(update={"faults": ["psnr is 20, which is < 30"]}).enforce()
     assert caught.value.exit_code == 4
 
 
@@ -73,7 +97,7 @@ def test_a_report_is_json_without_nan_and_says_why_a_value_is_missing():
 
 
 def test_the_table_has_a_line_for_each_score_and_for_each_reason():
-    scores = Scores({"psnr": Score(20.0, 5), "ssim": Score.missing("too small")}, ["it is frozen"], [7], {"output": "o"}, {})
+    scores = report_of({"psnr": Score(20.0, 5), "ssim": Score.missing("too small")}, ("it is frozen",), cuts=[7])
     lines = scores.table().splitlines()
     assert lines[0].split()[:3] == ["metric", "value", "better"]
     assert lines[1].split() == ["psnr", "20", "high", "dB"]
@@ -82,7 +106,7 @@ def test_the_table_has_a_line_for_each_score_and_for_each_reason():
 
 
 def test_the_table_says_that_a_video_may_be_ranked_and_what_else_to_know():
-    scores = Scores({"fid": Score(20.0, 5, note="unreliable: 5 samples")}, [], [], {}, {}, remarks=["it is a copy"])
+    scores = report_of({"fid": Score(20.0, 5, note="unreliable: 5 samples")}, remarks=["it is a copy"])
     lines = scores.table().splitlines()
     assert lines[1].endswith("distance; unreliable: 5 samples")
     assert lines[-2:] == ["may be ranked: nothing speaks against it", "note: it is a copy"]
@@ -91,21 +115,21 @@ def test_the_table_says_that_a_video_may_be_ranked_and_what_else_to_know():
 def test_videos_are_ranked_by_each_score_and_refused_ones_by_fidelity_only():
     good = scores_of({"warp_error@1": Score(0.1, 5), "psnr": Score(20.0, 5), "motion_ratio": Score(0.9, 5), "fid": Score(3.0, 5)})
     unsteady = scores_of({"warp_error@1": Score(0.2, 5), "psnr": Score(22.0, 5), "motion_ratio": Score(1.05, 5)})
-    frozen = Scores({"warp_error@1": Score(0.0, 5), "psnr": Score(21.0, 5)}, ["it is frozen"], [], {}, {})
+    frozen = report_of({"warp_error@1": Score(0.0, 5), "psnr": Score(21.0, 5)}, ("it is frozen",))
     doubtful = scores_of({"fid": Score(1.0, 5, note="unreliable: 5 samples"), "psnr": Score.missing("too small")})
-    found = report.rank({"good": good, "unsteady": unsteady, "frozen": frozen, "doubtful": doubtful})
-    assert found.order == {
+    ranking = rank({"good": good, "unsteady": unsteady, "frozen": frozen, "doubtful": doubtful})
+    assert ranking.order == {
         "warp_error@1": ["good", "unsteady"],
         "psnr": ["unsteady", "frozen", "good"],
         "motion_ratio": ["unsteady", "good"],
     }
-    assert found.left_out == {"frozen": ["it is frozen"]}
+    assert ranking.left_out == {"frozen": ["it is frozen"]}
 
 
 def test_sets_without_frames_are_compared_without_intervals():
-    first, second = (Scores({"kid": Score(value, 5)}, [], [], {}, {}) for value in (3.0, 1.0))
-    found = report.compare_scores(first, second, lambda columns: {})
-    assert found == {"kid": {"value": 1.0, "difference": 2.0, "low": None, "high": None}}
+    first, second = (report_of({"kid": Score(value, 5)}) for value in (3.0, 1.0))
+    [entry] = compare_reports(first, second, lambda columns: {}).values()
+    assert entry.model_dump() == {"value": 1.0, "difference": 2.0, "low": None, "high": None}
 
 
 def noisy(mean: float, seed: int, length: int = 20) -> np.ndarray:
@@ -118,7 +142,7 @@ def mean_of_psnr(columns) -> dict[str, Score]:
 
 def compared(first: np.ndarray, second: np.ndarray) -> dict[str, float | None]:
     both = [scores_of(mean_of_psnr({"psnr": column}), psnr=column) for column in (first, second)]
-    return report.compare_scores(both[0], both[1], mean_of_psnr)["psnr"]
+    return compare_reports(both[0], both[1], mean_of_psnr)["psnr"].model_dump()
 
 
 def test_the_interval_of_a_paired_difference_is_narrow_where_both_vary_together():
@@ -137,7 +161,7 @@ def test_the_interval_of_independent_frames_is_that_of_their_mean():
     assert found["high"] - found["low"] == pytest.approx(2 * 1.96 / math.sqrt(2000), rel=0.25)
 
 
-def test_the_interval_is_wider_where_neighbouring_frames_are_alike():
+def test_the_interval_is_wider_where_neighboring_frames_are_alike():
     slow = np.repeat(noisy(0, 4, 40), 10)
     found, shuffled = compared(slow, np.zeros(400)), compared(np.random.default_rng(0).permutation(slow), np.zeros(400))
     assert found["high"] - found["low"] > 1.5 * (shuffled["high"] - shuffled["low"])
@@ -145,14 +169,14 @@ def test_the_interval_is_wider_where_neighbouring_frames_are_alike():
 
 def test_missing_values_have_no_difference_and_context_is_not_compared():
     values = {"psnr": Score.missing("why"), "coverage@1": Score(0.5, 3), "warp_error_target@1": Score(0.5, 3)}
-    found = report.compare_scores(scores_of(values), scores_of(values), lambda columns: values)
-    assert found == {"psnr": {"value": None, "difference": None, "low": None, "high": None}}
+    differences = compare_reports(scores_of(values), scores_of(values), lambda columns: values)
+    assert {key: entry.difference for key, entry in differences.items()} == {"psnr": None}
 
 
 def test_videos_of_different_length_are_not_compared():
-    first, second = scores_of({}), Scores({}, [], [], {}, {"sharpness": np.zeros(3)})
+    first, second = scores_of({}), report_of({}, per_frame={"sharpness": np.zeros(3)})
     with pytest.raises(InputError, match="20 and 3 frames"):
-        report.compare_scores(first, second, lambda columns: {})
+        compare_reports(first, second, lambda columns: {})
 
 
 def test_csv_files_read_back_as_written():
@@ -168,11 +192,10 @@ def test_csv_files_read_back_as_written():
     ]
 
 
-def test_every_metric_of_the_catalogue_says_which_way_is_better_and_what_it_needs():
+def test_every_metric_of_the_catalog_says_which_way_is_better_and_what_it_needs():
     for name, metric in METRICS.items():
         assert metric.better in ("low", "high", "one", "context"), name
-        needs = ("", "reference", "source", "target", "reference set", "segmenter", "segmenter and target")
-        assert metric.needs in needs, name
+        assert metric.needs <= set(get_args(Need)), name
         assert metric.weights in ("", *WEIGHTS), name
         assert metric.unit, name
 

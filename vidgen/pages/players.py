@@ -15,10 +15,10 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from vidgen.commands.pages import data_uri, megabytes
 from vidgen.media.frames import Frame, open_sink
 from vidgen.media.labels import distinct_colors
 from vidgen.media.video import Quality
+from vidgen.pages.templates import data_uri, megabytes
 
 PROBED_FRAMES = 32
 MIN_HEIGHT = 96
@@ -153,15 +153,15 @@ def _encode(
 
 
 def _is_label_map(pixels: np.ndarray) -> bool:
-    """Whether a picture is a map of class numbers, which would look black: grey, of few low values, in areas."""
-    grey = pixels[:, :, 0]
-    if grey.max() >= MAX_CLASSES or not (pixels == grey[:, :, None]).all():
+    """Whether a picture is a map of class numbers, which would look black: gray, of few low values, in areas."""
+    gray = pixels[:, :, 0]
+    if gray.max() >= MAX_CLASSES or not (pixels == gray[:, :, None]).all():
         return False
-    return 2 <= len(np.unique(grey)) <= MAX_CLASSES and float((grey[:, 1:] == grey[:, :-1]).mean()) > MIN_LABEL_AREA
+    return 2 <= len(np.unique(gray)) <= MAX_CLASSES and float((gray[:, 1:] == gray[:, :-1]).mean()) > MIN_LABEL_AREA
 
 
 def fit(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H,W,3] at `size` = (height, width): scaled to fit, centred on black where its shape differs by more than rounding."""
+    """uint8 [H,W,3] at `size` = (height, width): scaled to fit, centered on black where its shape differs by more than rounding."""
     height, width = size
     if pixels.shape[:2] == size:
         return pixels

@@ -27,7 +27,7 @@ import click
 import vidgen
 from flow.errors import FlowError
 from vidgen.deprecation import deprecated
-from vidgen.errors import OutputExistsError, Terminated, VidgenError
+from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -108,6 +108,7 @@ class Screen:
     def show_error(self, message: str, *, hint: str | None = None, word: str = "error") -> None:
         """Write an error to stderr, and as an object to stdout where a program reads it and has no result yet."""
         color = False if os.environ.get("NO_COLOR") else None
+        message, hint = printable_lines(message), printable_lines(hint or "") or None
         click.echo(f"{click.style(f'{word}:', fg='red', bold=True)} {message}", err=True, color=color)
         if hint:
             click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True, color=color)
@@ -123,7 +124,7 @@ class Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, with its level from warnings on."""
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        click.echo(prefix + self.format(record), err=True)
+        click.echo(prefix + printable_lines(self.format(record)), err=True)
 
 
 def summarize(result: Result, indent: int = 0) -> str:
@@ -148,7 +149,7 @@ def _plain(value: Any) -> str:
         return f"{value:.5g}"
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value)
-    return str(value)
+    return printable(str(value))
 
 
 # --- global options, accepted before and after the command ----------------------------------------------------------------
@@ -1116,7 +1117,8 @@ def _run(arguments: list[str], screen: Screen) -> int:
         screen.show_error(error.format_message(), hint=_usage_hint(error))
         return error.exit_code
     except (VidgenError, FlowError) as error:
-        screen.show_error(str(error), hint=_hint(error), word="stopped" if isinstance(error, Terminated) else "error")
+        hint = next((hint for kind, hint in _FLAG_HINTS.items() if isinstance(error, kind)), error.hint)
+        screen.show_error(str(error), hint=hint, word="stopped" if isinstance(error, Terminated) else "error")
         return error.exit_code
     except KeyboardInterrupt as stop:
         screen.show_error(str(stop) or "nothing more was done", word="interrupted")
@@ -1131,9 +1133,11 @@ def _run(arguments: list[str], screen: Screen) -> int:
     return 0
 
 
-def _hint(error: VidgenError) -> str | None:
-    """The hint of an error, in the words of the command line."""
-    return "choose another name, or add --overwrite" if isinstance(error, OutputExistsError) else error.hint
+# What to type next is known here alone: the rooms below say what happened, and know no flags.
+_FLAG_HINTS: dict[type[Exception], str] = {
+    OutputExistsError: "add --overwrite to replace it, or choose another name with -o",
+    DamagedVideoError: "animate and evaluate use the frames that are there with --allow-truncated",
+}
 
 
 def _usage_hint(error: click.ClickException) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from vidgen import durable
@@ -216,7 +217,7 @@ def _with_progress(translation: Translation, target: str, **options: Any) -> dic
             yield step
 
     def show() -> None:
-        for _ in track(counted(), description=Path(target).name, total=total, console=Console(stderr=True)):
+        for _ in track(counted(), description=escape(paths.display(Path(target).name)), total=total, console=Console(stderr=True)):
             pass
 
     screen = threading.Thread(target=show, daemon=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from vidgen import durable
-from vidgen.errors import InputError
+from vidgen.errors import DamagedVideoError, InputError
 from vidgen.media import images, paths, video
 from vidgen.media.video import FrameKind, Quality
 
@@ -292,10 +292,7 @@ class VideoSource(FrameSource):
         self.name = paths.display(path)
         info = video.probe(path, kind=kind)
         if info.missing_bytes and not allow_truncated:
-            raise video.DamagedVideoError(
-                f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end",
-                hint="animate and evaluate use the frames that are there with --allow-truncated",
-            )
+            raise DamagedVideoError(f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end")
         self.size, self.time_base, self.frame_rate = info.size, info.time_base, info.frame_rate
         self.num_frames, self.audio = info.num_frames, path if info.has_audio else None
         self._times: np.ndarray | None = None
@@ -313,7 +310,7 @@ class VideoSource(FrameSource):
             for pixels, pts in video.decode(self.path, kind=self.kind):
                 yield Frame(pixels, pts, f"{self.name} frame {num_read}")
                 num_read += 1
-        except video.DamagedVideoError as error:
+        except DamagedVideoError as error:
             self._accept(error, num_read)
 
     def read(self, start: int, stop: int) -> list[Frame]:
@@ -321,7 +318,7 @@ class VideoSource(FrameSource):
         offset = self._range[0] if self._range else 0
         frames = list(self._between(offset + start, offset + stop))
         if len(frames) < stop - start:
-            raise video.DamagedVideoError(f"{self.name}: frames {start}..{stop - 1} were asked for, {len(frames)} can be read")
+            raise DamagedVideoError(f"{self.name}: frames {start}..{stop - 1} were asked for, {len(frames)} can be read")
         return frames
 
     def _between(self, first: int, last: int) -> Iterator[Frame]:
@@ -335,8 +332,8 @@ class VideoSource(FrameSource):
                 index += 1
                 if index == last:
                     return
-            raise video.DamagedVideoError(f"{self.name}: ends after frame {index - 1}, but states {len(times)} frames")
-        except video.DamagedVideoError as error:
+            raise DamagedVideoError(f"{self.name}: ends after frame {index - 1}, but states {len(times)} frames")
+        except DamagedVideoError as error:
             self._accept(error, index - first)
 
     def _decode_from(self, first: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -358,7 +355,7 @@ class VideoSource(FrameSource):
             self._times = video.read_times(self.path)
         return self._times
 
-    def _accept(self, error: video.DamagedVideoError, num_read: int) -> None:
+    def _accept(self, error: DamagedVideoError, num_read: int) -> None:
         if not self.allow_truncated or num_read == 0:
             raise error
         self.damage = str(error)

@@ -245,13 +245,13 @@ def score_samples(samples: Sequence[np.ndarray], original: np.ndarray, judges: J
 
 def _score_judges(weights: Sequence[str], score: bool) -> Judges:
     """The networks of scores that need one."""
-    given = GivenWeights.parse_all(weights)
-    for name in given:
+    files = GivenWeights.parse_all(weights)
+    for name in files:
         if name != "sifid":
-            raise ConfigError(f"--weights {name}: scores of samples need none of that name", hint="--weights sifid=FILE adds SIFID")
+            raise ConfigError(f"pretrained network {name}: scores of samples need none of that name; sifid=FILE adds SIFID")
         if not score:
-            raise ConfigError(f"--weights {name}: is for scores", hint="add --score")
-    return build_judges(given, given, read_state_dict)
+            raise ConfigError(f"pretrained network {name}: is for scores of samples, which were not asked for", hint="add --score")
+    return build_judges(files, files, read_state_dict)
 
 
 # -- words and outputs -----------------------------------------------------------------------------------------------------

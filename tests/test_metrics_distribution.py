@@ -10,7 +10,7 @@ from scipy import linalg, stats
 from torch import Tensor
 
 from vidgen.metrics import distribution
-from vidgen.metrics.distribution import ColorSample, GaussianStatistics, DistributionSample, PatchSample
+from vidgen.metrics.distribution import ColorSample, DistributionSample, GaussianStatistics, PatchSample
 
 
 def photo_frames(count: int, *, step: int = 3, size: tuple[int, int] = (96, 96), picture: str = "chelsea") -> list[Tensor]:

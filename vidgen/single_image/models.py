@@ -183,7 +183,7 @@ class Patches(SingleImageModel):
         scale = (self.num_scales * 5) // 9 if start_scale is None else start_scale
         self.check_scale(scale)
         injected = _volume(Picture(resize_picture(changed, self.picture.size)))
-        generated = patches.synthesise(
+        generated = patches.synthesize(
             self._volume[:3],
             self._sizes,
             self._sizes,
@@ -213,7 +213,7 @@ class Patches(SingleImageModel):
             guess[:3] += noise * torch.randn(3, *size, generator=generator)
             return guess
 
-        return patches.synthesise(
+        return patches.synthesize(
             self._volume, [*sizes, (1, *size)], self._sizes, start, first_level=start_scale, matching=self.matching, seed=seed
         )
 

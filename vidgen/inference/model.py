@@ -64,11 +64,13 @@ class Translated:
         pixels: uint8 [H,W,3].
         preview: gives the condition as a picture of the same size; made only when asked for.
         pts: its time in the source's units.
+        duration: of the last frame, how long it is displayed; see `Frame`.
     """
 
     pixels: np.ndarray
     preview: Callable[[], np.ndarray]
     pts: int
+    duration: int | None = None
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ class Model:
 
                 if smoother is not None:
                     result = smoother(result, frame.pixels if self.table is None else preview())
-                yield Translated(result, preview, frame.pts)
+                yield Translated(result, preview, frame.pts, frame.duration)
 
     def picture(
         self, main: Frame, *, instance: Frame | None = None, others: Sequence[Frame] = (), style: StyleAssignment | None = None
@@ -412,6 +414,7 @@ class Translation:
             time_base=main.time_base,
             frame_rate=main.frame_rate,
             audio=main.audio,
+            pixel_aspect=main.pixel_aspect,
             quality=quality,
             names=main.frame_names,
             single=main.single,
@@ -420,7 +423,7 @@ class Translation:
 
             def write(frame: Translated) -> None:
                 picture = np.concatenate([frame.preview(), frame.pixels], axis=1) if side_by_side else frame.pixels
-                sink.write(picture, frame.pts)
+                sink.write(picture, frame.pts, frame.duration)
 
             with BackgroundWriter(write) as writer, closing(self.model.stream(self.inputs, self.options)) as frames:
                 for count, frame in enumerate(frames, 1):

@@ -84,7 +84,7 @@ def test_a_prefix_of_the_input_gives_a_prefix_of_the_output(run_folder: Path, tm
 
 def test_a_file_beside_the_output_says_how_it_was_made(run_folder: Path, tmp_path: Path) -> None:
     made = translate(run_folder, [str(_label_folder(tmp_path / "in", 3))], str(tmp_path / "out.mp4"))
-    written = json.loads((tmp_path / "out.json").read_text())
+    written = json.loads((tmp_path / "out.mp4.json").read_text())
     assert written == {name: value for name, value in made.items() if name != "output"}
     assert (written["frames"], written["size"], written["kind"]) == (3, [32, 48], "vid2vid")
     assert len(written["model_sha256"]) == 64
@@ -371,3 +371,63 @@ def test_one_picture_from_maps_in_memory_is_the_frame_of_a_stream(image_run: Pat
     source = _label_folder(tmp_path / "in", 1, (33, 47))
     alone = model.picture(open_source(source, kind="labels").read(0, 1)[0])
     assert np.array_equal(alone, next(iter(model.translate(source))))
+
+
+# Outputs
+
+
+def test_inputs_of_one_name_are_refused_before_any_work_and_dots_in_folders_stay_apart(run_folder: Path, tmp_path: Path) -> None:
+    for name in ("a/x", "b/x", "in/v1.0", "in/v1.5"):
+        _label_folder(tmp_path / name, 2)
+    with pytest.raises(OutputError, match=r"x\.mp4: is to hold two results of one job"):
+        translate(run_folder, [str(tmp_path / "a/x"), str(tmp_path / "b/x")], str(tmp_path / "out"), skip_existing=True)
+    assert not (tmp_path / "out").exists()
+    translate(run_folder, [str(tmp_path / "in")], str(tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path / "out")) == ["v1.0.mp4", "v1.0.mp4.json", "v1.5.mp4", "v1.5.mp4.json"]
+
+
+@pytest.mark.parametrize("name", ["two.mp4", "two.avi", "two.png"])
+def test_several_inputs_need_a_folder(run_folder: Path, tmp_path: Path, name: str) -> None:
+    source = str(_label_folder(tmp_path / "in", 1))
+    with pytest.raises(OutputError, match=rf"{name}: is one file, and there are 2 inputs"):
+        translate(run_folder, [source, source], str(tmp_path / name))
+    assert not (tmp_path / name).exists()
+
+
+def test_stills_and_frames_keep_their_names(run_folder: Path, tmp_path: Path) -> None:
+    folder = _label_folder(tmp_path / "in", 2)
+    (folder / "0001.png").rename(folder / "night.png")
+    translate(run_folder, [str(folder)], str(tmp_path / "frames/"))
+    translate(run_folder, [str(folder / "0000.png"), str(folder / "night.png")], str(tmp_path / "stills"))
+    assert sorted(path.name for path in (tmp_path / "frames").glob("*")) == [".vidgen.json", "0000.png", "night.png"]
+    assert sorted(os.listdir(tmp_path / "stills")) == ["0000.png", "0000.png.json", "night.png", "night.png.json"]
+
+
+def test_a_foreign_file_in_the_place_of_the_description_is_found_before_the_work(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_folder(tmp_path / "in", 1)
+    (tmp_path / "street.mp4.json").write_text('{"names": ["mine"]}')
+    (tmp_path / "street.json").write_text('{"names": ["mine"]}')
+    with pytest.raises(OutputError, match=r"street\.mp4\.json: exists already"):
+        translate(run_folder, [str(source)], str(tmp_path / "street.mp4"))
+    assert not (tmp_path / "street.mp4").exists()
+    translate(run_folder, [str(source)], str(tmp_path / "other/street.mp4"))
+    translate(run_folder, [str(source)], str(tmp_path / "other/street.mp4"), overwrite=True)
+    translate(run_folder, [str(source)], str(tmp_path / "p/%03d.png"))
+    translate(run_folder, [str(source)], str(tmp_path / "p/%03d.png"), overwrite=True)
+    assert json.loads((tmp_path / "street.json").read_text()) == {"names": ["mine"]}
+
+
+def test_a_source_is_never_replaced_by_its_result(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_video(tmp_path / "in.mkv", [0, 4])
+    before = source.read_bytes()
+    with pytest.raises(OutputError, match="is also read as an input"):
+        translate(run_folder, [str(source)], str(source), overwrite=True)
+    assert source.read_bytes() == before
+
+
+def test_a_missing_input_among_several_fails_alone(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_folder(tmp_path / "in", 1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PartialFailure, match=r"2 of 3 inputs failed; the first: .*gone\.mp4: not found"):
+        translate(run_folder, [str(tmp_path / "gone.mp4"), str(source), str(tmp_path / "empty")], str(tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path / "out")) == ["in.mp4", "in.mp4.json"]

@@ -60,6 +60,23 @@ def test_every_sequence_comes_once_an_epoch(root: Path) -> None:
     assert classes == {2, 3}
 
 
+def test_every_epoch_has_an_order_of_its_own(tmp_path: Path) -> None:
+    for sequence in range(5):
+        for frame in range(4):
+            name = f"{sequence}/{frame}.png"
+            write_png(tmp_path / "images" / name, np.full((32, 48, 3), 40 * sequence, np.uint8))
+            write_png(tmp_path / "labels" / name, np.zeros((32, 48), np.uint8))
+
+    def orders(seed: int) -> list[tuple[int, ...]]:
+        clips = _clips(tmp_path, seed=seed)
+        shades = [round((float(_batch(clips, step).target.mean()) + 1) * 127.5 / 40) for step in range(20)]
+        return [tuple(shades[start : start + 5]) for start in range(0, 20, 5)]
+
+    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders(0))
+    assert len(set(orders(0))) > 2
+    assert orders(0) != orders(1)
+
+
 def test_labels_and_pictures_are_mirrored_and_cropped_together(root: Path) -> None:
     clips = _clips(root, crop_width=24, crop_height=16)
     mirrored = 0

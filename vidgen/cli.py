@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import traceback
@@ -26,7 +27,7 @@ import click
 import vidgen
 from flow.errors import FlowError
 from vidgen.deprecation import deprecated
-from vidgen.errors import Terminated, VidgenError
+from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -97,17 +98,21 @@ class Screen:
     debug: bool = False
     verbosity: int = 0
 
+    has_result: bool = False
+
     def show(self, result: Result, summary: Callable[[Result], str]) -> None:
         """Write a command's result to stdout."""
+        self.has_result = True
         click.echo(json.dumps(result, indent=2, default=str) if self.json else summary(result))
 
     def show_error(self, message: str, *, hint: str | None = None, word: str = "error") -> None:
-        """Write an error to stderr, and as an object to stdout where a program reads it."""
+        """Write an error to stderr, and as an object to stdout where a program reads it and has no result yet."""
         color = False if os.environ.get("NO_COLOR") else None
+        message, hint = printable_lines(message), printable_lines(hint or "") or None
         click.echo(f"{click.style(f'{word}:', fg='red', bold=True)} {message}", err=True, color=color)
         if hint:
             click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True, color=color)
-        if self.json:
+        if self.json and not self.has_result:
             click.echo(json.dumps({"error": message, "hint": hint}))
         if self.debug:
             click.echo(traceback.format_exc(), err=True)
@@ -119,7 +124,7 @@ class Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, with its level from warnings on."""
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        click.echo(prefix + self.format(record), err=True)
+        click.echo(prefix + printable_lines(self.format(record)), err=True)
 
 
 def summarize(result: Result, indent: int = 0) -> str:
@@ -144,7 +149,7 @@ def _plain(value: Any) -> str:
         return f"{value:.5g}"
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value)
-    return str(value)
+    return printable(str(value))
 
 
 # --- global options, accepted before and after the command ----------------------------------------------------------------
@@ -237,9 +242,19 @@ class Command(click.Command):
         for parameter in self.params:
             if isinstance(parameter, OldOption):
                 parameter.hand_over(context)
-        result = super().invoke(context)
+        try:
+            result = super().invoke(context)
+        except VidgenError as error:
+            error.args = (self._with_options(str(error)),)
+            error.hint = error.hint and self._with_options(error.hint)
+            raise
         if result is not None:
             screen.show(result, self.summary)
+
+    def _with_options(self, message: str) -> str:
+        """A message of the library with its parameters, which it names in backticks, as this command's options."""
+        options = {parameter.name: max(parameter.opts, key=len) for parameter in self.params if isinstance(parameter, click.Option)}
+        return re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[0]), message)
 
 
 class Group(click.Group):
@@ -368,7 +383,13 @@ def demo(time_limit: float, **options: Any) -> Result:
 @option("--resume", is_flag=True, help="Continue from the latest checkpoint in the run folder.")
 @overwrite
 @option("--steps", type=POSITIVE, help="Stop after this many steps in total.")
-@option("--time-limit", "time_limit_seconds", type=DURATION, help="Save and stop after this time, such as 90s, 5m, 2h.")
+@option(
+    "--time-limit",
+    "time_limit_seconds",
+    type=DURATION,
+    help="Scale the schedule of a new run so that it is complete by then, such as 5m, 2h.",
+)
+@option("--stop-after", "stop_after_seconds", type=DURATION, help="Save and stop after this time; the same command continues.")
 @option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes (distributed data parallel).")
 @compute
 @option("--dry-run", is_flag=True, help="Print the number of parameters, shapes and memory; do not train.")
@@ -539,9 +560,7 @@ def edit_image(**options: Any) -> Result:
 @option(
     "--start-scale",
     type=Count(min=0),
-    default=1,
-    show_default=True,
-    help="Coarsest scale that moves; finer ones move less.",
+    help="Coarsest scale that moves; finer ones move less.  [default: by the content]",
 )
 @option("--alpha", type=Number(0, 1), default=0.1, show_default=True, help="Pull towards the original image (SinGAN's alpha).")
 @option("--beta", type=Number(0, 1), default=0.9, show_default=True, help="Smoothness of the motion (SinGAN's beta).")
@@ -629,10 +648,6 @@ def paint(**options: Any) -> Result:
     return _call("pictures.paint", **options)
 
 
-def _score_table(result: Result) -> str:
-    return str(_call("evaluate.table", result=result))
-
-
 def _score_schema(context: click.Context, parameter: click.Parameter, given: bool) -> None:
     if given:
         click.echo(json.dumps(_call("evaluate.json_schema"), indent=2))
@@ -702,9 +717,10 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
 )
 def evaluate(strict: bool, **options: Any) -> None:
     """Measure the quality and temporal consistency of a video."""
-    result = _call("evaluate.run", **options)
-    click.get_current_context().ensure_object(Screen).show(result, _score_table)
-    _call("evaluate.enforce", result=result, strict=strict)
+    report = _call("evaluate.run", **options)
+    screen = click.get_current_context().ensure_object(Screen)
+    screen.show(_call("evaluate.as_json", report=report), lambda _: str(_call("evaluate.as_table", report=report)))
+    _call("evaluate.enforce", report=report, strict=strict)
 
 
 @cli.command(example="vidgen report scores.json runs/street -o report.html")
@@ -714,6 +730,7 @@ def evaluate(strict: bool, **options: Any) -> None:
 @option("--max-height", type=Count(min=96), default=480, show_default=True, help="Maximum height of embedded videos.")
 @fps
 @option("--rank-by", default="warp_error_norm", show_default=True, metavar="SCORE", help="Score that ranks several outputs.")
+@option("--allow-path", type=PATH, multiple=True, help="Also embed videos below this path, not only beside the scores.")
 @overwrite
 def report(**options: Any) -> Result:
     """Build one HTML report of scores and training runs."""
@@ -870,8 +887,17 @@ def models() -> None:
 
 @models.command("list", example="vidgen models list")
 def models_list() -> Result:
-    """List the translators and their configurations."""
-    return _call("catalog.translators")
+    """List the translators with their configurations, and the trained models that come with vidgen."""
+    return {**_call("catalog.translators"), **_call("catalog.models")}
+
+
+@models.command("slim", example="vidgen models slim runs/street -o street.safetensors")
+@click.argument("model", type=PATH)
+@option("-o", "--out", "output", type=PATH, required=True, help="Weights file to write (.safetensors).")
+@overwrite
+def models_slim(**options: Any) -> Result:
+    """Write a model file with only what translation needs, a fraction of the size."""
+    return _call("models.slim", **options)
 
 
 @models.command("import", example="vidgen models import --from vid2vid latest_net_G0.pth latest_net_G1.pth -o city.safetensors")
@@ -1091,7 +1117,8 @@ def _run(arguments: list[str], screen: Screen) -> int:
         screen.show_error(error.format_message(), hint=_usage_hint(error))
         return error.exit_code
     except (VidgenError, FlowError) as error:
-        screen.show_error(str(error), hint=error.hint, word="stopped" if isinstance(error, Terminated) else "error")
+        hint = next((hint for kind, hint in _FLAG_HINTS.items() if isinstance(error, kind)), error.hint)
+        screen.show_error(str(error), hint=hint, word="stopped" if isinstance(error, Terminated) else "error")
         return error.exit_code
     except KeyboardInterrupt as stop:
         screen.show_error(str(stop) or "nothing more was done", word="interrupted")
@@ -1104,6 +1131,13 @@ def _run(arguments: list[str], screen: Screen) -> int:
         screen.show_error(message, word="bug", hint="please report it with the output of the same command under --debug")
         return 1
     return 0
+
+
+# What to type next is known here alone: the rooms below say what happened, and know no flags.
+_FLAG_HINTS: dict[type[Exception], str] = {
+    OutputExistsError: "add --overwrite to replace it, or choose another name with -o",
+    DamagedVideoError: "animate and evaluate use the frames that are there with --allow-truncated",
+}
 
 
 def _usage_hint(error: click.ClickException) -> str | None:

@@ -22,7 +22,7 @@ from vidgen.inference.backends import TorchBackend
 from vidgen.inference.session import Backend, Moment, Session, WorkSize, fit, working_size
 from vidgen.inference.styles import ObjectFeatures, StyleAssignment, object_features
 from vidgen.media import conditions, pixels
-from vidgen.media.frames import Frame, FrameSource, open_sink, open_source
+from vidgen.media.frames import Frame, FrameSource, open_sink, open_source, output_place, sidecar_path, sidecar_place
 from vidgen.media.labels import LabelTable
 from vidgen.media.smoothing import TemporalSmoother
 from vidgen.runtime import Precision, Runtime
@@ -48,6 +48,12 @@ class Inputs:
     instances: FrameSource | None = None
     others: tuple[FrameSource, ...] = ()
     first_frames: tuple[np.ndarray, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """What is read from the disk, which no output may replace."""
+        sources = (self.main, *([self.instances] if self.instances else []), *self.others)
+        return [file for source in sources for file in source.paths]
 
 
 @dataclass(frozen=True)
@@ -328,6 +334,30 @@ class Model:
         return fit(edges, work, size)
 
 
+def load(
+    path: Path | str,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    weights: Literal["auto", "ema", "last"] = "auto",
+) -> Model:
+    """A trained model from a run folder, a checkpoint folder or a weights file.
+
+    Example:
+        >>> vidgen.load("runs/street").translate("labels.mkv").save("street.mp4")  # doctest: +SKIP
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32 or bf16; auto takes bf16 where the processor computes it fast.
+        weights: of a checkpoint: the averaged ones, the last ones, or the averaged ones where there are any.
+
+    Raises:
+        CheckpointError: there are no usable weights.
+        ConfigError: the device does not exist.
+    """
+    return Model.load(path, device=device, precision=precision, weights=weights)
+
+
 def _moments(session: Session, inputs: Inputs) -> Iterator[tuple[Frame, Condition]]:
     """Each frame of the main input with its condition [1,1,...]."""
     sources = [inputs.main, *([inputs.instances] if inputs.instances else []), *inputs.others]
@@ -356,12 +386,14 @@ class Translation:
         quality: Literal["draft", "good", "lossless"] = "good",
         overwrite: bool = False,
         report: Callable[[int], None] | None = None,
+        claim: durable.Claim | None = None,
     ) -> dict[str, Any]:
         """Write the video, whole or not at all, and a JSON file beside it that says how it was made.
 
         Args:
             side_by_side: condition and result next to each other.
             report: called with the number of frames done.
+            claim: what the caller holds already: the output and its `sidecar_place`.
 
         Returns:
             what the JSON file holds.
@@ -370,6 +402,10 @@ class Translation:
             OutputError: the output exists or cannot be written.
         """
         main = self.inputs.main
+        if claim is None:
+            places = [output_place(path, single=main.single), sidecar_place(path)]
+            with durable.claim(places, inputs=self.inputs.files, overwrite=overwrite) as claim:
+                return self.save(path, side_by_side=side_by_side, quality=quality, report=report, claim=claim)
         started, count = time.monotonic(), 0
         with open_sink(
             path,
@@ -377,7 +413,9 @@ class Translation:
             frame_rate=main.frame_rate,
             audio=main.audio,
             quality=quality,
-            overwrite=overwrite,
+            names=main.frame_names,
+            single=main.single,
+            claim=claim,
         ) as sink:
 
             def write(frame: Translated) -> None:
@@ -391,7 +429,7 @@ class Translation:
                         report(count)
         seconds = time.monotonic() - started
         details = self._details(count, seconds, side_by_side)
-        durable.write_json(_details_path(Path(path)), details)
+        durable.write_json(sidecar_path(path), details)
         return {"output": str(path), **details}
 
     def _details(self, num_frames: int, seconds: float, side_by_side: bool) -> dict[str, Any]:
@@ -413,10 +451,6 @@ class Translation:
             "seconds": round(seconds, 3),
             "ms_per_frame": round(1000 * seconds / max(1, num_frames), 2),
         }
-
-
-def _details_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json") if path.suffix == "" or "%" in path.name else path.with_suffix(".json")
 
 
 def _together(sources: Sequence[FrameSource]) -> Iterator[tuple[Frame, ...]]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from vidgen import durable
-from vidgen.errors import InputError, OutputError
+from vidgen.errors import DamagedVideoError, InputError
 from vidgen.media import images, paths, video
 from vidgen.media.video import FrameKind, Quality
 
@@ -32,7 +32,10 @@ log = logging.getLogger(__name__)
 FOLDER_FRAME_RATE = Fraction(25)
 """Frames per second of a folder of pictures, which states none."""
 
-_OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".apng", ".webp", ".png")
+OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".apng", ".webp", ".png")
+"""What names of single files end with; anything else is a folder or is refused."""
+
+_FOLDER_PATTERN = "%05d.png"
 _ANIMATION_SUFFIXES = (".apng", ".webp")
 
 
@@ -61,6 +64,9 @@ class FrameSource(ABC):
         frame_rate: frames per second, the mean for variable rates.
         num_frames: how many there are, or are said to be; None when unknown. Only a hint for videos.
         audio: the file whose sound belongs to the frames, or None.
+        paths: the files that are read; none where they are of no use to others.
+        single: whether it is one picture that was named by itself.
+        frame_names: of picture files, what results made of them are called (without suffix); None where frames have no names.
         damage: what is wrong with the file, when it was read with `allow_truncated` and ended early; None before.
     """
 
@@ -70,6 +76,9 @@ class FrameSource(ABC):
     frame_rate: Fraction
     num_frames: int | None
     audio: Path | None = None
+    paths: tuple[Path, ...] = ()
+    single: bool = False
+    frame_names: tuple[str, ...] | None = None
     damage: str | None = None
 
     @abstractmethod
@@ -246,6 +255,8 @@ class PictureSource(FrameSource):
         self.name, self.files, self.kind = name, list(files[first:last]), kind
         self.size = images.read_size(self.files[0])
         self.time_base, self.frame_rate, self.num_frames = 1 / frame_rate, frame_rate, len(self.files)
+        self.single = len(files) == 1 and name == paths.display(files[0])
+        self.paths, self.frame_names = tuple(self.files), _result_names(self.files)
 
     def __iter__(self) -> Iterator[Frame]:
         for index in range(len(self.files)):
@@ -264,7 +275,8 @@ class PictureSource(FrameSource):
         if pixels.shape[:2] != self.size:
             height, width = pixels.shape[:2]
             raise InputError(
-                f"{paths.display(path)}: {width}x{height}, but {paths.display(self.files[0].name)} is {self.size[1]}x{self.size[0]};"
+                f"{paths.display(path)}: {width}x{height},"
+                f" but {paths.display(self.files[0].name)} is {self.size[1]}x{self.size[0]};"
                 " all frames of a clip have one size",
                 hint="if they are single pictures, train with data.pairs=stills",
             )
@@ -276,13 +288,11 @@ class VideoSource(FrameSource):
 
     def __init__(self, path: Path, kind: FrameKind, cut: paths.Cut, allow_truncated: bool) -> None:
         self.path, self.kind, self.allow_truncated = path, kind, allow_truncated
+        self.paths = (path,)
         self.name = paths.display(path)
         info = video.probe(path, kind=kind)
         if info.missing_bytes and not allow_truncated:
-            raise video.DamagedVideoError(
-                f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end",
-                hint="animate and evaluate use the frames that are there with --allow-truncated",
-            )
+            raise DamagedVideoError(f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end")
         self.size, self.time_base, self.frame_rate = info.size, info.time_base, info.frame_rate
         self.num_frames, self.audio = info.num_frames, path if info.has_audio else None
         self._times: np.ndarray | None = None
@@ -300,7 +310,7 @@ class VideoSource(FrameSource):
             for pixels, pts in video.decode(self.path, kind=self.kind):
                 yield Frame(pixels, pts, f"{self.name} frame {num_read}")
                 num_read += 1
-        except video.DamagedVideoError as error:
+        except DamagedVideoError as error:
             self._accept(error, num_read)
 
     def read(self, start: int, stop: int) -> list[Frame]:
@@ -308,7 +318,7 @@ class VideoSource(FrameSource):
         offset = self._range[0] if self._range else 0
         frames = list(self._between(offset + start, offset + stop))
         if len(frames) < stop - start:
-            raise video.DamagedVideoError(f"{self.name}: frames {start}..{stop - 1} were asked for, {len(frames)} can be read")
+            raise DamagedVideoError(f"{self.name}: frames {start}..{stop - 1} were asked for, {len(frames)} can be read")
         return frames
 
     def _between(self, first: int, last: int) -> Iterator[Frame]:
@@ -322,8 +332,8 @@ class VideoSource(FrameSource):
                 index += 1
                 if index == last:
                     return
-            raise video.DamagedVideoError(f"{self.name}: ends after frame {index - 1}, but states {len(times)} frames")
-        except video.DamagedVideoError as error:
+            raise DamagedVideoError(f"{self.name}: ends after frame {index - 1}, but states {len(times)} frames")
+        except DamagedVideoError as error:
             self._accept(error, index - first)
 
     def _decode_from(self, first: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -345,7 +355,7 @@ class VideoSource(FrameSource):
             self._times = video.read_times(self.path)
         return self._times
 
-    def _accept(self, error: video.DamagedVideoError, num_read: int) -> None:
+    def _accept(self, error: DamagedVideoError, num_read: int) -> None:
         if not self.allow_truncated or num_read == 0:
             raise error
         self.damage = str(error)
@@ -365,7 +375,16 @@ class StandardInput(VideoSource):
             self._folder.cleanup()
             raise durable.describe_write_failure(error, path) from error
         super().__init__(path, kind, cut, allow_truncated)
-        self.name = "standard input"
+        self.name, self.paths = "standard input", ()
+
+
+def _result_names(files: Sequence[Path]) -> tuple[str, ...]:
+    """Distinct names: without the suffix, with it where two files differ in it alone, and numbers for files of several folders."""
+    numbers = [f"{index:05d}" for index in range(len(files))]
+    for names in ([file.stem for file in files], [file.name for file in files], numbers):
+        if len({name.casefold() for name in names}) == len(names):
+            break
+    return tuple(names)
 
 
 def _cut_range(name: str, times: np.ndarray, time_base: Fraction, cut: paths.Cut) -> tuple[int, int]:
@@ -434,16 +453,16 @@ class _VideoSink(FrameSink):
 
 
 class _PictureSink(FrameSink):
-    """Numbered PNG files in a folder."""
+    """PNG files in a folder, with the names that are given, then numbered."""
 
-    def __init__(self, name: str, kind: FrameKind, folder: Path, pattern: str) -> None:
+    def __init__(self, name: str, kind: FrameKind, folder: Path, pattern: str, names: Sequence[str]) -> None:
         super().__init__(name, kind)
-        self._folder, self._pattern = folder, pattern
+        self._folder, self._pattern, self._names = folder, pattern, names
 
     def _write(self, pixels: np.ndarray, pts: int) -> None:
-        durable.operations.write(
-            self._folder / paths.pattern_name(self._pattern, self.num_frames), images.encode_png(pixels, fast=True)
-        )
+        index = self.num_frames
+        file = f"{self._names[index]}.png" if index < len(self._names) else paths.pattern_name(self._pattern, index)
+        durable.operations.write(self._folder / file, images.encode_png(pixels, fast=True))
 
 
 class _SinglePictureSink(FrameSink):
@@ -479,38 +498,66 @@ class _AnimationSink(FrameSink):
             durable.operations.write(self._path, content)
 
 
-def check_output(path: str | Path, *, kind: FrameKind = "pictures", overwrite: bool = False) -> None:
-    """Refuse early, before any work, an output that cannot be written.
+def output_place(path: str | Path, *, kind: FrameKind = "pictures", single: bool = False) -> durable.Output:
+    """The place that a name of an output stands for, to claim it; see `open_sink` for the names.
+
+    Args:
+        single: whether there is one picture, whose name is taken as it is, also where it looks like a pattern.
 
     Raises:
-        InputError: its suffix is not one that is written, or blurs labels.
-        OutputError: it exists and `overwrite` is off, or it is a folder with other things in it, or a file is in its way.
+        InputError: it has no name, its suffix is not one that is written, or it blurs labels.
     """
-    if not str(path).strip():
-        raise InputError("the output has no name")
-    target, pattern = _target(path)
-    if pattern is None:
-        suffix = target.suffix.lower()
-        if suffix not in _OUTPUT_SUFFIXES:
-            raise InputError(
-                f"{paths.display(path)}: cannot write {suffix}; known are {' '.join(_OUTPUT_SUFFIXES)} and folders",
-                hint="end the name with / to fill a folder with pictures",
-            )
-        if kind == "labels" and suffix not in (".mkv", ".png"):
-            raise InputError(
-                f"{paths.display(path)}: {suffix} blurs label ids", hint="write labels to .mkv or to a folder of PNG files"
-            )
-        if target.is_dir():
-            raise OutputError(f"{paths.display(path)}: is a folder", hint="end the name with / to fill a folder with pictures")
-    elif target.is_dir():
-        foreign = [entry.name for entry in target.iterdir() if entry.suffix != ".png" or not entry.is_file()]
-        if foreign:
-            raise OutputError(
-                f"{paths.display(path)}: the folder holds other things, such as {paths.display(foreign[0])}; it is left alone"
-            )
-        if not any(target.iterdir()):
-            overwrite = True
-    durable.check_writable_target(target, overwrite=overwrite)
+    target, pattern = _target(path, single=single)
+    name = paths.display(path)
+    if pattern is not None:
+        if paths.is_pattern(os.fspath(path)):
+            return durable.Output(target, "numbered", paths.pattern_expression(pattern), name)
+        return durable.Output(target, "folder", name=name)
+    suffix = target.suffix.lower()
+    if suffix not in OUTPUT_SUFFIXES:
+        raise InputError(
+            f"{name}: cannot write {suffix}; known are {' '.join(OUTPUT_SUFFIXES)} and folders",
+            hint="end the name with / to fill a folder with pictures",
+        )
+    if kind == "labels" and suffix not in (".mkv", ".png"):
+        raise InputError(f"{name}: {suffix} blurs label ids", hint="write labels to .mkv or to a folder of PNG files")
+    return durable.Output(target, name=name)
+
+
+def sidecar_path(path: str | Path) -> Path:
+    """The JSON file that tells how an output was made: `clip.mp4.json` beside `clip.mp4`, `frames.json` beside `frames/`."""
+    place = Path(path)
+    place = _named(place) if place.name in ("", "..") else place
+    return place.with_name(f"{place.name}.json")
+
+
+def sidecar_place(path: str | Path) -> durable.Output:
+    """The place of `sidecar_path`, to claim it."""
+    return durable.Output(sidecar_path(path), "sidecar")
+
+
+def files_read(where: str | Path) -> list[Path]:
+    """The files that `open_source` reads, and their folder where it is named; for claims, which keep inputs safe from outputs."""
+    location, _ = paths.split_cut(os.fspath(where))
+    if location == "-":
+        return []
+    if not os.path.lexists(location):
+        if _is_picture_pattern(location):
+            return paths.matching_pattern(location)
+        if paths.is_glob(location):
+            return paths.matching_glob(location)
+    path = Path(location)
+    return [path, *(entry for entry in paths.list_folder(path) if images.is_image(entry))] if path.is_dir() else [path]
+
+
+def check_output(path: str | Path, *, kind: FrameKind = "pictures", overwrite: bool = False, single: bool = False) -> None:
+    """Refuse an output that cannot be written; `durable.claim` does so too, and holds it.
+
+    Raises:
+        InputError: see `output_place`.
+        OutputError: see `durable.claim`.
+    """
+    durable.check_place(output_place(path, kind=kind, single=single), overwrite=overwrite)
 
 
 @contextmanager
@@ -523,35 +570,47 @@ def open_sink(
     audio: Path | None = None,
     quality: Quality = "good",
     overwrite: bool = False,
+    names: Sequence[str] | None = None,
+    single: bool = False,
+    claim: durable.Claim | None = None,
 ) -> Iterator[FrameSink]:
     """A place to write frames to; it appears under `path`, whole, when the `with` block ends, and not at all if it fails.
 
     The suffix decides: .mp4 .mov .mkv .webm .gif .apng .webp, .png for a single picture; a name without suffix or ending with `/`
-    is a folder of PNG files, `dir/%05d.png` one with names of your own. Labels go to .mkv (FFV1) or PNG, exactly. Odd sizes are
-    padded by a row or column inside H.264, which our reader takes off again. `audio` is a file whose sound is copied along.
+    is a folder of PNG files, `dir/%05d.png` one with names of your own, which may hold other things. Labels go to .mkv (FFV1) or
+    PNG, exactly. Odd sizes are padded by a row or column inside H.264, which our reader takes off again.
+
+    Args:
+        audio: a file whose sound is copied along.
+        names: of the files in a folder, without suffix; see `FrameSource.frame_names`.
+        single: see `output_place`.
+        claim: what the caller holds already; without it, the output is claimed here.
 
     Raises:
         InputError: no frame was written, or the suffix is not known or blurs labels.
         OutputError: the disk is full or read-only, or the place is taken.
     """
-    check_output(path, kind=kind, overwrite=overwrite)
-    target, pattern = _target(path)
-    name = paths.display(path)
-    with durable.replacing(target) as temporary:
-        if pattern is not None:
+    place = output_place(path, kind=kind, single=single)
+    name = place.label
+    with ExitStack() as stack:
+        if claim is None or not claim.covers(place):
+            stack.enter_context(durable.claim([place], overwrite=overwrite))
+        temporary = stack.enter_context(durable.replacing_output(place))
+        suffix = place.path.suffix.lower()
+        if not place.is_file:
             durable.operations.make_folder(temporary)
-            sink: FrameSink = _PictureSink(name, kind, temporary, pattern)
+            pattern = _target(path, single=single)[1] or _FOLDER_PATTERN
+            sink: FrameSink = _PictureSink(name, kind, temporary, pattern, (names or ()) if place.kind == "folder" else ())
             yield sink
-        elif target.suffix.lower() == ".png":
+        elif suffix == ".png":
             sink = _SinglePictureSink(name, kind, temporary)
             yield sink
-        elif target.suffix.lower() in _ANIMATION_SUFFIXES:
+        elif suffix in _ANIMATION_SUFFIXES:
             animation = _AnimationSink(name, temporary, time_base, frame_rate)
             sink = animation
             yield sink
             animation.finish()
         else:
-            suffix = target.suffix.lower()
             with video.VideoWriter(
                 temporary,
                 name=name,
@@ -568,19 +627,21 @@ def open_sink(
             raise InputError(f"{name}: there was no frame to write")
 
 
-def _target(path: str | Path) -> tuple[Path, str | None]:
+def _target(path: str | Path, *, single: bool) -> tuple[Path, str | None]:
     """What to create, and the pattern of the file names if it is a folder.
 
     Raises:
-        InputError: it is standard output, which is not written to.
+        InputError: it is standard output, which is not written to, or nothing.
     """
     name = os.fspath(path)
+    if not name.strip():
+        raise InputError("the output has no name")
     if name == "-":
-        raise InputError("-: videos are not written to standard output", hint="name a file with -o")
-    if paths.is_pattern(name) and Path(name).suffix.lower() == ".png":
+        raise InputError("-: videos are not written to standard output", hint="name a file")
+    if not single and paths.is_pattern(name) and Path(name).suffix.lower() == ".png":
         return _named(Path(name).parent), Path(name).name
     if name.endswith(("/", os.sep)) or not Path(name).suffix:
-        return _named(Path(name)), "%05d.png"
+        return _named(Path(name)), _FOLDER_PATTERN
     return Path(name), None
 
 

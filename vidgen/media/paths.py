@@ -14,18 +14,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from vidgen.errors import InputError
+from vidgen.errors import InputError, printable
 
 Unit = Literal["frames", "seconds"]
 
 _CUT = re.compile(r"^(?P<path>.+)\[(?P<start>[^\[\]:]*):(?P<end>[^\[\]:]*)\]$", re.DOTALL)
-_NUMBER_PATTERN = re.compile(r"%(?:0?(?P<width>\d+))?d")
+_NUMBER_PATTERN = re.compile(r"%(?:0(?P<width>[1-9]))?d(?![^\W\d_])")
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 
 def display(path: str | Path) -> str:
-    """The name as text that any terminal can print: bytes that are no UTF-8 become `\\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """The name as text that any terminal can print and none obeys; see `vidgen.errors.printable`."""
+    return printable(path)
 
 
 def natural_key(path: str | Path) -> tuple[tuple[int, str], ...]:
@@ -72,21 +72,25 @@ def unreadable(path: str | Path, error: Exception) -> InputError:
 
 
 def is_pattern(name: str) -> bool:
-    """Whether the last part of `name` numbers its files, as in `frames/%05d.png`."""
+    """Whether the last part of `name` numbers its files: one `%d` or `%0Nd` with no letter behind it, as in `frames/%05d.png`."""
     return len(_NUMBER_PATTERN.findall(Path(name).name)) == 1
 
 
 def matching_pattern(pattern: str) -> list[Path]:
     """Existing files named by a pattern such as `frames/%05d.png`, in the order of their numbers."""
     path = Path(pattern)
-    match = _NUMBER_PATTERN.search(path.name)
-    assert match is not None, pattern
-    width = int(match["width"] or 1)
-    before, after = re.escape(path.name[: match.start()]), re.escape(path.name[match.end() :])
-    expression = re.compile(f"{before}(\\d{{{width},}}){after}")
-    found = [(expression.fullmatch(entry.name), entry) for entry in list_folder(path.parent)]
-    numbered = sorted((int(hit[1]), entry) for hit, entry in found if hit)
+    expression = re.compile(pattern_expression(path.name), re.ASCII | re.DOTALL)
+    matches = [(expression.fullmatch(entry.name), entry) for entry in list_folder(path.parent)]
+    numbered = sorted((int(match[1]), entry) for match, entry in matches if match)
     return [entry for _, entry in numbered]
+
+
+def pattern_expression(pattern: str) -> str:
+    """A regular expression of the file names that `pattern` (its last part) gives; its group is the number."""
+    match = _NUMBER_PATTERN.search(pattern)
+    assert match is not None, pattern
+    before, after = re.escape(pattern[: match.start()]), re.escape(pattern[match.end() :])
+    return f"{before}([0-9]{{{int(match['width'] or 1)},18}}){after}"
 
 
 def pattern_name(pattern: str, number: int) -> str:

@@ -25,8 +25,8 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
-from vidgen.errors import InputError, OutputError, VidgenError
-from vidgen.media import integrity, paths
+from vidgen.errors import DamagedVideoError, InputError, OutputError, VidgenError
+from vidgen.media import images, integrity, paths
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +53,6 @@ _CROP_KEY = "VIDGEN_SIZE"
 # Bicubic chroma at full resolution keeps 5 dB more of a photo than the default; bit-exact gives every processor the same result.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 _HIGH_DYNAMIC_RANGE = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
-
-
-class DamagedVideoError(InputError):
-    """The file ends early or holds broken frames; what came before is good."""
 
 
 @dataclass(frozen=True)
@@ -273,10 +269,7 @@ def _stated_end(container: Any, stream: Any) -> Fraction | None:
 
 def _damaged(name: str, num_read: int, stream: Any, reason: str) -> DamagedVideoError:
     stated = f" of {stream.frames}" if stream.frames else ""
-    return DamagedVideoError(
-        f"{name}: damaged after {num_read}{stated} frames ({reason})",
-        hint="animate and evaluate use the frames before it with --allow-truncated",
-    )
+    return DamagedVideoError(f"{name}: damaged after {num_read}{stated} frames ({reason})")
 
 
 class _Conversion:
@@ -306,7 +299,7 @@ class _Conversion:
         if aspect not in (None, 0, 1):
             log.warning("%s: its pixels are not square (%s); they are read as if they were", self.name, aspect)
         if _has_alpha(frame):
-            log.info("%s: transparent parts are shown on black", self.name)
+            log.info("%s: transparent parts are laid over white", self.name)
         if frame.color_trc in _HIGH_DYNAMIC_RANGE:
             log.warning("%s: high dynamic range is read without tone mapping; colors will look flat", self.name)
 
@@ -325,8 +318,7 @@ class _Conversion:
         pixels = converted.to_ndarray()
         if not has_alpha:
             return pixels
-        alpha = pixels[:, :, 3:].astype(np.uint16)
-        return ((pixels[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
+        return images.over_white(pixels[:, :, :3], pixels[:, :, 3])
 
     def _labels(self, frame: Any) -> np.ndarray:
         if frame.format.name in ("gray", "gray16le"):

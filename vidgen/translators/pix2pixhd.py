@@ -47,9 +47,11 @@ class Generator(Settings):
 
     kind: Literal["published", "compact"] = "published"
     """published: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the labels; it draws
-    more in the same time on a processor, and of the settings below it reads only num_levels."""
+    more in the same time on a processor, and of the settings below it reads only num_levels and width."""
     num_levels: Annotated[int, Field(ge=3, le=6)] = 4
     """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
+    width: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    """Of the compact generator: factor on the channels of all levels."""
     base_channels: Count = 64
     """Width of the global network after its first convolution; each enhancer has half of the one before."""
     num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 4
@@ -129,6 +131,10 @@ class Config(ConditionalConfig):
         if self.generator.base_channels % 2**self.generator.num_enhancers:
             raise ValueError("generator.base_channels must be divisible by 2^num_enhancers, since each enhancer halves it")
         return self
+
+    def for_use(self) -> Config:
+        discriminators = self.discriminators.model_copy(update={"patch": False, "pool_size": 0})
+        return self.model_copy(update={"discriminators": discriminators, "features": None})
 
 
 def inputs(config: Config) -> tuple[Input, ...]:
@@ -380,9 +386,11 @@ def _published(config: Config) -> CoarseToFineGenerator:
 
 
 def _compact(config: Config) -> CompactGenerator:
-    levels, styles = config.generator.num_levels, config.encoder
+    shape, styles = config.generator, config.encoder
     extras = config.channels_per_frame - config.num_labels + (styles.num_features if styles else 0)
-    return CompactGenerator(config.num_labels, extras, widths=default_widths(levels), num_blocks=default_blocks(levels))
+    return CompactGenerator(
+        config.num_labels, extras, widths=default_widths(shape.num_levels, shape.width), num_blocks=default_blocks(shape.num_levels)
+    )
 
 
 def build(config: Config, networks: Networks | None = None) -> Pix2PixHD:

@@ -44,11 +44,13 @@ class Generator(Settings):
 
     kind: Literal["published", "compact"] = "published"
     """published: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the labels; it draws
-    more in the same time on a processor, and of the settings below it reads only flow, foreground_labels, num_levels and
-    max_generated."""
+    more in the same time on a processor, and of the settings below it reads only flow, foreground_labels, num_levels,
+    width and max_generated."""
     num_levels: Annotated[int, Field(ge=3, le=6)] = 4
     """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
-    max_generated: Annotated[float, Field(ge=0, le=1)] = 0.35
+    width: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    """Of the compact generator: factor on the channels of all levels."""
+    max_generated: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Of the compact generator: largest share of a pixel that is generated anew where the labels, moved along the flow, agree."""
     base_channels: Count = 128
     """Width after the first convolution at the coarsest scale; finer scales halve it."""
@@ -186,6 +188,10 @@ class Config(ConditionalConfig):
         if self.generator.kind == "compact" and self.generator.num_scales > 1:
             raise ValueError("generator.kind: compact has one scale; set num_levels for larger frames")
         return self
+
+    def for_use(self) -> Config:
+        discriminators = self.discriminators.model_copy(update={"patch": False, "num_temporal_scales": 0, "region": None})
+        return self.model_copy(update={"discriminators": discriminators, "features": None})
 
 
 def inputs(config: Config) -> tuple[Input, ...]:
@@ -671,7 +677,7 @@ def _compact(config: Config) -> CompactGenerator:
         config.channels_per_frame - config.num_labels,
         num_condition_frames=config.num_input_frames,
         num_past_frames=config.num_input_frames - 1,
-        widths=default_widths(shape.num_levels),
+        widths=default_widths(shape.num_levels, shape.width),
         num_blocks=default_blocks(shape.num_levels),
         use_flow=shape.flow == "learned",
         use_foreground=bool(shape.foreground_labels),

@@ -105,6 +105,7 @@ def _write_pictures(out: Path, frames: list[StreetFrame], result: list[np.ndarra
         with open_sink(out / name, time_base=Fraction(1, FPS), frame_rate=Fraction(FPS), overwrite=True) as sink:
             for index, pixels in enumerate(pictures):
                 sink.write(pixels, index)
+    write_png(out / "labels.png", STREET.colorize(frames[0].labels))
     columns = []
     for index in (len(frames) // 4, len(frames) // 2, len(frames) - 1):
         columns.append(np.concatenate([STREET.colorize(frames[index].labels), result[index], frames[index].image]))

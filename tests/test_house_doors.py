@@ -117,7 +117,7 @@ def test_a_translator_is_one_new_file(newcomers: Path, tmp_path: Path) -> None:
 def test_a_translator_that_cannot_be_imported_leaves_the_others_usable(newcomers: Path) -> None:
     (newcomers / "broken.py").write_text("import a_package_that_does_not_exist\n")
     assert {"vid2vid", "singan"} <= set(translators.available())
-    with pytest.raises(ConfigError, match="broken cannot be imported here .*a_package_that_does_not_exist"):
+    with pytest.raises(ConfigError, match=r"broken cannot be imported here .*a_package_that_does_not_exist"):
         translators.find("broken")
 
 

@@ -117,13 +117,20 @@ def translate(
             choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
         ]
         first: Path | Model | None = first_frame
-    rate = None if frame_rate is None else Fraction(frame_rate).limit_denominator(1001)
         if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
             first = Model.load(first_frame, device=device, precision=precision or "auto")
         for target in targets:
             torch.manual_seed(seed + target.sample)
             try:
-                opened = loaded.open(target.job, instances=instances, others=others, first_frames=first, start=start, end=end, frame_rate=rate)
+                opened = loaded.open(
+                    target.job,
+                    instances=instances,
+                    others=others,
+                    first_frames=first,
+                    start=start,
+                    end=end,
+                    frame_rate=None if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
+                )
                 if steady is None and loaded.translator.num_past_frames == 0 and opened.main.num_frames != 1:
                     steady = 0.0
                     log.warning(_FLICKERS, loaded.kind)

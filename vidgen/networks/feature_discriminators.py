@@ -99,7 +99,7 @@ def _local_deviation(values: Tensor, window: int) -> Tensor:
 
 
 def detail_loss(fake: Tensor, real: Tensor, window: int = 8) -> Tensor:
-    """Mean absolute difference of the local strength of luma edges, across and down, 1, 2 and 4 pixels wide; frames [N,3,H,W], -1..1.
+    """Mean absolute difference of the local strength of luma edges, across and down, 1, 2 and 4 pixels wide; frames [N,3,H,W].
 
     Each direction and width counts by itself: a Laplacian, which sums them up, is served most cheaply by a checkerboard.
     """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import chdir
+from contextlib import chdir, redirect_stdout
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,7 @@ SMALL_MODEL = (
     "model.generator={base_channels: 4, num_downsamplings: 2, num_blocks: 1}",
     "model.discriminators={base_channels: 4, num_scales: 1, num_temporal_scales: 1}",
 )
+SLOW = ("vidgen demo", "vidgen flow table", "vidgen flow train")
 SUBSTITUTIONS = (
     (r"--time-limit \d+[hm]", "--time-limit 4s"),
     (r"^(vidgen demo\b(?!.*--time-limit).*)", r"\1 --time-limit 4s"),
@@ -94,6 +96,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         _train("street", f"kind: vid2vid, {small}", "")
         _train("city", f"kind: pix2pixhd, encoder: {{base_channels: 4, num_downsamplings: 2}}, {small}", ", instances: instances")
+        _write_scores()
     return folder
 
 
@@ -102,7 +105,7 @@ def _write_street() -> None:
         write_clip(Path("datasets/street"), Street(number, HEIGHT, WIDTH, FPS, 0.1), 6)
     shutil.copytree("datasets/street", "datasets/city")
     Path("datasets/clip/images").mkdir(parents=True)
-    frames = list(Street(9, HEIGHT, WIDTH, FPS, 0.1).frames(8))
+    frames = list(Street(1000, HEIGHT, WIDTH, FPS, 0.1).frames(8))
     videos = {
         "labels.mkv": [frame.labels for frame in frames],
         "clips/one.mkv": [frame.labels for frame in frames[:2]],
@@ -158,7 +161,13 @@ def _train(name: str, model: str, condition: str) -> None:
     assert cli.main(["-q", "train", f"{name}.yaml", "-o", f"runs/{name}", "--steps", "2"]) == 0
 
 
-@pytest.mark.parametrize("line", examples())
+def _write_scores() -> None:
+    with redirect_stdout(io.StringIO()) as scores:
+        assert cli.main(["-q", "evaluate", "street.mp4", "--target", "real.mp4", "--strides", "1", "--json"]) == 0
+    Path("scores.json").write_text(scores.getvalue())
+
+
+@pytest.mark.parametrize("line", [pytest.param(line, marks=[pytest.mark.slow] * line.startswith(SLOW)) for line in examples()])
 def test_an_example_of_a_help_text_runs(
     line: str,
     workshop: Path,
@@ -173,15 +182,14 @@ def test_an_example_of_a_help_text_runs(
         _write_published(request.getfixturevalue("parity_root"))
     _shrink_demo(monkeypatch)
     words = shlex.split(line)
-    if "-o" in words and "--resume" not in words:
-        output = Path(words[words.index("-o") + 1])
+    output = Path(words[words.index("-o") + 1]) if "-o" in words else None
+    if output is not None and "--resume" not in words:
         shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
     if line.startswith("eval "):
         line = line.removeprefix('eval "$(').removesuffix(')"')
     printed = type_line(line, capsys)
     assert printed.strip() or " > " in line
-    if "-o" in words:
-        assert output.exists()
+    assert output is None or output.exists()
 
 
 def _shrink_demo(monkeypatch: pytest.MonkeyPatch) -> None:

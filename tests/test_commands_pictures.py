@@ -160,7 +160,7 @@ def test_a_picture_is_enlarged_harmonized_edited_and_painted(home, capsys):
         ("sample none.png -o x.png", "error: none.png: not found\n"),
         (
             "sample a.png -o a.png",
-            "error: a.png: exists already\nhint: choose another name, or allow that it is overwritten\n",
+            "error: a.png: exists already\nhint: add --overwrite to replace it, or choose another name with -o\n",
         ),
         ("sample a.png -o x.jpg", "error: x.jpg: pictures are written as .png, or into a folder\n"),
         ("sample a.png -o x.png --size 300", "error: --size 300: expected WIDTHxHEIGHT, such as 320x180\n"),

@@ -161,7 +161,7 @@ def test_a_generator_that_reads_only_noise_gets_a_condition_of_no_channels(root:
 def test_a_model_that_reads_a_condition_refuses_data_that_show_none(root: Path, tmp_path: Path) -> None:
     config = tiny.write_config(tmp_path, root)
     config.write_text(config.read_text().replace("    labels: {num_classes: 4}", "    {}"))
-    with pytest.raises(ConfigError, match=r"data.condition: shows nothing, but this model reads label maps"):
+    with pytest.raises(ConfigError, match=r"data.condition: is empty, but this model needs label maps"):
         train(config, tmp_path / "run")
 
 

@@ -166,9 +166,9 @@ def test_a_video_from_standard_input_is_kept_in_a_file_that_goes_with_the_source
     assert len(list(source)) == len(list(source)) == 5
     spooled = source.audio
     assert spooled is not None
-    assert spooled.exists()
+    assert spooled.path.exists()
     del source
-    assert not spooled.exists()
+    assert not spooled.path.exists()
 
 
 @pytest.mark.parametrize(

@@ -196,13 +196,16 @@ def test_an_animation_begins_with_the_picture_and_a_loop_closes(loop):
 def test_an_animation_moves_on_from_sample_to_sample():
     """With beta 0 each frame is a sample of its own; each shows a share of its neighbours, which is taken out again here."""
     picture = still(height=40, width=48)
-    made = Patches(picture, QUICK)
-    options = {"size": picture.size, "alpha": 0.1, "beta": 0.0, "start_scale": 0, "seed": 3}
-    first, one, two = (frame.astype(float) for frame in made.animate(3, loop=True, **options))
+    patches = Patches(picture, matching=QUICK)
+
+    def frames(num_frames: int, loop: bool) -> list[np.ndarray]:
+        walk = Walk(num_frames, loop, start_scale=0, alpha=0.1, beta=0.0)
+        return [frame.astype(float) for frame in patches.animate(walk, seed=3)]
+
+    first, one, two = frames(3, True)
     twice_one_and_two, one_and_twice_two = 4 * one - first, 4 * two - first
     second = (2 * one_and_twice_two - twice_one_and_two) / 3
-    there_and_back = [frame.astype(float) for frame in made.animate(2, loop=True, **options)]
-    away = [frame.astype(float) for frame in made.animate(2, loop=False, **options)]
+    there_and_back, away = frames(2, True), frames(2, False)
     assert np.abs(there_and_back[1] - first).mean() > 3
     assert np.abs(away[1] - (first + 3 * second) / 4).mean() < 3
     assert np.abs(away[1] - (2 * there_and_back[1] - first)).mean() > 6

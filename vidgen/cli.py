@@ -439,6 +439,7 @@ def train(**options: Any) -> Result:
 @compute
 @quality
 @seed
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
 @option(
     "--checkpoint",
     "weights",

@@ -47,11 +47,13 @@ class Frame:
         pixels: pictures uint8 [H,W,3] RGB; labels uint8 or uint16 [H,W] ids, or uint8 [H,W,3] colors.
         pts: presentation time in units of the source's time base.
         name: for messages, a file name or "clip.mp4 frame 12".
+        duration: of a clip's last frame, how long it is displayed, in the same units; None where the next frame or the rate tells.
     """
 
     pixels: np.ndarray
     pts: int
     name: str
+    duration: int | None = None
 
 
 class FrameSource(ABC):
@@ -63,7 +65,8 @@ class FrameSource(ABC):
         time_base: seconds per pts unit.
         frame_rate: frames per second, the mean for variable rates.
         num_frames: how many there are, or are said to be; None when unknown. Only a hint for videos.
-        audio: the file whose sound belongs to the frames, or None.
+        audio: the sound that belongs to the frames, or None.
+        pixel_aspect: width of a pixel by its height.
         paths: the files that are read; none where they are of no use to others.
         single: whether it is one picture that was named by itself.
         frame_names: of picture files, what results made of them are called (without suffix); None where frames have no names.
@@ -75,7 +78,8 @@ class FrameSource(ABC):
     time_base: Fraction
     frame_rate: Fraction
     num_frames: int | None
-    audio: Path | None = None
+    audio: video.Audio | None = None
+    pixel_aspect: Fraction = Fraction(1)
     paths: tuple[Path, ...] = ()
     single: bool = False
     frame_names: tuple[str, ...] | None = None
@@ -294,12 +298,16 @@ class VideoSource(FrameSource):
         if info.missing_bytes and not allow_truncated:
             raise DamagedVideoError(f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end")
         self.size, self.time_base, self.frame_rate = info.size, info.time_base, info.frame_rate
-        self.num_frames, self.audio = info.num_frames, path if info.has_audio else None
+        self.pixel_aspect = info.pixel_aspect
+        self.num_frames, self.audio = info.num_frames, video.Audio(path) if info.has_audio else None
         self._times: np.ndarray | None = None
         self._range: tuple[int, int] | None = None
         if cut:
-            first, last = self._range = _cut_range(self.name, self._all_times(), self.time_base, cut)
-            self.num_frames, self.audio = last - first, None
+            times = self._all_times()
+            first, last = self._range = _cut_range(self.name, times, self.time_base, cut)
+            self.num_frames = last - first
+            if self.audio is not None:
+                self.audio = video.Audio(path, int(times[first]) * self.time_base)
 
     def __iter__(self) -> Iterator[Frame]:
         if self._range is not None:
@@ -307,8 +315,8 @@ class VideoSource(FrameSource):
             return
         num_read = 0
         try:
-            for pixels, pts in video.decode(self.path, kind=self.kind):
-                yield Frame(pixels, pts, f"{self.name} frame {num_read}")
+            for pixels, pts, duration in video.decode(self.path, kind=self.kind):
+                yield Frame(pixels, pts, f"{self.name} frame {num_read}", duration)
                 num_read += 1
         except DamagedVideoError as error:
             self._accept(error, num_read)
@@ -327,8 +335,10 @@ class VideoSource(FrameSource):
         origin = int(times[self._range[0]]) if self._range else 0
         index = first
         try:
-            for pixels, pts in self._decode_from(first):
-                yield Frame(pixels, pts - origin, f"{self.name} frame {index}")
+            for pixels, pts, duration in self._decode_from(first):
+                if index + 1 == last and last < len(times):
+                    duration = int(times[last]) - pts
+                yield Frame(pixels, pts - origin, f"{self.name} frame {index}", duration if index + 1 == last else None)
                 index += 1
                 if index == last:
                     return
@@ -336,23 +346,24 @@ class VideoSource(FrameSource):
         except DamagedVideoError as error:
             self._accept(error, index - first)
 
-    def _decode_from(self, first: int) -> Iterator[tuple[np.ndarray, int]]:
+    def _decode_from(self, first: int) -> Iterator[tuple[np.ndarray, int, int | None]]:
         """Frame `first` and what follows: by way of the keyframe before it, or from the start where seeking misses it."""
-        wanted = int(self._all_times()[first])
-        frames = video.decode(self.path, kind=self.kind, first_pts=wanted)
-        found = next(frames, None)
-        if found is not None and found[1] == wanted:
-            yield found
-            yield from frames
-        else:
-            yield from itertools.islice(video.decode(self.path, kind=self.kind), first, None)
+        time = int(self._all_times()[first])
+        if self._can_seek:
+            frames = video.decode(self.path, kind=self.kind, first_pts=time)
+            start = next(frames, None)
+            if start is not None and start[1] == time:
+                yield start
+                yield from frames
+                return
+        yield from itertools.islice(video.decode(self.path, kind=self.kind), first, None)
 
     def count(self) -> int:
         return len(self._all_times()) if self._range is None else self._range[1] - self._range[0]
 
     def _all_times(self) -> np.ndarray:
         if self._times is None:
-            self._times = video.read_times(self.path)
+            self._times, self._can_seek = video.read_times(self.path)
         return self._times
 
     def _accept(self, error: DamagedVideoError, num_read: int) -> None:
@@ -420,8 +431,12 @@ class FrameSink(ABC):
         self._layout: str | None = None
         self._last_pts: int | None = None
 
-    def write(self, pixels: np.ndarray, pts: int) -> None:
+    def write(self, pixels: np.ndarray, pts: int, duration: int | None = None) -> None:
         """Add a frame: uint8 [H,W,3]; labels also uint8 or uint16 [H,W].
+
+        Args:
+            pts: its time, in units of the time base.
+            duration: how long it is displayed, where it is the last one; see `Frame`.
 
         Raises:
             InputError: it differs from the frames before in size or kind.
@@ -436,11 +451,11 @@ class FrameSink(ABC):
         if self._last_pts is not None and pts <= self._last_pts:
             raise ValueError(f"{self.name}: frame {self.num_frames} has pts {pts} after {self._last_pts}")
         self._layout, self._last_pts = layout, pts
-        self._write(pixels, pts)
+        self._write(pixels, pts, duration)
         self.num_frames += 1
 
     @abstractmethod
-    def _write(self, pixels: np.ndarray, pts: int) -> None: ...
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None: ...
 
 
 class _VideoSink(FrameSink):
@@ -448,8 +463,8 @@ class _VideoSink(FrameSink):
         super().__init__(name, kind)
         self._writer = writer
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
-        self._writer.write(pixels, pts)
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
+        self._writer.write(pixels, pts, duration)
 
 
 class _PictureSink(FrameSink):
@@ -459,7 +474,7 @@ class _PictureSink(FrameSink):
         super().__init__(name, kind)
         self._folder, self._pattern, self._names = folder, pattern, names
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
         index = self.num_frames
         file = f"{self._names[index]}.png" if index < len(self._names) else paths.pattern_name(self._pattern, index)
         durable.operations.write(self._folder / file, images.encode_png(pixels, fast=True))
@@ -470,7 +485,7 @@ class _SinglePictureSink(FrameSink):
         super().__init__(name, kind)
         self._path = path
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
         if self.num_frames:
             raise InputError(f"{self.name}: holds one picture, and there are more", hint="name a folder or a video")
         durable.operations.write(self._path, images.encode_png(pixels))
@@ -485,16 +500,17 @@ class _AnimationSink(FrameSink):
         self._frames: list[np.ndarray] = []
         self._times: list[int] = []
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
         self._frames.append(pixels.copy())
         self._times.append(pts)
+        self._last_duration = float(duration * self._time_base) if duration is not None else float(1 / self._frame_rate)
 
     def finish(self) -> None:
         """Write the file."""
         lengths = [float((after - before) * self._time_base) for before, after in itertools.pairwise(self._times)]
         if self._frames:
             suffix = self._path.suffix.lower()
-            content = images.encode_animation(self._frames, [*lengths, float(1 / self._frame_rate)], suffix)
+            content = images.encode_animation(self._frames, [*lengths, self._last_duration], suffix)
             durable.operations.write(self._path, content)
 
 
@@ -567,7 +583,8 @@ def open_sink(
     time_base: Fraction,
     frame_rate: Fraction,
     kind: FrameKind = "pictures",
-    audio: Path | None = None,
+    audio: video.Audio | Path | None = None,
+    pixel_aspect: Fraction = Fraction(1),
     quality: Quality = "good",
     overwrite: bool = False,
     names: Sequence[str] | None = None,
@@ -581,7 +598,8 @@ def open_sink(
     PNG, exactly. Odd sizes are padded by a row or column inside H.264, which our reader takes off again.
 
     Args:
-        audio: a file whose sound is copied along.
+        audio: sound that is copied along, with all its tracks.
+        pixel_aspect: width of a pixel by its height, which videos carry.
         names: of the files in a folder, without suffix; see `FrameSource.frame_names`.
         single: see `output_place`.
         claim: what the caller holds already; without it, the output is claimed here.
@@ -619,7 +637,8 @@ def open_sink(
                 frame_rate=frame_rate,
                 kind=kind,
                 quality=quality,
-                audio=audio,
+                audio=video.Audio(audio) if isinstance(audio, Path) else audio,
+                pixel_aspect=pixel_aspect,
             ) as writer:
                 sink = _VideoSink(name, kind, writer)
                 yield sink

@@ -77,7 +77,7 @@ class CompactGenerator(nn.Module):
     frame anew, with texture that sticks to the screen.
 
     A wide surface of one label gives a convolutional network nothing to vary texture by but the lattice of its own up-sampling,
-    and it prints that. So every level also sees noise, which is the same in every frame.
+    and it prints that. So the finer levels also see noise, the same in every frame.
 
     Args:
         num_labels: classes of the label maps; 0 where there are none.
@@ -121,7 +121,9 @@ class CompactGenerator(nn.Module):
         coarsest, self.branch_level = self.num_levels, max(1, self.num_levels - 2)
         self.embedding = nn.Conv2d(num_labels + num_extras, embedding_channels, 1)
         self.condition_layers = nn.ModuleList(
-            nn.Conv2d(embedding_channels + _NOISE_CHANNELS + 2 * self._has_positions(level), modulation_channels, 3, padding=1)
+            nn.Conv2d(
+                embedding_channels + (2 if self._has_positions(level) else _NOISE_CHANNELS), modulation_channels, 3, padding=1
+            )
             for level in range(1, self.num_levels + 1)
         )
         self.hint = _Hint(self.branch_level, self.num_levels, widths[1]) if num_past_frames else None
@@ -148,7 +150,9 @@ class CompactGenerator(nn.Module):
         return int(2**self.num_levels)
 
     def _has_positions(self, level: int) -> bool:
-        """Coordinates are seen at the two coarsest levels only: finer ones would nail texture to the screen."""
+        """Whether a level sees coordinates (the two coarsest, for the layout) or noise; finer coordinates would nail texture to the
+        screen.
+        """
         return level >= self.num_levels - 1
 
     def forward(
@@ -261,9 +265,8 @@ class CompactGenerator(nn.Module):
         pooled = present
         for level, layer in enumerate(self.condition_layers, start=1):
             pooled = F.avg_pool2d(pooled, 2)
-            seen = torch.cat([pooled, self._noise(pooled, level, noise_shift)], dim=1)
-            if self._has_positions(level):
-                seen = torch.cat([seen, _positions(pooled)], dim=1)
+            extra = _positions(pooled) if self._has_positions(level) else self._noise(pooled, level, noise_shift)
+            seen = torch.cat([pooled, extra], dim=1)
             result.append(F.relu(layer(seen)))
         return result
 

@@ -1,16 +1,19 @@
-"""Every example of a help text and every command of the README and of the documentation runs as it is written, on tiny data."""
+"""Every example of a help text, every command of the README and of the documentation, and every example script runs as it is
+written, on tiny data."""
 
 from __future__ import annotations
 
 import io
+import json
 import re
+import runpy
 import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import chdir, redirect_stdout
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -108,6 +111,7 @@ def _write_street() -> None:
     frames = list(Street(1000, HEIGHT, WIDTH, FPS, 0.1).frames(8))
     videos = {
         "labels.mkv": [frame.labels for frame in frames],
+        "instances.mkv": [frame.instances for frame in frames],
         "clips/one.mkv": [frame.labels for frame in frames[:2]],
         "clips/two.mkv": [frame.labels for frame in frames[:2]],
         "datasets/clip/clip.mp4": [frame.image for frame in frames],
@@ -218,3 +222,65 @@ def test_the_readme_can_be_typed_from_top_to_bottom(
     (code,) = re.findall(r"(?ms)^```python\n(.*?)^```", (REPOSITORY / "README.md").read_text(encoding="utf-8"))
     exec(code, {})
     assert "(48, 96, 3) uint8" in capsys.readouterr().out
+
+
+PAGES = sorted(path for path in (REPOSITORY / "docs").rglob("*.md") if commands_of(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_can_be_typed_in_order(
+    page: Path, workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    _shrink_demo(monkeypatch)
+    for line in commands_of(page):
+        (words := shlex.split(line)).append("-o")
+        output = Path([*words, "none"][words.index("-o") + 1])
+        if "--resume" not in words and output.is_file():  # the workshop holds inputs of that name
+            output.unlink()
+        type_line(line, capsys)
+
+
+# --- scripts and the notebook -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "printed"),
+    [
+        ("translate_folder", ["runs/street", "clips", "results"], "results/two.mp4"),
+        ("session", ["runs/street", "labels.mkv"], "frame 7: 96x48, mean "),
+        ("evaluate_arrays", [], "flickering: warp_error@1 0.0"),
+    ],
+)
+def test_an_example_script_runs(
+    script: str,
+    arguments: list[str],
+    printed: str,
+    workshop: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [script, *arguments])
+    runpy.run_path(str(REPOSITORY / "examples" / f"{script}.py"), run_name="__main__")
+    assert printed in capsys.readouterr().out
+
+
+def test_the_notebook_runs_from_top_to_bottom(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workshop)
+    notebook = json.loads((REPOSITORY / "examples" / "session.ipynb").read_text(encoding="utf-8"))
+    assert all(cell.get("outputs", []) == [] for cell in notebook["cells"])
+    names: dict[str, Any] = {}
+    places = {"demo/run": "runs/city", "demo/unseen/labels": "labels.mkv", "demo/unseen/instances": "instances.mkv"}
+    for cell in notebook["cells"]:
+        code = "".join(cell["source"])
+        for place, tiny in places.items():
+            code = code.replace(f'"{place}"', f'"{tiny}"')
+        if cell["cell_type"] == "code":
+            exec(code, names)
+    assert names["frames"].shape == (8, HEIGHT, WIDTH, 3)
+    assert names["report"].scores["psnr"].value > 90

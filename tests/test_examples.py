@@ -1,15 +1,19 @@
-"""Every example of a help text and every command of the README and of the documentation runs as it is written, on tiny data."""
+"""Every example of a help text, every command of the README and of the documentation, and every example script runs as it is
+written, on tiny data."""
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import runpy
 import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import chdir
+from contextlib import chdir, redirect_stdout
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -31,6 +35,7 @@ SMALL_MODEL = (
     "model.generator={base_channels: 4, num_downsamplings: 2, num_blocks: 1}",
     "model.discriminators={base_channels: 4, num_scales: 1, num_temporal_scales: 1}",
 )
+SLOW = ("vidgen demo", "vidgen flow table", "vidgen flow train")
 SUBSTITUTIONS = (
     (r"--time-limit \d+[hm]", "--time-limit 4s"),
     (r"^(vidgen demo\b(?!.*--time-limit).*)", r"\1 --time-limit 4s"),
@@ -94,6 +99,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         _train("street", f"kind: vid2vid, {small}", "")
         _train("city", f"kind: pix2pixhd, encoder: {{base_channels: 4, num_downsamplings: 2}}, {small}", ", instances: instances")
+        _write_scores()
     return folder
 
 
@@ -102,9 +108,10 @@ def _write_street() -> None:
         write_clip(Path("datasets/street"), Street(number, HEIGHT, WIDTH, FPS, 0.1), 6)
     shutil.copytree("datasets/street", "datasets/city")
     Path("datasets/clip/images").mkdir(parents=True)
-    frames = list(Street(9, HEIGHT, WIDTH, FPS, 0.1).frames(8))
+    frames = list(Street(1000, HEIGHT, WIDTH, FPS, 0.1).frames(8))
     videos = {
         "labels.mkv": [frame.labels for frame in frames],
+        "instances.mkv": [frame.instances for frame in frames],
         "clips/one.mkv": [frame.labels for frame in frames[:2]],
         "clips/two.mkv": [frame.labels for frame in frames[:2]],
         "datasets/clip/clip.mp4": [frame.image for frame in frames],
@@ -158,7 +165,13 @@ def _train(name: str, model: str, condition: str) -> None:
     assert cli.main(["-q", "train", f"{name}.yaml", "-o", f"runs/{name}", "--steps", "2"]) == 0
 
 
-@pytest.mark.parametrize("line", examples())
+def _write_scores() -> None:
+    with redirect_stdout(io.StringIO()) as scores:
+        assert cli.main(["-q", "evaluate", "street.mp4", "--target", "real.mp4", "--strides", "1", "--json"]) == 0
+    Path("scores.json").write_text(scores.getvalue())
+
+
+@pytest.mark.parametrize("line", [pytest.param(line, marks=[pytest.mark.slow] * line.startswith(SLOW)) for line in examples()])
 def test_an_example_of_a_help_text_runs(
     line: str,
     workshop: Path,
@@ -173,15 +186,14 @@ def test_an_example_of_a_help_text_runs(
         _write_published(request.getfixturevalue("parity_root"))
     _shrink_demo(monkeypatch)
     words = shlex.split(line)
-    if "-o" in words and "--resume" not in words:
-        output = Path(words[words.index("-o") + 1])
+    output = Path(words[words.index("-o") + 1]) if "-o" in words else None
+    if output is not None and "--resume" not in words:
         shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
     if line.startswith("eval "):
         line = line.removeprefix('eval "$(').removesuffix(')"')
     printed = type_line(line, capsys)
     assert printed.strip() or " > " in line
-    if "-o" in words:
-        assert output.exists()
+    assert output is None or output.exists()
 
 
 def _shrink_demo(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,3 +222,65 @@ def test_the_readme_can_be_typed_from_top_to_bottom(
     (code,) = re.findall(r"(?ms)^```python\n(.*?)^```", (REPOSITORY / "README.md").read_text(encoding="utf-8"))
     exec(code, {})
     assert "(48, 96, 3) uint8" in capsys.readouterr().out
+
+
+PAGES = sorted(path for path in (REPOSITORY / "docs").rglob("*.md") if commands_of(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_can_be_typed_in_order(
+    page: Path, workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    _shrink_demo(monkeypatch)
+    for line in commands_of(page):
+        (words := shlex.split(line)).append("-o")
+        output = Path([*words, "none"][words.index("-o") + 1])
+        if "--resume" not in words and output.is_file():  # the workshop holds inputs of that name
+            output.unlink()
+        type_line(line, capsys)
+
+
+# --- scripts and the notebook -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "printed"),
+    [
+        ("translate_folder", ["runs/street", "clips", "results"], "results/two.mp4"),
+        ("session", ["runs/street", "labels.mkv"], "frame 7: 96x48, mean "),
+        ("evaluate_arrays", [], "flickering: warp_error@1 0.0"),
+    ],
+)
+def test_an_example_script_runs(
+    script: str,
+    arguments: list[str],
+    printed: str,
+    workshop: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [script, *arguments])
+    runpy.run_path(str(REPOSITORY / "examples" / f"{script}.py"), run_name="__main__")
+    assert printed in capsys.readouterr().out
+
+
+def test_the_notebook_runs_from_top_to_bottom(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workshop)
+    notebook = json.loads((REPOSITORY / "examples" / "session.ipynb").read_text(encoding="utf-8"))
+    assert all(cell.get("outputs", []) == [] for cell in notebook["cells"])
+    names: dict[str, Any] = {}
+    places = {"demo/run": "runs/city", "demo/unseen/labels": "labels.mkv", "demo/unseen/instances": "instances.mkv"}
+    for cell in notebook["cells"]:
+        code = "".join(cell["source"])
+        for place, tiny in places.items():
+            code = code.replace(f'"{place}"', f'"{tiny}"')
+        if cell["cell_type"] == "code":
+            exec(code, names)
+    assert names["frames"].shape == (8, HEIGHT, WIDTH, 3)
+    assert names["report"].scores["psnr"].value > 90

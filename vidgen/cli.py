@@ -387,7 +387,7 @@ def demo(time_limit: float, **options: Any) -> Result:
     "--time-limit",
     "time_limit_seconds",
     type=DURATION,
-    help="Scale the schedule of a new run so that it is complete by then, such as 5m, 2h.",
+    help="Scale the schedule of a new run to this time, such as 5m, 2h.",
 )
 @option("--stop-after", "stop_after_seconds", type=DURATION, help="Save and stop after this time; the same command continues.")
 @option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes (distributed data parallel).")
@@ -462,7 +462,7 @@ def translate(**options: Any) -> Result:
 @cli.command(
     "edit-labels",
     example="vidgen edit-labels runs/city labels.png --instances objects.png\n"
-    "vidgen edit-labels runs/city labels.png --instances objects.png --remove 2001 --move 1000:-40,0 -o edited.png",
+    "vidgen edit-labels runs/city labels.png --instances objects.png --remove 7600 --move 7003:-10,0 -o edited.png",
 )
 @click.argument("model", type=PATH)
 @click.argument("labels")
@@ -528,7 +528,7 @@ image_out = option("-o", "--out", "output", type=PATH, required=True, help="Imag
 
 @cli.command(
     "edit-image",
-    example="vidgen edit-image tree.png moved.png -o out.png --start-scale 3",
+    example="vidgen edit-image tree.png moved.png -o out.png",
 )
 @click.argument("image", type=PATH)
 @click.argument("edited", type=PATH)
@@ -731,7 +731,7 @@ def evaluate(strict: bool, **options: Any) -> None:
 @option("--max-height", type=Count(min=96), default=480, show_default=True, help="Maximum height of embedded videos.")
 @fps
 @option("--rank-by", default="warp_error_norm", show_default=True, metavar="SCORE", help="Score that ranks several outputs.")
-@option("--allow-path", type=PATH, multiple=True, help="Also embed videos below this path, not only beside the scores.")
+@option("--allow-path", type=PATH, multiple=True, metavar="FOLDER", help="Also embed videos from this folder; repeatable.")
 @overwrite
 def report(**options: Any) -> Result:
     """Build one HTML report of scores and training runs."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from flow.errors import FlowError
 from flow.files import SUFFIXES, read_flow
 from flow.network import FlowNetwork
+from flow.pixels import quantize
 from flow.warp import pad_images
 
 Engine = Callable[[Tensor, Tensor], Tensor]
@@ -389,7 +390,7 @@ def _by_opencv(calculate: Callable[[np.ndarray, np.ndarray], np.ndarray], first:
 def _luma(images: Tensor) -> list[np.ndarray]:
     """uint8 [H,W] for each image, H and W at least what OpenCV accepts."""
     images = pad_images(images.detach().float().cpu(), 1, _OPENCV_MIN_SIZE)
-    pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pixels = quantize(images).permute(0, 2, 3, 1).numpy()
     return [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in pixels]
 
 

@@ -1,4 +1,4 @@
-"""Flow fields in files (.flo, 16-bit KITTI .png, .pfm) and as colour pictures.
+"""Flow fields in files (.flo, 16-bit KITTI .png, .pfm) and as color pictures.
 
 Reading checks everything before it believes anything: the length must be exact, so a truncated file is refused, never filled
 by repetition. The only exception that leaves this file is `FlowError`.
@@ -7,6 +7,7 @@ by repetition. The only exception that leaves this file is `FlowError`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import struct
@@ -27,6 +28,8 @@ _UNKNOWN = 1e9
 _FLO_MAGIC = b"PIEH"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _KITTI_ZERO, _KITTI_STEPS_PER_PIXEL = 32768, 64
+
+_numbers = itertools.count()
 
 
 def read_flow(path: Path | str) -> tuple[Tensor, Tensor]:
@@ -82,12 +85,12 @@ def write_flow(path: Path | str, flow: Tensor, known: Tensor | None = None) -> N
 
 
 def flow_to_picture(flow: Tensor, *, max_flow: float | None = None) -> Tensor:
-    """Middlebury colours: hue is direction, saturation is length; uint8 [N,3,H,W].
+    """Middlebury colors: hue is direction, saturation is length; uint8 [N,3,H,W].
 
     Args:
         flow: [N,2,H,W] in pixels, a whole clip at once if it is to be shown as one.
         max_flow: length in pixels that gets full saturation (longer is clipped to it). None takes `picture_scale(flow)`.
-            Fixed over a clip, the colours do not flicker; torchvision alone scales each call by its own maximum.
+            Fixed over a clip, the colors do not flicker; torchvision alone scales each call by its own maximum.
     """
     from torchvision.utils import flow_to_image
 
@@ -129,7 +132,7 @@ def _format_flo(flow: np.ndarray, known: np.ndarray) -> bytes:
 def _parse_pfm(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     header = re.match(rb"PF\s+(\d{1,9})\s+(\d{1,9})\s+([+-]?[0-9.]{1,20}(?:[eE][+-]?\d{1,3})?)\s", data[:128])
     if header is None:
-        raise FlowError(f"{name}: not a colour .pfm file (its header must be 'PF', width, height, scale)")
+        raise FlowError(f"{name}: not a color .pfm file (its header must be 'PF', width, height, scale)")
     width, height = int(header[1]), int(header[2])
     _check_size(width, height, name)
     _check_length(len(data) - header.end(), 12 * width * height, name, width, height)
@@ -190,10 +193,10 @@ def _check_png(data: bytes, name: str) -> tuple[int, int]:
         ended, position = kind == b"IEND", end + 4
     if not ended or position != len(data) or len(header) != 13:
         raise FlowError(f"{name}: truncated PNG, or bytes after its end")
-    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
+    width, height, depth, color, _, _, interlace = struct.unpack(">IIBBBBB", header)
     _check_size(width, height, name)
-    if (depth, colour, interlace) != (16, 2, 0):
-        raise FlowError(f"{name}: KITTI flow is a plain 16-bit RGB PNG; this one has {depth} bits, colour type {colour}")
+    if (depth, color, interlace) != (16, 2, 0):
+        raise FlowError(f"{name}: KITTI flow is a plain 16-bit RGB PNG; this one has {depth} bits, color type {color}")
     expected = height * (1 + 6 * width)
     try:
         found = len(zlib.decompressobj().decompress(b"".join(pixels), expected + 1))
@@ -232,19 +235,22 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         FlowError: the write failed; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    # A name of this process alone, and never through a link: two writers meet only at the renaming, which is whole.
+    temporary = path.with_name(f".{path.name[:80]}.{os.getpid()}-{next(_numbers)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if os.name != "nt":  # where folders cannot be flushed
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError, ValueError):
             temporary.unlink()

@@ -115,7 +115,7 @@ def unsupervised_loss(
         first, second: float [N,3,H,W] in -1..1.
         forward: flow of `first` into `second`, [N,2,H,W].
         backward: flow of `second` into `first`, [N,2,H,W].
-        smoothness_weight: price of one pixel of flow change between neighbours.
+        smoothness_weight: price of one pixel of flow change between neighbors.
     """
     census = smoothness = first.new_zeros(())
     for here, there, flow, reverse in ((first, second, forward, backward), (second, first, backward, forward)):
@@ -126,13 +126,13 @@ def unsupervised_loss(
 
 
 def _census(image: Tensor) -> Tensor:
-    """[N,48,H,W] in -1..1: each neighbour of a 7x7 window minus the centre, saturating."""
-    grey = 127.5 * image.mean(dim=1, keepdim=True)
+    """[N,48,H,W] in -1..1: each neighbor of a 7x7 window minus the center, saturating."""
+    gray = 127.5 * image.mean(dim=1, keepdim=True)
     side = 2 * _CENSUS_RADIUS + 1
-    padded = F.pad(grey, (_CENSUS_RADIUS,) * 4, mode="replicate")
-    height, width = grey.shape[-2:]
+    padded = F.pad(gray, (_CENSUS_RADIUS,) * 4, mode="replicate")
+    height, width = gray.shape[-2:]
     offsets = [(y, x) for y in range(side) for x in range(side) if (y, x) != (_CENSUS_RADIUS, _CENSUS_RADIUS)]
-    difference = torch.cat([padded[..., y : y + height, x : x + width] for y, x in offsets], dim=1) - grey
+    difference = torch.cat([padded[..., y : y + height, x : x + width] for y, x in offsets], dim=1) - gray
     return difference / (0.81 + difference.square()).sqrt()
 
 

@@ -1,7 +1,7 @@
 """A compact network for optical flow: feature pyramid, local cost volumes, soft-argmax start, one shared residual decoder.
 
 Source: the pyramid with warping is PWC-Net (Sun et al., CVPR 2018), one decoder for all levels IRR (Hur and Roth, CVPR 2019),
-feature normalisation UFlow (Jonschkowski et al., ECCV 2020), convex up-sampling RAFT (Teed and Deng, ECCV 2020). We differ in
+feature normalization UFlow (Jonschkowski et al., ECCV 2020), convex up-sampling RAFT (Teed and Deng, ECCV 2020). We differ in
 starting each level from the soft-argmax of the costs, which lets the network learn from few steps: the decoder then only has
 to correct. Large motion is reached by running on images of half the size first, where that leaves enough to see: the same weights
 again, so nothing has to be learned from the few cells that a level at 1/32 has in small training images.
@@ -82,7 +82,7 @@ class FlowNetwork(nn.Module):
         for level in reversed(range(len(features))):
             here, there = features[level].chunk(2)
             flow = resize_flow(flow, (here.shape[-2], here.shape[-1]))
-            costs = local_costs(_normalised(here), warp(_normalised(there), flow))
+            costs = local_costs(_normalized(here), warp(_normalized(there), flow))
             start = self.matching[level](costs)
             context = F.leaky_relu(self.context[level](here), 0.1)
             correction, hidden = self.decoder(torch.cat([costs, context, start, flow / 8], dim=1))
@@ -100,7 +100,7 @@ class FlowNetwork(nn.Module):
 
 
 class SoftArgmax(nn.Module):
-    """Mean offset of a 9x9 neighbourhood under softmax(sharpness * cost - nearness * |offset|^2), both factors learned.
+    """Mean offset of a 9x9 neighborhood under softmax(sharpness * cost - nearness * |offset|^2), both factors learned.
 
     They begin where a network with random weights beats the assumption of no motion on real pairs; with no preference for near
     offsets it begins an order of magnitude worse, and training spends its time on that.
@@ -187,14 +187,14 @@ def _windows(height: int, width: int) -> list[Any]:
     return [(..., slice(y, y + height), slice(x, x + width)) for y in range(side) for x in range(side)]
 
 
-def _normalised(features: Tensor) -> Tensor:
+def _normalized(features: Tensor) -> Tensor:
     """Zero mean and unit variance of each channel over the image, then unit length of each position.
 
     Without the first, what all positions have in common dominates, and every cost is nearly 1.
     """
     features = features.float()
-    centred = features - features.mean(dim=(2, 3), keepdim=True)
-    scaled = centred / (centred.square().mean(dim=(2, 3), keepdim=True) + 1e-6).sqrt()
+    centered = features - features.mean(dim=(2, 3), keepdim=True)
+    scaled = centered / (centered.square().mean(dim=(2, 3), keepdim=True) + 1e-6).sqrt()
     return F.normalize(scaled, dim=1, eps=1e-2)
 
 

@@ -94,7 +94,7 @@ class Scenes:
         textures: pictures that the layers may wear, besides procedural ones.
         seed: another seed, other scenes.
         photograph_share: how many layers wear one of `textures`, 0..1 (none without textures).
-        flat_share: how many scenes consist of flat coloured areas only, as label maps and line art do, 0..1.
+        flat_share: how many scenes consist of flat colored areas only, as label maps and line art do, 0..1.
         motion_scale: typical length of a motion in pixels at height 160; the tail reaches 0.45 of the shorter side.
         photometric_scale: strength of the changes of exposure, the blur and the noise; 0 leaves the layers as they are.
         known_pairs: pairs to mix in, each at least as large as the images.
@@ -151,8 +151,8 @@ class Scenes:
         strength = _draw_strength(random)
         num_objects = int(random.integers(2, 9))
         camera = self._draw_motion(random, 0.7, 0.0 if random.random() < 0.1 else strength)
-        centre = np.array([self.width / 2, self.height / 2])
-        layers = [_Layer(self._look(random, flat, plain_share=0.0), None, camera.around(centre, centre, self.height, self.width))]
+        center = np.array([self.width / 2, self.height / 2])
+        layers = [_Layer(self._look(random, flat, plain_share=0.0), None, camera.around(center, center, self.height, self.width))]
         for _ in range(num_objects):
             own = self._draw_motion(random, 1.0, 0.0 if random.random() < 0.1 else strength)
             middle = random.random(2) * (self.width, self.height)
@@ -164,7 +164,7 @@ class Scenes:
 
     def _look(self, random: np.random.Generator, flat: bool, plain_share: float) -> _Look:
         if flat:
-            return _Look(_draw_colour(random) if random.random() < plain_share else _draw_cells(random), random)
+            return _Look(_draw_color(random) if random.random() < plain_share else _draw_cells(random), random)
         if self.textures and random.random() < self.photograph_share:
             return _Look(self.textures[int(random.integers(len(self.textures)))], random)
         kind = random.random()
@@ -223,7 +223,7 @@ class _Look:
         self._offset = (random.random(2) * texture.shape[1::-1]).astype(np.float32)
 
     def at(self, positions: np.ndarray) -> np.ndarray:
-        """Colours [H,W,3] at positions [H,W,2] (x, y) of the second image."""
+        """Colors [H,W,3] at positions [H,W,2] (x, y) of the second image."""
         x, y = cv2.split(positions @ self._matrix.T.astype(np.float32) + self._offset)
         return cv2.remap(self._texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
@@ -297,7 +297,7 @@ def _draw_strength(random: np.random.Generator) -> float:
 def _vary(
     known: KnownPair, random: np.random.Generator, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A crop of a known pair, at times mirrored, negative, in other colours or standing still; the values of `_compose`."""
+    """A crop of a known pair, at times mirrored, negative, in other colors or standing still; the values of `_compose`."""
     top = int(random.integers(known.visible.shape[0] - height + 1))
     left = int(random.integers(known.visible.shape[1] - width + 1))
     first, second, flow, visible = (array[top : top + height, left : left + width] for array in known)
@@ -317,8 +317,8 @@ def _vary(
     return first, second, flow, visible
 
 
-def _draw_shape(random: np.random.Generator, centre: np.ndarray, height: int, width: int) -> _Shape:
-    """A polygon, a blob or a thin line around `centre` (x, y)."""
+def _draw_shape(random: np.random.Generator, center: np.ndarray, height: int, width: int) -> _Shape:
+    """A polygon, a blob or a thin line around `center` (x, y)."""
     margin = max(height, width) // 2
     canvas = np.zeros((height + 2 * margin, width + 2 * margin), np.uint8)
     size = min(height, width) * np.exp(random.uniform(np.log(0.06), np.log(0.45)))
@@ -332,7 +332,7 @@ def _draw_shape(random: np.random.Generator, centre: np.ndarray, height: int, wi
         wobble = np.interp(angles, np.linspace(0, 2 * np.pi, 7), np.append(noise := random.uniform(0.4, 1.2, 6), noise[0]))
         points = size * wobble[:, None] * np.stack([np.cos(angles), np.sin(angles) * random.uniform(0.4, 1)], axis=1)
     bits = 4
-    corners = np.rint((points + centre + margin) * 2**bits).astype(np.int32)[None]
+    corners = np.rint((points + center + margin) * 2**bits).astype(np.int32)[None]
     if kind < 0.2:
         cv2.polylines(canvas, corners, False, 255, int(random.integers(1, 6)), cv2.LINE_AA, bits)
     else:
@@ -361,7 +361,7 @@ def _compose(layers: list[_Layer], height: int, width: int) -> tuple[np.ndarray,
 
 
 def _photograph(first: np.ndarray, second: np.ndarray, random: np.random.Generator, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """What cameras and codecs do: tone and colour for both, a little more for the second, blur and noise."""
+    """What cameras and codecs do: tone and color for both, a little more for the second, blur and noise."""
     gamma, gain = np.exp(scale * random.normal(0, 0.3)), np.exp(scale * random.normal(0, 0.15, 3))
     offset = scale * random.normal(0, 0.05)
     change, drift = np.ones(3), 0.0
@@ -394,7 +394,7 @@ def _draw_noise(random: np.random.Generator) -> Texture:
 
 
 def _draw_cells(random: np.random.Generator) -> Texture:
-    """A mosaic of flat colours, as in a label map."""
+    """A mosaic of flat colors, as in a label map."""
     num_cells = int(random.integers(6, 80))
     seeds = np.full((_PROCEDURAL_SIDE, _PROCEDURAL_SIDE), 255, np.uint8)
     x, y = random.integers(0, _PROCEDURAL_SIDE, (2, num_cells))
@@ -414,7 +414,7 @@ def _draw_stripes(random: np.random.Generator) -> Texture:
     return (low + share * (high - low)).astype(np.float32)
 
 
-def _draw_colour(random: np.random.Generator) -> Texture:
+def _draw_color(random: np.random.Generator) -> Texture:
     return np.broadcast_to(random.random(3, np.float32), (8, 8, 3)).copy()
 
 

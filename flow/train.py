@@ -27,6 +27,7 @@ from flow.errors import FlowError
 from flow.files import write_atomically
 from flow.losses import endpoint_error, multilevel_loss, unsupervised_loss
 from flow.network import FlowNetwork
+from flow.pixels import normalize
 from flow.synthetic import KnownPair, Scenes, Texture
 
 CHECKPOINT = "last.safetensors"
@@ -39,7 +40,7 @@ _NUM_HELD_OUT = 16
 _HALVING_FROM = 128
 
 StepLosses = Callable[[FlowNetwork, int], dict[str, Tensor]]
-"""(network, step) -> name -> scalar, already weighted; the sum is minimised."""
+"""(network, step) -> name -> scalar, already weighted; the sum is minimized."""
 
 Evaluation = Callable[[FlowNetwork], dict[str, float]]
 """network -> name -> number for the log."""
@@ -256,7 +257,7 @@ def _draw_crops(clip: Tensor, config: TrainConfig, step: int) -> tuple[Tensor, T
         first, second = pair.flip(0) if random.random() < 0.5 else pair
         firsts.append(first)
         seconds.append(second)
-    first, second = (torch.stack(images).float() / 127.5 - 1 for images in (firsts, seconds))
+    first, second = (normalize(torch.stack(images)) for images in (firsts, seconds))
     return first, second
 
 

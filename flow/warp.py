@@ -45,7 +45,7 @@ def in_frame(flow: Tensor) -> Tensor:
 
 
 def motion_boundaries(flow: Tensor) -> Tensor:
-    """Where neighbouring pixels move differently, so that the flow itself is doubtful; bool [N,1,H,W].
+    """Where neighboring pixels move differently, so that the flow itself is doubtful; bool [N,1,H,W].
 
     Source: Ruder et al., "Artistic Style Transfer for Videos", 2016: |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002,
     forward differences.

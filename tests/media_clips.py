@@ -20,7 +20,7 @@ RANGE_TAGS = {"limited": ColorRange.MPEG, "full": ColorRange.JPEG}
 
 
 def smooth_frames(num_frames: int, height: int = 48, width: int = 64, seed: int = 0) -> list[np.ndarray]:
-    """Smooth colours that wander, uint8 [H,W,3]; every frame differs from every other."""
+    """Smooth colors that wander, uint8 [H,W,3]; every frame differs from every other."""
     generator = np.random.default_rng(seed)
     phases = generator.uniform(0, 6, 3)
     rows, columns = np.mgrid[:height, :width]

@@ -21,9 +21,9 @@ from tests.conftest import REPOSITORY
 from vidgen.commands.train import train
 from vidgen.commands.translate import translate
 from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, PartialFailure
+from vidgen.inference.model import Model, Options
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
-from vidgen.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def _label_folder(folder: Path, num_frames: int, size: tuple[int, int] = (32, 48
 
 
 def _label_video(path: Path, times: list[int], size: tuple[int, int] = (32, 48)) -> Path:
-    with open_sink(path, time_base=Fraction(1, 100), frame_rate=Fraction(25), writing="labels") as sink:
+    with open_sink(path, time_base=Fraction(1, 100), frame_rate=Fraction(25), kind="labels") as sink:
         for index, pts in enumerate(times):
             sink.write(_labels(size, index), pts)
     return path
@@ -84,7 +84,7 @@ def test_a_prefix_of_the_input_gives_a_prefix_of_the_output(run_folder: Path, tm
 
 def test_a_file_beside_the_output_says_how_it_was_made(run_folder: Path, tmp_path: Path) -> None:
     made = translate(run_folder, [str(_label_folder(tmp_path / "in", 3))], str(tmp_path / "out.mp4"))
-    written = json.loads((tmp_path / "out.json").read_text())
+    written = json.loads((tmp_path / "out.mp4.json").read_text())
     assert written == {name: value for name, value in made.items() if name != "output"}
     assert (written["frames"], written["size"], written["kind"]) == (3, [32, 48], "vid2vid")
     assert len(written["model_sha256"]) == 64
@@ -241,7 +241,7 @@ def test_an_interrupted_translation_leaves_no_file(run_folder: Path, tmp_path: P
 
 _MEASURE = """
 import sys
-from vidgen.model import Model
+from vidgen.inference.model import Model
 model = Model.load(sys.argv[1], device="cpu")
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -270,7 +270,7 @@ def test_memory_does_not_grow_with_the_length_of_the_video(run_folder: Path, tmp
 
 _LEFT_OPEN = """
 import sys
-from vidgen.model import Model
+from vidgen.inference.model import Model
 frames = iter(Model.load(sys.argv[1], device="cpu").translate(sys.argv[2]))
 print(next(frames).shape)
 """
@@ -316,7 +316,7 @@ def test_a_model_of_two_kinds_of_pictures_needs_both(tmp_path: Path) -> None:
 def test_a_model_of_labels_and_edges_finds_the_edges_in_pictures_of_their_own(tmp_path: Path) -> None:
     run_folder = _trained_on(tmp_path, "    labels: {num_classes: 4}\n    edges: {drawn: over}")
     labels, images = (str(tmp_path / "data" / role / "clip0") for role in ("labels", "images"))
-    with pytest.raises(InputError, match=r"reads 1 further inputs \(pictures to find edges in\), got 0"):
+    with pytest.raises(InputError, match=r"reads 1 further inputs \(pictures to detect edges in\), got 0"):
         translate(run_folder, [labels], str(tmp_path / "out/"))
     translate(run_folder, [labels], str(tmp_path / "out/"), others=[images], side_by_side=True)
     shown = _frames(tmp_path / "out")[0][:, :48]
@@ -348,17 +348,17 @@ def test_an_image_model_warns_once_that_videos_flicker_and_steady_blends_them(
     _label_folder(tmp_path / "many/b", 4)
     translate(image_run, [str(tmp_path / "many")], str(tmp_path / "plain"))
     assert [record.getMessage() for record in caplog.records if "train vid2vid" in record.getMessage()][1:] == []
-    assert "--steady" in caplog.text
+    assert "--smoothing" in caplog.text
     caplog.clear()
     translate(image_run, [str(source)], str(tmp_path / "out/"), steady=0.8)
-    assert "--steady" not in caplog.text
+    assert "--smoothing" not in caplog.text
     model = Model.load(image_run)
-    plain, steady = list(model.translate(source)), list(model.translate(source, steady=0.8))
+    plain, steady = list(model.translate(source)), list(model.translate(source, options=Options(smoothing=0.8)))
     assert np.array_equal(plain[0], steady[0])
     assert not np.array_equal(plain[1], steady[1])
     assert all(np.array_equal(a, b) for a, b in zip(_frames(tmp_path / "out"), steady, strict=True))
     translate(image_run, [str(source / "0000.png")], str(tmp_path / "one.png"))
-    assert "--steady" not in caplog.text
+    assert "--smoothing" not in caplog.text
 
 
 def test_blending_is_refused_where_the_model_sees_its_past(run_folder: Path, tmp_path: Path) -> None:
@@ -369,5 +369,65 @@ def test_blending_is_refused_where_the_model_sees_its_past(run_folder: Path, tmp
 def test_one_picture_from_maps_in_memory_is_the_frame_of_a_stream(image_run: Path, tmp_path: Path) -> None:
     model = Model.load(image_run)
     source = _label_folder(tmp_path / "in", 1, (33, 47))
-    alone = model.picture(open_source(source, reading="labels").read(0, 1)[0])
+    alone = model.picture(open_source(source, kind="labels").read(0, 1)[0])
     assert np.array_equal(alone, next(iter(model.translate(source))))
+
+
+# Outputs
+
+
+def test_inputs_of_one_name_are_refused_before_any_work_and_dots_in_folders_stay_apart(run_folder: Path, tmp_path: Path) -> None:
+    for name in ("a/x", "b/x", "in/v1.0", "in/v1.5"):
+        _label_folder(tmp_path / name, 2)
+    with pytest.raises(OutputError, match=r"x\.mp4: is to hold two results of one job"):
+        translate(run_folder, [str(tmp_path / "a/x"), str(tmp_path / "b/x")], str(tmp_path / "out"), skip_existing=True)
+    assert not (tmp_path / "out").exists()
+    translate(run_folder, [str(tmp_path / "in")], str(tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path / "out")) == ["v1.0.mp4", "v1.0.mp4.json", "v1.5.mp4", "v1.5.mp4.json"]
+
+
+@pytest.mark.parametrize("name", ["two.mp4", "two.avi", "two.png"])
+def test_several_inputs_need_a_folder(run_folder: Path, tmp_path: Path, name: str) -> None:
+    source = str(_label_folder(tmp_path / "in", 1))
+    with pytest.raises(OutputError, match=rf"{name}: is one file, and there are 2 inputs"):
+        translate(run_folder, [source, source], str(tmp_path / name))
+    assert not (tmp_path / name).exists()
+
+
+def test_stills_and_frames_keep_their_names(run_folder: Path, tmp_path: Path) -> None:
+    folder = _label_folder(tmp_path / "in", 2)
+    (folder / "0001.png").rename(folder / "night.png")
+    translate(run_folder, [str(folder)], str(tmp_path / "frames/"))
+    translate(run_folder, [str(folder / "0000.png"), str(folder / "night.png")], str(tmp_path / "stills"))
+    assert sorted(path.name for path in (tmp_path / "frames").glob("*")) == [".vidgen.json", "0000.png", "night.png"]
+    assert sorted(os.listdir(tmp_path / "stills")) == ["0000.png", "0000.png.json", "night.png", "night.png.json"]
+
+
+def test_a_foreign_file_in_the_place_of_the_description_is_found_before_the_work(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_folder(tmp_path / "in", 1)
+    (tmp_path / "street.mp4.json").write_text('{"names": ["mine"]}')
+    (tmp_path / "street.json").write_text('{"names": ["mine"]}')
+    with pytest.raises(OutputError, match=r"street\.mp4\.json: exists already"):
+        translate(run_folder, [str(source)], str(tmp_path / "street.mp4"))
+    assert not (tmp_path / "street.mp4").exists()
+    translate(run_folder, [str(source)], str(tmp_path / "other/street.mp4"))
+    translate(run_folder, [str(source)], str(tmp_path / "other/street.mp4"), overwrite=True)
+    translate(run_folder, [str(source)], str(tmp_path / "p/%03d.png"))
+    translate(run_folder, [str(source)], str(tmp_path / "p/%03d.png"), overwrite=True)
+    assert json.loads((tmp_path / "street.json").read_text()) == {"names": ["mine"]}
+
+
+def test_a_source_is_never_replaced_by_its_result(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_video(tmp_path / "in.mkv", [0, 4])
+    before = source.read_bytes()
+    with pytest.raises(OutputError, match="is also read as an input"):
+        translate(run_folder, [str(source)], str(source), overwrite=True)
+    assert source.read_bytes() == before
+
+
+def test_a_missing_input_among_several_fails_alone(run_folder: Path, tmp_path: Path) -> None:
+    source = _label_folder(tmp_path / "in", 1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PartialFailure, match=r"2 of 3 inputs failed; the first: .*gone\.mp4: not found"):
+        translate(run_folder, [str(tmp_path / "gone.mp4"), str(source), str(tmp_path / "empty")], str(tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path / "out")) == ["in.mp4", "in.mp4.json"]

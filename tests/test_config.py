@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
-from vidgen.config import MAX_BYTES, MAX_DEPTH, Settings, dump, from_data, load, parse, parse_duration, read, template, to_yaml
+from vidgen.config import MAX_BYTES, MAX_DEPTH, Settings, dump, from_data, load, parse_duration, read, template, to_yaml
 from vidgen.errors import ConfigError
 
 
@@ -304,19 +304,6 @@ def test_an_assigned_value_replaces_the_place_of_what_it_replaced(fault: Callabl
 # --- data that comes from elsewhere -----------------------------------------------------------------------------------
 
 
-def test_json_inside_weights_is_checked_like_a_file() -> None:
-    text = json.dumps({"model": {"kind": "deep"}, "data": {"root": "x"}})
-    assert parse(text, Run, "w.safetensors").model == Deep()
-    with pytest.raises(ConfigError, match=r"^w: model.lyers: unknown key"):
-        parse(text.replace('"deep"', '"deep", "lyers": 1'), Run, "w")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", '"a"', "[" * 100000, '{"model": NaN}', '{"label": "\\ud800"}'])
-def test_json_that_is_no_configuration_is_an_error_of_ours(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"^w: "):
-        parse(text, Run, "w")
-
-
 @pytest.mark.parametrize("data", [{"model": {1, 2}}, {"rate": float("nan")}, {"label": "\ud800"}])
 def test_data_that_is_no_json_is_an_error_of_ours(data: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"^here: "):
@@ -391,3 +378,37 @@ def test_no_text_raises_anything_but_a_config_error(tmp_path_factory: pytest.Tem
     path.write_bytes(text.encode())
     with contextlib.suppress(ConfigError):
         load(path, Run)
+
+
+# --- keys of earlier releases -----------------------------------------------------------------------------------------
+
+
+class _Section(Settings):
+    vgg: str = ""
+
+
+class _Renamed(Settings):
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "old_rate": ("rate", "99.0"),
+        "old_file": ("section.vgg", "99.0"),
+        "expired": ("rate", "0.0.1"),
+    }
+    rate: float = 1.0
+    section: _Section = _Section()
+
+
+def test_an_old_key_is_read_under_its_new_name_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match=r"c.yaml: the key old_rate is deprecated.*use rate"):
+        assert from_data({"old_rate": 2.0}, _Renamed, "c.yaml").rate == 2
+    with pytest.warns(DeprecationWarning, match=r"use section\.vgg"):
+        assert from_data({"old_file": "x"}, _Renamed, "c.yaml").section.vgg == "x"
+
+
+def test_an_old_key_beside_its_new_name_is_one_clear_line() -> None:
+    with pytest.raises(ConfigError, match=r"^c.yaml: old_rate: is the old name of rate; both are set, keep rate"):
+        from_data({"old_rate": 2.0, "rate": 3.0}, _Renamed, "c.yaml")
+
+
+def test_a_key_whose_time_has_come_fails_here_before_a_release() -> None:
+    with pytest.raises(RuntimeError, match=r"was to be removed in 0\.0\.1"):
+        from_data({"expired": 2.0}, _Renamed, "c.yaml")

@@ -30,7 +30,7 @@ def test_a_shipped_configuration_is_valid_and_begins_with_its_command(path: Path
 @pytest.mark.parametrize(("name", "table", "parameters"), [("street", "cityscapes", 411_335_241), ("pose", None, 364_826_886)])
 def test_the_published_recipes_build_the_published_generators(name: str, table: str | None, parameters: int) -> None:
     settings = run.load_run_config(REPOSITORY / "configs" / "vid2vid" / f"{name}.yaml", [])
-    settings = run.follow_data(settings, labels.named(table) if table else None)
+    settings = run.follow_data(settings, labels.named(table) if table else None, (64, 128))
     with torch.device("meta"):
         generator = run.build(settings).generator
     assert sum(parameter.numel() for parameter in generator.parameters()) == parameters
@@ -42,7 +42,7 @@ def test_the_published_recipes_build_the_published_generators(name: str, table: 
 def test_the_published_recipes_of_pix2pixhd_build_the_published_generators(name: str, parameters: int) -> None:
     """Three channels of looks are read besides; two levels that are trained in turn have a head each."""
     settings = run.load_run_config(REPOSITORY / "configs" / "pix2pixhd" / f"{name}.yaml", [])
-    settings = run.follow_data(settings, labels.named("cityscapes"))
+    settings = run.follow_data(settings, labels.named("cityscapes"), (64, 128))
     with torch.device("meta"):
         generator = run.build(settings).generator.image
     assert sum(parameter.numel() for parameter in generator.parameters()) == parameters
@@ -51,6 +51,6 @@ def test_the_published_recipes_of_pix2pixhd_build_the_published_generators(name:
 def test_the_2k_recipe_grows_from_512_to_2048_wide() -> None:
     settings = run.load_run_config(REPOSITORY / "configs" / "vid2vid" / "street_2k.yaml", [])
     stages = available()["vid2vid"].stages(settings.model, 1)
-    assert [stage.active_scales for stage in stages] == sorted(stage.active_scales for stage in stages)
+    assert [stage.num_active_scales for stage in stages] == sorted(stage.num_active_scales for stage in stages)
     assert {settings.data.width // stage.size_divisor for stage in stages if settings.data.width} == {512, 1024, 2048}
-    assert [stage.learning for stage in stages if stage.active_scales == 3] == ["finest"] * 5 + ["all"] * 5
+    assert [stage.learning for stage in stages if stage.num_active_scales == 3] == ["finest"] * 5 + ["all"] * 5

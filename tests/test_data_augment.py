@@ -159,7 +159,7 @@ def _clips(root: Path, **values: object) -> Clips:
 
 
 def _batches(clips: Clips, steps: range) -> list[Batch]:
-    return [clips.batch(STAGE, step, range(1), primer_frames=0, clips_per_step=1) for step in steps]
+    return [clips.batch(STAGE, step, range(1), primer_frames=0, batch_size=1) for step in steps]
 
 
 def test_one_pair_gives_a_new_pair_every_step_and_the_same_for_the_same_step(tmp_path):

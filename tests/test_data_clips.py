@@ -43,7 +43,7 @@ def _clips(root: Path, *, multiple: int = 4, seed: int = 0, condition: Condition
 
 
 def _batch(clips: Clips, step: int = 0, stage: Stage = STAGE) -> Batch:
-    return clips.batch(stage, step, range(1), primer_frames=2, clips_per_step=1)
+    return clips.batch(stage, step, range(1), primer_frames=2, batch_size=1)
 
 
 def test_a_batch_depends_on_seed_and_step_alone(root: Path) -> None:
@@ -58,6 +58,23 @@ def test_every_sequence_comes_once_an_epoch(root: Path) -> None:
     seen = [_batch(clips, step).condition.labels for step in range(2)]
     classes = {int(labels.max()) for labels in seen if labels is not None}
     assert classes == {2, 3}
+
+
+def test_every_epoch_has_an_order_of_its_own(tmp_path: Path) -> None:
+    for sequence in range(5):
+        for frame in range(4):
+            name = f"{sequence}/{frame}.png"
+            write_png(tmp_path / "images" / name, np.full((32, 48, 3), 40 * sequence, np.uint8))
+            write_png(tmp_path / "labels" / name, np.zeros((32, 48), np.uint8))
+
+    def orders(seed: int) -> list[tuple[int, ...]]:
+        clips = _clips(tmp_path, seed=seed)
+        shades = [round((float(_batch(clips, step).target.mean()) + 1) * 127.5 / 40) for step in range(20)]
+        return [tuple(shades[start : start + 5]) for start in range(0, 20, 5)]
+
+    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders(0))
+    assert len(set(orders(0))) > 2
+    assert orders(0) != orders(1)
 
 
 def test_labels_and_pictures_are_mirrored_and_cropped_together(root: Path) -> None:
@@ -112,12 +129,12 @@ def test_videos_serve_as_sequences(root: Path, tmp_path: Path) -> None:
     for role, writing in (("images", "pictures"), ("labels", "labels")):
         from vidgen.media.frames import open_source
 
-        source = open_source(root / role / "clip0", reading=writing)  # type: ignore[arg-type]
+        source = open_source(root / role / "clip0", kind=writing)  # type: ignore[arg-type]
         with open_sink(
             folder / role / "one.mkv",
             time_base=Fraction(1, 25),
             frame_rate=Fraction(25),
-            writing=writing,  # type: ignore[arg-type]
+            kind=writing,  # type: ignore[arg-type]
             quality="lossless",
         ) as sink:
             for frame in source:
@@ -144,7 +161,7 @@ def test_a_generator_that_reads_only_noise_gets_a_condition_of_no_channels(root:
 def test_a_model_that_reads_a_condition_refuses_data_that_show_none(root: Path, tmp_path: Path) -> None:
     config = tiny.write_config(tmp_path, root)
     config.write_text(config.read_text().replace("    labels: {num_classes: 4}", "    {}"))
-    with pytest.raises(ConfigError, match=r"data.condition: shows nothing, but this model reads label maps"):
+    with pytest.raises(ConfigError, match=r"data.condition: is empty, but this model needs label maps"):
         train(config, tmp_path / "run")
 
 
@@ -199,7 +216,7 @@ def _resize_label(root: Path) -> str:
 def _colour_label(root: Path) -> str:
     for path in (root / "labels" / "clip0").iterdir():
         write_png(path, np.zeros((32, 48, 3), np.uint8))
-    return r"holds colours, but the label table knows ids"
+    return r"holds colors, but the label table knows ids"
 
 
 def _read_all(root: Path) -> None:

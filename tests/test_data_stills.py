@@ -35,7 +35,7 @@ def _clips(root: Path, multiple: int = 4, condition: object = IDS, **values: obj
 
 
 def _batch(clips: Clips, step: int = 0, count: int = 1) -> Batch:
-    return clips.batch(STAGE, step, range(count), primer_frames=0, clips_per_step=count)
+    return clips.batch(STAGE, step, range(count), primer_frames=0, batch_size=count)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_scale_width_and_crop_leaves_the_aspect_alone(root):
 
 
 def test_pictures_of_different_sizes_in_one_batch_need_a_common_size(root):
-    with pytest.raises(ConfigError, match=r"train.clips_at_once: 3, but clips have different sizes") as caught:
+    with pytest.raises(ConfigError, match=r"train.micro_batch_size: 3, but clips have different sizes") as caught:
         _batch(_clips(root), count=3)
     assert "data.crop_width" in str(caught.value.hint)
     assert len(_batch(_clips(root, width=64, height=32), count=3).target) == 3
@@ -326,7 +326,7 @@ BAD = {
     "an id out of range": (_label(np.full((32, 48), 4, np.uint8)), r"shot0.png: label id 4 at row 0.*1536 pixels.*0\.\.3"),
     "the id 255": (_label(np.full((32, 48), 255, np.uint8)), r"shot0.png: label id 255 at row 0, column 0 \(1536 pixels\)"),
     "a 16-bit id": (_label(np.full((32, 48), 26_003, np.uint16)), r"shot0.png: label id 26003"),
-    "colours where ids are wanted": (_label(_picture(1)), r"shot0.png: holds colours, but the label table knows ids"),
+    "colours where ids are wanted": (_label(_picture(1)), r"shot0.png: holds colors, but the label table knows ids"),
     "a JPEG label map": (_jpeg, r"shot0.jpg: JPEG blurs label ids"),
     "a blurred label map": (_blurred_label, r"shot0.png: label id \d+ at row.* more unknown ids"),
     "a label map with holes": (_transparent_label, r"shot0.png: a label map with transparent parts"),
@@ -361,7 +361,7 @@ def test_an_unknown_colour_is_refused_with_its_place_and_number(root, tmp_path):
     for index, size in enumerate([(32, 48), (40, 40), (64, 32)]):
         write_png(root / "labels" / f"shot{index}.png", np.zeros((*size, 3), np.uint8))
     write_png(root / "labels" / "shot0.png", painted)
-    with pytest.raises(InputError, match=r"shot0.png: label colour \(1, 2, 3\) at row 5, column 7 \(1 pixels\)"):
+    with pytest.raises(InputError, match=r"shot0.png: label color \(1, 2, 3\) at row 5, column 7 \(1 pixels\)"):
         _read_all(root, condition={"labels": {"table": str(table)}})
 
 

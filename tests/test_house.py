@@ -19,21 +19,28 @@ FLOORS = {
     "errors": 0,
     "durable": 1,
     "threads": 1,
+    "deprecation": 1,
     "types": 2,
-    "networks": 3,
-    "metrics": 3,
     "config": 3,
-    "media": 4,
+    "runtime": 3,
+    "networks": 3,
     "translators": 4,
-    "data": 5,
-    "training": 6,
-    "model": 7,
+    "media": 4,
+    "metrics": 4,
+    "weights": 5,
+    "data": 6,
+    "training": 7,
+    "inference": 7,
+    "evaluation": 7,
     "single": 8,
+    "single_image": 8,
+    "pages": 8,
     "commands": 9,
     "cli": 10,
     "__main__": 11,
 }
 FRONT_DOOR = "vidgen"
+SHARED = {"base", "settings", "cascade"}  # files of the translators' room that are no translators
 ONLY_IN = {
     "av": {"vidgen.media.video"},
     "PIL": {"vidgen.media.images"},
@@ -41,7 +48,7 @@ ONLY_IN = {
     "yaml": {"vidgen.config"},
     **{name: set() for name in ("pickle", "dill", "marshal", "shelve", "joblib", "tarfile", "torchvision.io", "decord", "imageio")},
 }
-LOADERS = {"vidgen.training.importers", "vidgen.training.checkpoint", "flow.engines"}  # the last: RAFT's published files
+LOADERS = {"vidgen.weights.state_dicts", "flow.engines"}  # the last: RAFT's published files
 PROGRAM_LOADERS = {"vidgen.metrics.programs"}  # for a file that the user names for that purpose
 OPENERS = {
     "vidgen.durable": "it is the one",
@@ -156,7 +163,7 @@ def floor_faults(source: Source, target: str, where: str) -> Iterator[str]:
     if source.name == FRONT_DOOR or (target == FRONT_DOOR and room != "flow") or room == target_room != "translators":
         return
     if room == target_room == "translators":
-        if target not in ("vidgen.translators.base", "vidgen.translators"):
+        if target != "vidgen.translators" and target not in {f"vidgen.translators.{name}" for name in SHARED}:
             yield f"{where}: a translator imports the translator {target}; shared blocks go down to networks"
     elif target == FRONT_DOOR or FLOORS[target_room] >= FLOORS[room]:
         yield f"{where}: {room} imports {target}, which is not below it"
@@ -243,7 +250,7 @@ def test_imports_run_in_no_circle() -> None:
 def test_the_training_loop_names_no_translator_and_no_file_format() -> None:
     loop = next((source for source in SOURCES if source.name == "vidgen.training.loop"), None)
     assert loop is not None
-    translators = {name.split(".")[-1] for name in KNOWN if name.startswith("vidgen.translators.")} - {"base"}
+    translators = {name.split(".")[-1] for name in KNOWN if name.startswith("vidgen.translators.")} - SHARED
     texts = {node.value for node in ast.walk(loop.tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     imported = {item.target for item in loop.imports(KNOWN)}
     assert not texts & translators
@@ -256,7 +263,7 @@ def test_the_training_loop_names_no_translator_and_no_file_format() -> None:
     [
         ("flow.warp", "from vidgen.errors import InputError"),
         ("vidgen.networks.layers", "from vidgen.config import Settings"),
-        ("vidgen.metrics.quality", "from vidgen import config"),
+        ("vidgen.metrics.quality", "from vidgen.weights import files"),
         ("vidgen.translators.singan", "from vidgen.translators.vid2vid import Config"),
         ("vidgen.translators.vid2vid", "def f():\n    from vidgen.media import video"),
         ("vidgen.media.images", "import av"),
@@ -266,7 +273,7 @@ def test_the_training_loop_names_no_translator_and_no_file_format() -> None:
         ("vidgen.data.clips", "import vidgen.training.loop"),
         ("vidgen.metrics.quality", "import torchvision"),
         ("vidgen.media.images", "from torchvision import io"),
-        ("vidgen.training.importers", "import pickle"),
+        ("vidgen.weights.state_dicts", "import pickle"),
     ],
 )
 def test_a_forbidden_import_is_seen(module: str, code: str) -> None:
@@ -277,19 +284,19 @@ def test_a_forbidden_import_is_seen(module: str, code: str) -> None:
     ("module", "code"),
     [
         ("vidgen.data.clips", "torch.load(path, weights_only=True)"),
-        ("vidgen.training.importers", "torch.load(path)"),
-        ("vidgen.training.importers", "torch.load(path, weights_only=safe)"),
+        ("vidgen.weights.state_dicts", "torch.load(path)"),
+        ("vidgen.weights.state_dicts", "torch.load(path, weights_only=safe)"),
         ("vidgen.media.video", "cv2.VideoCapture(name)"),
         ("vidgen.config", "yaml.load(text, Loader=loader)"),
         ("vidgen.commands.train", "subprocess.run(line, shell=True)"),
         ("vidgen.commands.train", "eval(text)"),
         ("vidgen.data.clips", "np.load(path, allow_pickle=True)"),
-        ("vidgen.training.importers", "archive.extractall(folder)"),
+        ("vidgen.weights.state_dicts", "archive.extractall(folder)"),
         ("vidgen.commands.report", "open(path, 'w')"),
         ("vidgen.commands.report", "(folder / name).open(mode='a')"),
         ("vidgen.commands.report", "Path(name).write_text(page)"),
-        ("vidgen.training.checkpoint", "torch.save(state, path)"),
-        ("vidgen.training.importers", "torch.jit.load(path)"),
+        ("vidgen.weights.files", "torch.save(state, path)"),
+        ("vidgen.weights.state_dicts", "torch.jit.load(path)"),
     ],
 )
 def test_a_forbidden_call_is_seen(module: str, code: str) -> None:
@@ -298,5 +305,5 @@ def test_a_forbidden_call_is_seen(module: str, code: str) -> None:
 
 def test_what_the_house_allows_is_not_a_fault() -> None:
     code = "from vidgen import durable\ndurable.write_text(path, text)\nopen(path, 'rb')\ntorch.load(path, weights_only=True)\n"
-    source = Source("vidgen.training.checkpoint", ast.parse(code))
+    source = Source("vidgen.weights.state_dicts", ast.parse(code))
     assert [*import_faults(source), *call_faults(source), *form_faults(source)] == []

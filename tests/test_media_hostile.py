@@ -64,7 +64,7 @@ CLIPS = {
 def reading_result(path: Path, reading: str, expected: list[np.ndarray]) -> str:
     """How reading a damaged copy of a clip went."""
     try:
-        found = [frame.pixels for frame in frames.open_source(path, reading=reading)]
+        found = [frame.pixels for frame in frames.open_source(path, kind=reading)]
     except InputError as error:
         return "refused" if path.name in str(error) else f"unnamed: {error}"
     if len(found) != len(expected):
@@ -74,7 +74,7 @@ def reading_result(path: Path, reading: str, expected: list[np.ndarray]) -> str:
 
 def damaged_results(path: Path, reading: str, contents: Iterator[bytes]) -> Counter[str]:
     """Outcomes of reading each of `contents` under the name of `path`; one child reads them all, for speed."""
-    expected = [frame.pixels for frame in frames.open_source(path, reading=reading)]
+    expected = [frame.pixels for frame in frames.open_source(path, kind=reading)]
     copy = path.with_name(f"damaged_{path.name}")
 
     def task() -> str:
@@ -102,7 +102,7 @@ def flips(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def label_video(path: Path) -> Path:
-    with frames.open_sink(path, **CLOCK, writing="labels") as sink:
+    with frames.open_sink(path, **CLOCK, kind="labels") as sink:
         for index, labels in enumerate(media_clips.label_frames(20)):
             sink.write(labels, index)
     return path
@@ -447,4 +447,4 @@ def test_whatever_a_source_raises_is_an_error_of_vidgen(tmp_path):
         path.write_bytes(head + generator.randbytes(generator.choice([1, 20, 500])))
         for reading in ("pictures", "labels"):
             with pytest.raises(VidgenError):
-                list(frames.open_source(path, reading=reading))
+                list(frames.open_source(path, kind=reading))

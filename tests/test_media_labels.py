@@ -46,7 +46,7 @@ def test_an_unknown_colour_is_named_with_its_place_and_number():
     pixels = np.full((4, 5, 3), (0, 0, 142), np.uint8)
     pixels[1, 2] = (0, 0, 143)
     with pytest.raises(
-        InputError, match=r"label colour \(0, 0, 143\) at row 1, column 2 \(1 pixels\); the table knows \(0, 0, 142\)"
+        InputError, match=r"label color \(0, 0, 143\) at row 1, column 2 \(1 pixels\); the table knows \(0, 0, 142\)"
     ):
         PAINTED.decode(pixels, "a.png")
 
@@ -59,8 +59,8 @@ def test_a_whole_range_of_ids_is_named_by_its_ends():
 @pytest.mark.parametrize(
     ("table", "pixels", "message"),
     [
-        (TRAFFIC, np.zeros((2, 2, 3), np.uint8), "holds colours, but the label table knows ids"),
-        (PAINTED, np.zeros((2, 2), np.uint8), "holds ids, but the label table knows colours"),
+        (TRAFFIC, np.zeros((2, 2, 3), np.uint8), "holds colors, but the label table knows ids"),
+        (PAINTED, np.zeros((2, 2), np.uint8), "holds ids, but the label table knows colors"),
     ],
 )
 def test_ids_and_colours_are_never_mistaken_for_each_other(table, pixels, message):
@@ -101,10 +101,10 @@ def test_a_table_survives_json_and_pickle(table):
 def test_tables_are_read_from_json_and_csv(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(TRAFFIC.to_dict()))
     (tmp_path / "ids.csv").write_text("name, id, r, g, b\nroad, 7, 128, 64, 128\ncar, 26, 0, 0, 142\nignore, 255, 0, 0, 0\n")
-    (tmp_path / "colours.csv").write_text("\ufeffname,r,g,b\nroad,128,64,128\ncar,0,0,142\nignore,255,255,255\n", encoding="utf-8")
+    (tmp_path / "colors.csv").write_text("\ufeffname,r,g,b\nroad,128,64,128\ncar,0,0,142\nignore,255,255,255\n", encoding="utf-8")
     assert LabelTable.from_file(tmp_path / "a.json") == TRAFFIC
     assert LabelTable.from_file(tmp_path / "ids.csv") == TRAFFIC
-    assert LabelTable.from_file(tmp_path / "colours.csv") == PAINTED
+    assert LabelTable.from_file(tmp_path / "colors.csv") == PAINTED
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_tables_are_read_from_json_and_csv(tmp_path):
         ("a.json", '{"names": ["a"], "colors": [[0, 0, 0]], "values": [70000]}', r"0\.\.65535"),
         ("a.json", '{"names": ["a"], "colors": [[0, 0, 0]], "values": [-1]}', r"0\.\.65535"),
         ("a.json", '{"names": ["a", "b"], "colors": [[0, 0, 0], [1, 1, 1]], "values": [3, 3]}', "id 3 stands for two classes"),
-        ("a.json", '{"names": ["a", "b"], "colors": [[9, 0, 0], [9, 0, 0]]}', r"colour \(9, 0, 0\) stands for two classes"),
+        ("a.json", '{"names": ["a", "b"], "colors": [[9, 0, 0], [9, 0, 0]]}', r"color \(9, 0, 0\) stands for two classes"),
         ("a.json", '{"names": ["a"], "colors": [[0, 0, 0]], "values": [3], "ignore": [3]}', "id 3 stands for two classes"),
         ("a.json", '{"names": [], "colors": []}', "0 names"),
         ("a.csv", "", "0 bytes"),
@@ -165,7 +165,7 @@ def test_many_classes_have_different_colours():
 def sources(tmp_path, *maps: np.ndarray) -> list[frames.FrameSource]:
     for index, pixels in enumerate(maps):
         images.write_png(tmp_path / str(index) / "0.png", pixels)
-    return [frames.open_source(tmp_path / str(index), reading="labels") for index in range(len(maps))]
+    return [frames.open_source(tmp_path / str(index), kind="labels") for index in range(len(maps))]
 
 
 def test_classes_are_discovered_from_ids_and_colours(tmp_path):
@@ -178,7 +178,7 @@ def test_classes_are_discovered_from_ids_and_colours(tmp_path):
 
 
 def test_what_has_no_classes_is_not_discovered(tmp_path):
-    with pytest.raises(InputError, match="more than 256 different colours"):
+    with pytest.raises(InputError, match="more than 256 different colors"):
         labels.discover(sources(tmp_path / "photo", media_clips.smooth_frames(1)[0]))
     with pytest.raises(InputError, match="unlike the label files before"):
         labels.discover(sources(tmp_path / "mixed", np.zeros((2, 2), np.uint8), np.zeros((2, 2, 3), np.uint8)))
@@ -188,7 +188,7 @@ def test_what_has_no_classes_is_not_discovered(tmp_path):
 
 def test_real_label_maps_are_decoded(data_root):
     def opened(where: str) -> frames.FrameSource:
-        return frames.open_source(data_root / where, reading="labels")
+        return frames.open_source(data_root / where, kind="labels")
 
     for where, table in (
         ("camvid/labels/0016E5", CAMVID),
@@ -203,8 +203,8 @@ def test_real_label_maps_are_decoded(data_root):
 
 
 def test_real_instance_ids_name_the_class_of_every_object(data_root):
-    instances = frames.open_source(data_root / "cityscapes_stills/instances", reading="labels").read(0, 1)[0].pixels
-    classes = frames.open_source(data_root / "cityscapes_stills/labels", reading="labels").read(0, 1)[0].pixels
+    instances = frames.open_source(data_root / "cityscapes_stills/instances", kind="labels").read(0, 1)[0].pixels
+    classes = frames.open_source(data_root / "cityscapes_stills/labels", kind="labels").read(0, 1)[0].pixels
     wide = instances.astype(int)
     assert instances.dtype == np.uint16
     assert wide.max() > 26000
@@ -227,5 +227,16 @@ def test_shades_of_a_colour_are_one_class_and_smoothed_outlines_mean_the_nearest
 
 
 def test_main_colours_are_not_sought_in_ids(tmp_path):
-    with pytest.raises(InputError, match=r"holds ids, not colours"):
+    with pytest.raises(InputError, match=r"holds ids, not colors"):
         labels.main_colors(sources(tmp_path, np.zeros((4, 4), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("shade", "is_the_same"),
+    [((148, 100, 100), True), ((149, 100, 100), False), ((127, 127, 127), True), ((128, 128, 128), False)],
+)
+def test_a_main_colour_takes_in_shades_up_to_48_away_in_colour_space(tmp_path, shade, is_the_same):
+    painted = np.full((40, 40, 3), 100, np.uint8)
+    painted[:, 30:] = shade
+    table = labels.main_colors(sources(tmp_path, painted))
+    assert set(table.colors) == ({(100, 100, 100)} if is_the_same else {(100, 100, 100), shade})

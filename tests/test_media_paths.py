@@ -131,5 +131,5 @@ def test_a_numbered_pattern_finds_its_files_in_the_order_of_numbers(tmp_path):
 
 
 def test_names_that_are_no_utf8_can_be_shown_anywhere():
-    assert paths.shown(os.fsdecode(b"caf\xe9.png")) == r"caf\xe9.png"
-    assert paths.shown("café.png") == "café.png"
+    assert paths.display(os.fsdecode(b"caf\xe9.png")) == r"caf\xe9.png"
+    assert paths.display("café.png") == "café.png"

@@ -16,10 +16,10 @@ from vidgen.networks import single_image
 from vidgen.networks.single_image import (
     LevelGenerator,
     LevelNetwork,
-    gradient_penalty,
     mirror_to,
     noise_loop,
     noise_walk,
+    pixelwise_gradient_penalty,
     plan_concurrent_pyramid,
     plan_pyramid,
     resize_by,
@@ -154,7 +154,7 @@ def test_the_gradient_penalty_is_the_squared_distance_of_the_slope_from_one_and_
 
     real, fake = torch.rand(1, 3, 6, 6), torch.rand(1, 3, 6, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        penalty = gradient_penalty(Slope(), real, fake)
+        penalty = pixelwise_gradient_penalty(Slope(), real, fake)
     assert float(penalty) == pytest.approx(16.0, rel=1e-5)
 
 
@@ -170,6 +170,13 @@ def test_a_noise_loop_closes_at_zero_and_moves_evenly() -> None:
     steps = (frames.roll(-1, 0) - frames).square().mean(dim=(1, 2, 3, 4)).sqrt()
     assert float(steps[-1]) < 1.5 * float(steps.median())
     assert float(steps[0]) < 1.5 * float(steps.median())
+
+
+def test_a_noise_loop_never_stands_still() -> None:
+    """The frame after the last is the first; so the last is not."""
+    frames = torch.stack(list(noise_loop((1, 3, 20, 20), 12, alpha=0.1, beta=0.5, device="cpu", generator=torch.Generator())))
+    steps = (frames.roll(-1, 0) - frames).square().mean(dim=(1, 2, 3, 4)).sqrt()
+    assert float(steps.min()) > 0.3 * float(steps.median())
 
 
 def test_a_noise_loop_is_as_lively_as_the_published_walk() -> None:

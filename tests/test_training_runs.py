@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,9 @@ from tests.conftest import REPOSITORY
 from vidgen import durable
 from vidgen.commands.train import train
 from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, TrainingError
-from vidgen.training import checkpoint, run
+from vidgen.training import run
 from vidgen.translators import available
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from vidgen.weights import checkpoints, files
 
 
 @pytest.fixture
@@ -98,7 +90,7 @@ def test_a_run_may_be_made_longer_and_moved_but_not_changed(config: Path, tmp_pa
 
 
 def test_two_processes_give_the_losses_of_one(config: Path, tmp_path: Path) -> None:
-    sets = ["train.clips_per_step=2"]
+    sets = ["train.batch_size=2"]
     train(config, tmp_path / "one", sets=sets, steps=4)
     command = [sys.executable, "-m", "vidgen", "train", str(config), "-o", str(tmp_path / "two"), "--set", sets[0]]
     done = subprocess.run(
@@ -117,17 +109,17 @@ def test_two_processes_give_the_losses_of_one(config: Path, tmp_path: Path) -> N
 
 
 def test_clips_that_cannot_be_dealt_out_are_refused(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="clips_per_step: 3 clips cannot be dealt out to 1 processes in groups of 2"):
-        train(config, tmp_path / "run", sets=["train.clips_per_step=3", "train.clips_at_once=2"], steps=1)
+    with pytest.raises(ConfigError, match="batch_size: 3 clips cannot be dealt out to 1 processes in groups of 2"):
+        train(config, tmp_path / "run", sets=["train.batch_size=3", "train.micro_batch_size=2"], steps=1)
 
 
 def test_two_clips_at_once_train_like_one_after_the_other_where_statistics_are_per_sample(config: Path, tmp_path: Path) -> None:
     common = [
-        "train.clips_per_step=2", "model.generator.norm=instance", "model.discriminators.norm=instance",
+        "train.batch_size=2", "model.generator.norm=instance", "model.discriminators.norm=instance",
         "model.past.noise=0", "model.past.dropout=0",
     ]  # fmt: skip
     train(config, tmp_path / "single", sets=common, steps=1)
-    train(config, tmp_path / "pair", sets=[*common, "train.clips_at_once=2"], steps=1)
+    train(config, tmp_path / "pair", sets=[*common, "train.micro_batch_size=2"], steps=1)
     # not closer: Adam makes noise of the zero gradient that a bias before a normalisation has
     assert _log(tmp_path / "single")[0]["losses"] == pytest.approx(_log(tmp_path / "pair")[0]["losses"], rel=0.01)
 
@@ -167,7 +159,7 @@ def test_the_newest_step_wins_whatever_the_clock_says(config: Path, tmp_path: Pa
     older, newer = sorted((folder / "checkpoints").iterdir())
     os.utime(older, (2e9, 2e9))
     os.utime(newer, (1e9, 1e9))
-    found = checkpoint.newest(folder / "checkpoints")
+    found = checkpoints.newest(folder / "checkpoints")
     assert found is not None
     assert found.progress.step == 6
 
@@ -180,7 +172,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(config: Path, tm
     data[-100] ^= 1
     weights.write_bytes(data)
     warnings: list[str] = []
-    found = checkpoint.newest(folder / "checkpoints", warnings.append)
+    found = checkpoints.newest(folder / "checkpoints", warnings.append)
     assert found is not None
     assert found.progress.step == 3
     assert "damaged" in warnings[0]
@@ -231,10 +223,10 @@ def test_losses_that_stay_non_finite_stop_the_run_and_spare_the_checkpoint(
         lambda *arguments: {name: value * float("nan") for name, value in original(*arguments).items()},
     )
     with pytest.raises(TrainingError, match=r"losses .*l1.* not finite for 3 steps in a row"):
-        train(config, folder, sets=["train.max_bad_steps=2"], overwrite=False, steps=20)
-    found = checkpoint.newest(folder / "checkpoints")
+        train(config, folder, sets=["train.max_nonfinite_steps=2"], overwrite=False, steps=20)
+    found = checkpoints.newest(folder / "checkpoints")
     assert found is not None
-    weights = found.read(checkpoint.MODEL)
+    weights = found.read(checkpoints.MODEL)
     assert weights is not None
     assert found.progress.step == 3
     assert all(torch.isfinite(tensor).all() for tensor in weights.tensors.values())
@@ -279,7 +271,7 @@ class _Crash(BaseException):
 
 
 def _write(folder: Path, step: int) -> None:
-    checkpoint.write_checkpoint(folder, checkpoint.Progress(step=step), {"model.safetensors": b"x" * step * 100}, keep=2)
+    checkpoints.write_checkpoint(folder, checkpoints.Progress(step=step), {"model.safetensors": b"x" * step * 100}, keep=2)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(5, "Input/output error"), _Crash()])
@@ -297,7 +289,7 @@ def test_a_fault_at_any_operation_of_a_checkpoint_leaves_the_old_or_the_new(
         except (OutputError, _Crash):
             failed = True
         monkeypatch.setattr(durable, "operations", durable.Operations())
-        found = checkpoint.newest(folder)
+        found = checkpoints.newest(folder)
         assert found is not None
         assert found.progress.step in ((1, 2) if failed else (2,))
         if isinstance(error, OSError):
@@ -352,7 +344,7 @@ def test_a_full_disk_stops_training_with_one_line_and_keeps_the_old_checkpoint(c
     assert done.returncode == 1
     assert "no space left" in done.stderr
     assert "Traceback" not in done.stderr
-    found = checkpoint.newest(folder / "checkpoints")
+    found = checkpoints.newest(folder / "checkpoints")
     assert found is not None
     assert found.progress.step == 3
 
@@ -363,7 +355,7 @@ def test_stale_parts_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     (stale / "model.safetensors").write_bytes(b"half")
     _write(tmp_path, 2)
     assert not stale.exists()
-    found = checkpoint.newest(tmp_path)
+    found = checkpoints.newest(tmp_path)
     assert found is not None
     assert found.progress.step == 2
 
@@ -383,7 +375,7 @@ def test_a_file_that_is_no_weights_says_what_it_is(tmp_path: Path, content: byte
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=expected):
-        checkpoint.read_weights(path)
+        files.read_weights(path)
 
 
 def test_a_dry_run_reports_sizes_and_writes_nothing(config: Path, tmp_path: Path) -> None:
@@ -414,9 +406,33 @@ def test_samples_and_tensorboard_are_written_and_change_nothing(config: Path, tm
     assert list((tmp_path / "watched" / "tensorboard").iterdir())
 
 
-def test_a_time_limit_ends_a_run_that_the_same_call_goes_on_with(config: Path, tmp_path: Path) -> None:
-    first = train(config, tmp_path / "run", time_limit_seconds=0.0)
+def test_a_run_that_is_to_stop_early_is_gone_on_with_by_the_same_call(config: Path, tmp_path: Path) -> None:
+    first = train(config, tmp_path / "run", stop_after_seconds=0.0)
     assert first["steps"] == 1
-    assert "time limit" in first["ended"]
+    assert "before its end" in first["ended"]
     second = train(config, tmp_path / "run", steps=3)
     assert (second["steps"], second["ended"]) == (3, "complete")
+
+
+def test_a_time_limit_shortens_every_stage_so_that_the_schedule_is_complete(config: Path, tmp_path: Path) -> None:
+    stretches = (
+        "{epochs: 3000, decay_epochs: 2000, clip_frames: 4, window_frames: 2, max_window_frames: 2, grow_every_epochs: 9999}"
+    )
+    long = [f"model.schedules=[{stretches}]"]
+    result = train(config, tmp_path / "run", sets=long, time_limit_seconds=4.0)
+    assert result["ended"] == "complete"
+    assert 2 <= result["steps"] == result["of_steps"] < 20_000
+    stretch = run.load_run_config(tmp_path / "run" / "config.yaml", []).train.stretch
+    assert stretch < 1
+    rates = [line["learning_rate"] for line in _log(tmp_path / "run")]
+    assert rates[0] == 2e-4
+    assert rates[-1] < 2e-4, "the decay is part of the shortened schedule"
+
+
+def test_a_resumed_run_keeps_the_plan_of_its_time_limit(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, time_limit_seconds=3.0, stop_after_seconds=0.0)
+    before = run.load_run_config(folder / "config.yaml", []).train.stretch
+    result = train(config, folder, time_limit_seconds=3.0)
+    assert run.load_run_config(folder / "config.yaml", []).train.stretch == before
+    assert result["ended"] == "complete"

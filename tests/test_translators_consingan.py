@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, Trainer
-from vidgen.training.precision import Runtime
 from vidgen.translators import consingan
-from vidgen.translators.base import Teachers
 from vidgen.types import Batch, Condition
 
 TINY: dict[str, Any] = {"image_size": (36, 48), "min_size": 16, "base_channels": 8, "num_stages": 4, "num_discriminator_steps": 1}
@@ -25,22 +24,20 @@ def test_the_published_networks_have_the_published_number_of_parameters() -> Non
 def test_the_newest_three_stages_learn_each_older_one_ten_times_more_slowly() -> None:
     config = consingan.Config(**TINY)
     model = consingan.build(config)
-    by_stage = {stage.active_scales: model.phases(stage)[-1] for stage in consingan.stages(config, 1)}
+    by_stage = {stage.num_active_scales: model.phases(stage)[-1] for stage in consingan.stages(config, 1)}
     body, head, tail = model.generator.body, model.generator.head, model.generator.tail
     assert by_stage[3].modules == (head, body[0], body[1], body[2], tail)
-    assert by_stage[3].module_scales == pytest.approx((0.01, 0.01, 0.1, 1.0, 1.0))
+    assert by_stage[3].optimizer.module_scales == pytest.approx((0.01, 0.01, 0.1, 1.0, 1.0))
     assert by_stage[4].modules == (body[1], body[2], body[3], tail)
-    assert by_stage[4].num_updates == 3
+    assert by_stage[4].optimizer.num_updates == 3
 
 
 def _learn(**changes: Any) -> consingan.ConSinGAN:
     torch.manual_seed(0)
     config = consingan.Config(**{**TINY, **changes})
     model = consingan.build(config)
-    settings = LoopSettings(
-        seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=0, max_steps=None
-    )
-    trainer = Trainer(model, consingan.stages(config, 1), settings, Teachers(), Runtime.choose("cpu", "fp32"))
+    settings = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None)
+    trainer = Trainer(model, consingan.stages(config, 1), settings, {}, Runtime.choose("cpu", "fp32"))
     rows = torch.linspace(-1, 1, 36)[None, None, None, :, None].expand(1, 1, 3, 36, 48)
     picture = (rows * torch.tensor([1.0, 0.5, -0.5])[None, None, :, None, None]).contiguous()
     batch = Batch(Condition(frames=picture[:, :, :0]), picture)

@@ -11,9 +11,9 @@ from vidgen.errors import ConfigError
 from vidgen.networks.coarse_to_fine import average_by_region
 from vidgen.networks.image_pool import ImagePool
 from vidgen.networks.losses import gradient_penalty
-from vidgen.training.checkpoint import load_into
 from vidgen.translators import pix2pix, pix2pixhd
 from vidgen.types import Condition
+from vidgen.weights.files import load_into
 
 HEIGHT, WIDTH, CLASSES = 32, 64, 4
 
@@ -67,7 +67,7 @@ def test_without_dropout_at_test_the_seed_does_not_matter() -> None:
 def test_statistics_at_test_are_the_pictures_own_unless_the_configuration_says_running() -> None:
     pictures = []
     for kind in ("batch", "running"):
-        translator = _pix2pix(statistics_at_test=kind, dropout_at_test=False)
+        translator = _pix2pix(batch_norm_at_test=kind, dropout_at_test=False)
         before = _frames(translator, 0, _condition())
         for name, buffer in translator.generator.named_buffers():
             if name.endswith("running_mean"):
@@ -95,8 +95,8 @@ def test_a_reference_gives_each_object_one_look_and_given_styles_come_first() ->
     for identity in condition.instances.unique():
         looks = styles[0, 0][:, condition.instances[0, 0] == identity]
         assert looks.std(1).max() < 1e-6
-    by_reference = Condition(condition.labels, None, condition.instances, reference=real)
-    by_styles = Condition(condition.labels, None, condition.instances, reference=-real, styles=styles)
+    by_reference = condition.with_tensors(reference=real)
+    by_styles = condition.with_tensors(reference=-real, styles=styles)
     made = [_frames(translator, 0, given) for given in (by_reference, by_styles, condition)]
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
@@ -105,7 +105,7 @@ def test_a_reference_gives_each_object_one_look_and_given_styles_come_first() ->
 def test_styles_of_another_size_are_refused() -> None:
     condition = _condition()
     with pytest.raises(ValueError, match="styles"):
-        Condition(condition.labels, styles=torch.zeros(1, 1, 3, HEIGHT, WIDTH // 2))
+        condition.with_tensors(styles=torch.zeros(1, 1, 3, HEIGHT, WIDTH // 2))
 
 
 def test_an_encoder_without_the_map_of_its_regions_is_refused() -> None:
@@ -145,9 +145,14 @@ def test_coarse_to_fine_is_a_list_of_stages() -> None:
     config = pix2pixhd.Config(
         num_labels=CLASSES,
         generator=pix2pixhd.Generator(num_enhancers=1),
-        growth=(pix2pixhd.Growth(epochs=2, decay_epochs=0), pix2pixhd.Growth(epochs=3, decay_epochs=2, finest_only_epochs=1)),
+        schedules=(
+            pix2pixhd.ScaleSchedule(epochs=2, decay_epochs=0),
+            pix2pixhd.ScaleSchedule(epochs=3, decay_epochs=2, finest_only_epochs=1),
+        ),
     )
-    made = [(stage.active_scales, stage.size_divisor, stage.learning, stage.num_steps) for stage in pix2pixhd.stages(config, 10)]
+    made = [
+        (stage.num_active_scales, stage.size_divisor, stage.learning, stage.num_steps) for stage in pix2pixhd.stages(config, 10)
+    ]
     assert made == [(1, 2, "all", 20), (2, 1, "finest", 10), (2, 1, "all", 20), (2, 1, "all", 20)]
     assert pix2pixhd.stages(config, 10)[-1].final_learning_rate == 0
     with torch.device("meta"):

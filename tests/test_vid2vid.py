@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+import tests.literal as lit
 from flow.warp import warp
 from vidgen.errors import ConfigError
 from vidgen.networks.composite import CompositeGenerator
@@ -15,7 +16,7 @@ from vidgen.networks.losses import feature_matching, masked_l1, multiscale_adver
 from vidgen.training.loop import learning_rate, stage_of
 from vidgen.translators import vid2vid
 from vidgen.translators.vid2vid import temporal_windows
-from vidgen.types import Batch, Condition, Output
+from vidgen.types import Batch, Condition, Step
 
 
 @pytest.mark.parametrize(
@@ -51,9 +52,9 @@ def test_sparse_temporal_windows_are_the_published_ones(load_at: int, expected: 
     assert temporal_windows(load_at, 4, num_frames=3, scale=1, num_scales=2, mode="sparse") == expected
 
 
-def _clip_plan(growth: vid2vid.Growth, epoch: int, sequence_frames: int = 30, num_past: int = 2) -> tuple[int, int, int]:
+def _clip_plan(growth: vid2vid.Schedule, epoch: int, sequence_frames: int = 30, num_past: int = 2) -> tuple[int, int, int]:
     """(clip target, frames read, windows) in `epoch`, counted from 1, for sequences of equal length."""
-    config = vid2vid.Config(num_labels=2, growth=(growth,))
+    config = vid2vid.Config(num_labels=2, schedules=(growth,))
     stages = vid2vid.stages(config, 1)
     stage = stages[stage_of(stages, epoch - 1)[0]]
     generated = min(stage.clip_frames, sequence_frames - num_past)
@@ -62,26 +63,26 @@ def _clip_plan(growth: vid2vid.Growth, epoch: int, sequence_frames: int = 30, nu
 
 
 def test_clip_schedule_of_the_street_recipe_is_the_published_one() -> None:
-    growth = vid2vid.Growth(epochs=10, decay_epochs=10, clip_frames=6, window_frames=6, max_window_frames=12)
+    growth = vid2vid.Schedule(epochs=10, decay_epochs=10, clip_frames=6, window_frames=6, max_window_frames=12)
     plans = [_clip_plan(growth, epoch) for epoch in (1, 5, 6, 10, 11, 15, 16, 20)]
     assert plans == [(6, 8, 1), (6, 8, 1), (12, 14, 1), (12, 14, 1), (24, 26, 2), (24, 26, 2), (28, 26, 2), (28, 26, 2)]
 
 
 def test_clip_schedule_of_the_1024_recipe_is_the_published_one() -> None:
-    growth = vid2vid.Growth(
+    growth = vid2vid.Schedule(
         epochs=10, decay_epochs=10, clip_frames=4, window_frames=4, max_window_frames=4, grow_every_epochs=2, learning_rate=1e-4
     )
     assert [_clip_plan(growth, epoch)[::2] for epoch in (1, 3, 5, 7)] == [(4, 1), (8, 2), (16, 4), (28, 7)]
 
 
 def test_clip_schedule_of_the_single_gpu_recipe_is_the_published_one() -> None:
-    growth = vid2vid.Growth(epochs=10, decay_epochs=5, clip_frames=4, window_frames=2, max_window_frames=2, grow_every_epochs=2)
+    growth = vid2vid.Schedule(epochs=10, decay_epochs=5, clip_frames=4, window_frames=2, max_window_frames=2, grow_every_epochs=2)
     assert [_clip_plan(growth, epoch)[2] for epoch in (1, 3, 5, 7)] == [2, 4, 8, 14]
 
 
 def test_learning_rate_is_constant_then_falls_linearly_to_zero_across_stages() -> None:
-    growth = vid2vid.Growth(epochs=10, decay_epochs=10, learning_rate=2e-4, grow_every_epochs=3)
-    stages = vid2vid.stages(vid2vid.Config(num_labels=2, growth=(growth,)), steps_per_epoch=7)
+    growth = vid2vid.Schedule(epochs=10, decay_epochs=10, learning_rate=2e-4, grow_every_epochs=3)
+    stages = vid2vid.stages(vid2vid.Config(num_labels=2, schedules=(growth,)), steps_per_epoch=7)
     assert sum(stage.num_steps for stage in stages) == 140
     for step in range(140):
         index, inside = stage_of(stages, step)
@@ -90,22 +91,22 @@ def test_learning_rate_is_constant_then_falls_linearly_to_zero_across_stages() -
 
 
 def test_gradients_reach_as_far_back_as_the_schedule_says() -> None:
-    growth = vid2vid.Growth(
+    growth = vid2vid.Schedule(
         epochs=15, decay_epochs=0, clip_frames=4, window_frames=4, max_window_frames=8, max_backpropagate_frames=4
     )
-    stages = vid2vid.stages(vid2vid.Config(num_labels=2, growth=(growth,)), 1)
+    stages = vid2vid.stages(vid2vid.Config(num_labels=2, schedules=(growth,)), 1)
     assert [stage.backpropagate_frames for stage in stages] == [1, 2, 4]
 
 
 def _two_scales() -> vid2vid.Config:
-    coarse = vid2vid.Growth(epochs=2, decay_epochs=2, clip_frames=6)
-    fine = vid2vid.Growth(epochs=4, decay_epochs=2, clip_frames=4, finest_only_epochs=3, learning_rate=1e-4)
-    return vid2vid.Config(num_labels=2, generator=vid2vid.Generator(base_channels=4, num_scales=2), growth=(coarse, fine))
+    coarse = vid2vid.Schedule(epochs=2, decay_epochs=2, clip_frames=6)
+    fine = vid2vid.Schedule(epochs=4, decay_epochs=2, clip_frames=4, finest_only_epochs=3, learning_rate=1e-4)
+    return vid2vid.Config(num_labels=2, generator=vid2vid.Generator(base_channels=4, num_scales=2), schedules=(coarse, fine))
 
 
 def test_scales_grow_from_coarse_to_fine_and_the_finest_learns_alone_first() -> None:
     stages = vid2vid.stages(_two_scales(), 1)
-    assert [(stage.active_scales, stage.size_divisor, stage.learning, stage.num_steps) for stage in stages] == [
+    assert [(stage.num_active_scales, stage.size_divisor, stage.learning, stage.num_steps) for stage in stages] == [
         (1, 2, "all", 2),
         (1, 2, "all", 2),
         (2, 1, "finest", 3),
@@ -124,9 +125,9 @@ def test_the_coarse_scale_does_not_move_while_the_finest_learns_alone() -> None:
 
 @pytest.mark.parametrize("num_scales", [1, 2, 3])
 def test_least_squares_losses_sum_over_scales(num_scales: int) -> None:
-    judged = [[torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 5, 5)] for _ in range(num_scales)]
-    gan = multiscale_adversarial(judged, real=True, learner="generator", objective="least_squares")
-    fake = multiscale_adversarial(judged, real=False, learner="discriminator", objective="least_squares")
+    discriminated = [[torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 5, 5)] for _ in range(num_scales)]
+    gan = multiscale_adversarial(discriminated, real=True, learner="generator", objective="least_squares")
+    fake = multiscale_adversarial(discriminated, real=False, learner="discriminator", objective="least_squares")
     assert (gan.item(), fake.item()) == (num_scales, 0)
 
 
@@ -139,10 +140,10 @@ def test_feature_matching_is_forty_for_features_one_apart_whatever_the_scales(nu
 
 
 def test_hinge_loss_pushes_a_generator_by_the_mean_and_a_judge_to_the_margin() -> None:
-    judged = [[torch.full((1, 1, 2, 2), 0.5)]]
-    assert multiscale_adversarial(judged, real=True, learner="generator", objective="hinge").item() == -0.5
-    assert multiscale_adversarial(judged, real=True, learner="discriminator", objective="hinge").item() == 0.5
-    assert multiscale_adversarial(judged, real=False, learner="discriminator", objective="hinge").item() == 1.5
+    discriminated = [[torch.full((1, 1, 2, 2), 0.5)]]
+    assert multiscale_adversarial(discriminated, real=True, learner="generator", objective="hinge").item() == -0.5
+    assert multiscale_adversarial(discriminated, real=True, learner="discriminator", objective="hinge").item() == 0.5
+    assert multiscale_adversarial(discriminated, real=False, learner="discriminator", objective="hinge").item() == 1.5
 
 
 def test_masked_l1_averages_over_masked_pixels_too() -> None:
@@ -193,10 +194,10 @@ def test_dropout_of_the_past_happens_in_training_only() -> None:
         past=vid2vid.PastCorruption(dropout=1.0),
     )
     translator = vid2vid.build(config)
-    condition = Condition(labels=torch.zeros(1, 3, 16, 16, dtype=torch.long))
+    batch = Batch(Condition(labels=torch.zeros(1, 3, 16, 16, dtype=torch.long)), torch.zeros(1, 3, 3, 16, 16))
     with torch.no_grad():
-        trained, _ = translator.train().translate(condition)
-        used, _ = translator.eval().translate(condition)
+        trained, _ = translator.rollout(batch, Step(vid2vid.stages(config, 1)[0]))
+        used, _ = translator.translate(batch.condition)
     assert trained.mask is not None
     assert used.mask is not None
     assert trained.mask.min() == 1
@@ -204,42 +205,83 @@ def test_dropout_of_the_past_happens_in_training_only() -> None:
 
 
 def test_frames_are_made_without_their_past_for_the_epochs_asked_for() -> None:
-    growth = vid2vid.Growth(epochs=4, decay_epochs=2, frame_only_epochs=3, clip_frames=4, window_frames=2, max_window_frames=2)
+    growth = vid2vid.Schedule(epochs=4, decay_epochs=2, frame_only_epochs=3, clip_frames=4, window_frames=2, max_window_frames=2)
     config = vid2vid.Config(
-        num_labels=3, generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2), growth=(growth,)
+        num_labels=3, generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2), schedules=(growth,)
     )
     stages = vid2vid.stages(config, 2)
     assert [(stage.uses_past, stage.num_steps) for stage in stages] == [(False, 6), (True, 2), (True, 2), (True, 2)]
     translator = vid2vid.build(config).train()
-    condition = Condition(labels=torch.zeros(1, 3, 16, 16, dtype=torch.long))
+    batch = Batch(Condition(labels=torch.zeros(1, 3, 16, 16, dtype=torch.long)), torch.zeros(1, 3, 3, 16, 16))
     least = []
     for stage in stages[:2]:
         translator.begin(stage)
         with torch.no_grad():
-            output, _ = translator.translate(condition)
+            output, _ = translator.rollout(batch, Step(stage))
         assert output.mask is not None
         least.append(output.mask[:, 1:].min().item())
     assert least[0] == 1
     assert least[1] < 1
 
 
-def test_the_judge_of_a_region_sees_the_square_around_it() -> None:
-    judges = vid2vid.Discriminators(base_channels=4, num_scales=1, num_temporal_scales=0, region=vid2vid.Region(labels=(2,)))
+def test_the_discriminator_of_a_region_sees_the_square_around_it() -> None:
+    discriminators = vid2vid.Discriminators(
+        base_channels=4, num_scales=1, num_temporal_scales=0, region=vid2vid.Region(labels=(2,))
+    )
     config = vid2vid.Config(
         num_labels=3,
         num_input_frames=1,
         generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2, flow="none"),
-        discriminators=judges,
+        discriminators=discriminators,
+        losses=vid2vid.LossWeights(perceptual_weight=0),
     )
-    translator = vid2vid.build(config)
+    translator = lit.build(config)
     labels = torch.zeros(1, 2, 64, 128, dtype=torch.long)
-    labels[:, 0, 40:44, 100:110] = 2  # the second frame has no region: its middle is judged
-    target = torch.rand(1, 2, 3, 64, 128) * 2 - 1
-    batch = Batch(Condition(labels=labels), target)
-    made, real = translator._region_inputs(batch, Output(frames=-target))
-    assert made.shape == real.shape == (2, 6, 32, 32)
-    assert torch.equal(real[0, 3:], target[0, 0, :, 25:57, 88:120])
-    assert torch.equal(made[1, 3:], -target[0, 1, :, 16:48, 48:80])
+    labels[:, 0, 40:44, 100:110] = 2  # the second frame has no region: its middle is discriminated
+    target = torch.rand(1, 2, 3, 64, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    batch = lit.make_batch(target, labels)
+    lit.begin(translator, lit.stages(config)[0])
+    losses = lit.losses_of(translator, lit.stages(config)[0], batch, lit.roll_out(translator, batch))["region", 0]
+    pictures = torch.cat([one_hot(labels[0], 3), target[0]], dim=1)
+    squares = torch.stack([pictures[0, :, 25:57, 88:120], pictures[1, :, 16:48, 48:80]])
+    discriminated = lit.networks(translator)["region"](squares)
+    assert losses["region_discriminator_real"].item() == pytest.approx(
+        0.5 * (discriminated[0][-1] - 1).square().mean().item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("num_known", [2, 5])
+def test_a_video_goes_on_from_the_last_of_its_known_frames(num_known: int) -> None:
+    config = vid2vid.Config(num_labels=3, generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2))
+    translator = lit.build(config).eval()
+    labels = torch.randint(0, 3, (1, 7, 16, 16), generator=torch.Generator().manual_seed(0))
+    known = lit.pictures("known", 1, 5, 3, 16, 16)
+    condition = Condition(labels=labels)
+    with torch.no_grad():
+        carry = translator.prime(condition.slice_time(5 - num_known, 5), known[:, 5 - num_known :])
+        frames = translator.translate(condition.slice_time(5, 7), carry)[0].frames
+        last = translator.prime(condition.slice_time(3, 5), known[:, 3:])
+        expected = translator.translate(condition.slice_time(5, 7), last)[0].frames
+        first = translator.prime(condition.slice_time(0, 2), known[:, :2])
+        other = translator.translate(condition.slice_time(5, 7), first)[0].frames
+    torch.testing.assert_close(frames, expected)
+    assert (frames - other).abs().max() > 0.01
+
+
+def test_discriminators_of_motion_remember_the_newest_frames_as_far_as_they_reach() -> None:
+    discriminators = vid2vid.Discriminators(base_channels=4, num_temporal_scales=2, num_temporal_frames=3)
+    shape = vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2)
+    growth = vid2vid.Schedule(window_frames=4, max_window_frames=4)
+    config = vid2vid.Config(num_labels=3, generator=shape, discriminators=discriminators, schedules=(growth,))
+    translator = lit.build(config)
+    lit.begin(translator, lit.stages(config)[0])
+    batch = lit.make_batch(lit.pictures("clip", 1, 12, 3, 16, 16), torch.zeros(1, 12, 16, 16, dtype=torch.long))
+    carry, frames = None, []
+    for start in (0, 4, 8):
+        rolled = lit.roll_out(translator, lit.window(batch, start, start + 4), carry)
+        carry = rolled.carry
+        frames.append(rolled.frames)
+    assert torch.equal(carry.history, torch.cat(frames, dim=1)[:, -6:])
 
 
 def test_a_foreground_class_that_does_not_exist_is_refused_by_name() -> None:

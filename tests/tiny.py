@@ -17,14 +17,14 @@ model:
   discriminators: {base_channels: 4, num_layers: 2, num_scales: 1, num_temporal_scales: 1}
   losses: {perceptual_weight: 0, l1_weight: 1}
   past: {noise: 0.1, dropout: 0.3}
-  growth:
+  schedules:
     - {epochs: 3, decay_epochs: 2, clip_frames: 4, window_frames: 2, max_window_frames: 2, grow_every_epochs: 2}
 data:
   condition:
     labels: {num_classes: 4}
 train:
   steps_per_epoch: 4
-  average_decay: 0.9
+  ema_decay: 0.9
   checkpoint_every_steps: 3
   sample_every_steps: 0
   precision: fp32
@@ -43,7 +43,7 @@ _MODELS = {
   encoder: {base_channels: 4, num_downsamplings: 2}
   discriminators: {base_channels: 4, num_layers: 2, pool_size: 3}
   losses: {perceptual_weight: 0, l1_weight: 1}
-  growth:
+  schedules:
     - {epochs: 1, decay_epochs: 0}
     - {epochs: 2, decay_epochs: 2, finest_only_epochs: 1}
 """,

@@ -32,10 +32,10 @@ from rich.table import Table
 
 from vidgen.networks import label_convolution
 from vidgen.networks.encoding import encode, instance_edges
+from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, Trainer
-from vidgen.training.precision import Runtime
 from vidgen.translators import pix2pixhd, singan, vid2vid
-from vidgen.translators.base import Teachers, Translator
+from vidgen.translators.base import Translator
 from vidgen.types import Batch, Condition, Stage
 
 console = Console(stderr=True)
@@ -98,9 +98,9 @@ def bench_translate(repeats: int) -> list[dict[str, Any]]:
                 runtime.prepare(model)
                 runtime.prepare_for_use(model)
             with torch.inference_mode(), runtime.autocast():
-                _, carry = model.translate(condition.time_slice(0, 1))
-                _, carry = model.translate(condition.time_slice(1, 2), carry)
-                frame = condition.time_slice(2, 3)
+                _, carry = model.translate(condition.slice_time(0, 1))
+                _, carry = model.translate(condition.slice_time(1, 2), carry)
+                frame = condition.slice_time(2, 3)
                 seconds[way] = median_seconds(lambda m=model, f=frame, c=carry: m.translate(f, c), repeats)  # type: ignore[misc]
             del model, carry
             gc.collect()
@@ -119,7 +119,7 @@ def bench_train(repeats: int) -> list[dict[str, Any]]:
                 runtime.prepare(model)
             stages = vid2vid.stages(
                 model.config.model_copy(
-                    update={"growth": (vid2vid.Growth(epochs=1000, clip_frames=2, window_frames=2, grow_every_epochs=10_000),)}
+                    update={"schedules": (vid2vid.Schedule(epochs=1000, clip_frames=2, window_frames=2, grow_every_epochs=10_000),)}
                 ),
                 1,
             )
@@ -132,11 +132,9 @@ def bench_train(repeats: int) -> list[dict[str, Any]]:
 
 def _update_seconds(model: Translator, stages: tuple[Stage, ...], runtime: Runtime, batch: Batch, repeats: int) -> float:
     """Of one training step on `batch`."""
-    settings = LoopSettings(
-        seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=0, max_steps=None
-    )
-    teachers = Teachers(flow=lambda a, b: torch.zeros(len(a), 2, *a.shape[-2:]))
-    trainer = Trainer(model, stages, settings, teachers, runtime)
+    settings = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None)
+    networks = {"flow": lambda a, b: torch.zeros(len(a), 2, *a.shape[-2:])}
+    trainer = Trainer(model, stages, settings, networks, runtime)
     return median_seconds(lambda: trainer.run(lambda step: [(range(1), batch)], _StopAtOnce()), repeats)
 
 
@@ -204,17 +202,18 @@ def bench_singan(repeats: int) -> list[dict[str, Any]]:
     "plain" follows the original's steps in float32 without autocast or channels_last: three updates of each network, a new
     cascade of the coarser scales for each. "steps kept" does the same in bf16 where it is safe. "fast" is what a budget trains.
     """
-    from vidgen.commands.single import model_settings
+    from vidgen.single_image.training import model_config
 
     plain = Runtime(torch.device("cpu"), use_bf16=False)
     shipped = Runtime.choose("cpu")
-    faithful = {**model_settings("singan", "faithful", "animation"), "max_channels": SINGAN_WIDTH}
-    fast = {**model_settings("singan", "fast", "animation"), "max_channels": SINGAN_WIDTH}
+    narrow = {"max_channels": SINGAN_WIDTH}
+    faithful = model_config("singan", "faithful", "animation", image_size=SINGAN_SIZE).model_copy(update=narrow)
+    fast = model_config("singan", "fast", "animation", image_size=SINGAN_SIZE).model_copy(update=narrow)
     rows = []
     for name, level in SINGAN_CASES.items():
         seconds = {
-            way: _singan_seconds(settings, level, runtime, prepared, repeats)
-            for way, settings, runtime, prepared in (
+            way: _singan_seconds(config, level, runtime, prepared, repeats)
+            for way, config, runtime, prepared in (
                 ("plain", faithful, plain, False),
                 ("steps kept", faithful, shipped, True),
                 ("fast", fast, shipped, True),
@@ -231,20 +230,17 @@ def bench_singan(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _singan_seconds(settings: dict[str, Any], level: int, runtime: Runtime, prepared: bool, repeats: int) -> float:
+def _singan_seconds(config: Any, level: int, runtime: Runtime, prepared: bool, repeats: int) -> float:
     """Processor seconds of one iteration, after those that fill the kept cascades."""
-    config = singan.Config(**settings, image_size=SINGAN_SIZE)
     if config.num_kept_cascades:
         config = config.model_copy(update={"num_kept_cascades": 1})
     torch.manual_seed(0)
     model = singan.build(config)
     if prepared:
         runtime.prepare(model)
-    stage = next(stage for stage in singan.stages(config, 1) if stage.active_scales == level + 1)
-    limits = LoopSettings(
-        seed=0, clips_per_step=1, clips_at_once=1, average_decay=None, gradient_clip=None, max_bad_steps=9, max_steps=None
-    )
-    trainer = Trainer(model, (stage,), limits, Teachers(), runtime)
+    stage = next(stage for stage in singan.stages(config, 1) if stage.num_active_scales == level + 1)
+    limits = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=9, max_steps=None)
+    trainer = Trainer(model, (stage,), limits, {}, runtime)
     target = torch.rand(1, 1, 3, *SINGAN_SIZE) * 2 - 1
     batch = Batch(Condition(frames=target[:, :, :0]), target)
     times = []
@@ -271,7 +267,7 @@ def _row(name: str, seconds: dict[str, float]) -> dict[str, Any]:
 
 _MEMORY_CHILD = """
 import sys
-from vidgen.model import Model
+from vidgen.inference.model import Model
 model = Model.load(sys.argv[1], device="cpu")
 model.translate(sys.argv[2]).save(sys.argv[3])
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -284,7 +280,8 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
     from fractions import Fraction
 
     from vidgen.media.frames import open_sink
-    from vidgen.training import checkpoint, run
+    from vidgen.training import run
+    from vidgen.weights.files import pack
 
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -297,11 +294,11 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
         settings = run.load_run_config(config, [])
         from vidgen.media.labels import plain
 
-        weights = checkpoint.pack(run.build(settings).state_dict(), run.weights_metadata(settings, plain(4), (64, 128)))
+        weights = pack(run.build(settings).state_dict(), run.model_card(settings, plain(4), (64, 128)).metadata())
         (folder / "model.safetensors").write_bytes(weights)
         for length in lengths:
             video = folder / f"labels-{length}.mkv"
-            with open_sink(video, time_base=Fraction(1, 25), frame_rate=Fraction(25), writing="labels") as sink:
+            with open_sink(video, time_base=Fraction(1, 25), frame_rate=Fraction(25), kind="labels") as sink:
                 for index in range(length):
                     labels = np.zeros((64, 128), np.uint8)
                     labels[:, index % 128 :] = 1

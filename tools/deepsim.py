@@ -22,11 +22,11 @@ from rich.table import Table
 from vidgen import durable
 from vidgen.commands.train import train
 from vidgen.data.augment import deform
+from vidgen.inference.model import Model
 from vidgen.media import conditions
 from vidgen.media.images import read_labels, read_picture, write_png
 from vidgen.metrics.distribution import PatchSample
 from vidgen.metrics.quality import ssim
-from vidgen.model import Model
 
 RUNS = {"without": "data.augment.thin_plate=0", "with": "data.augment.thin_plate=0.99"}
 

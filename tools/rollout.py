@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from vidgen.inference.model import Inputs, Model
 from vidgen.media.frames import Frame, FrameSource, open_source
 from vidgen.media.images import write_png
-from vidgen.model import Inputs, Model
 
 
 class BackAndForth(FrameSource):
@@ -81,8 +81,8 @@ def draw(values: np.ndarray, names: list[str], path: Path) -> None:
 def main(model: Path, labels: str, num_frames: int, out: Path, stills: Path | None) -> None:
     """Roll MODEL out over the label clip LABELS."""
     loaded = Model.load(model)
-    reading = "labels" if loaded.settings.data.condition.labels is not None else "pictures"
-    source = BackAndForth(open_source(labels, reading=reading), num_frames)
+    reading = "labels" if loaded.condition.labels is not None else "pictures"
+    source = BackAndForth(open_source(labels, kind=reading), num_frames)
     rows, kept = [], []
     wanted = set(np.linspace(0, num_frames - 1, 5).round().astype(int).tolist())
     for index, frame in enumerate(track(loaded.stream(Inputs(source)), total=num_frames, console=Console(stderr=True))):

@@ -14,11 +14,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
 
+from vidgen.deprecation import deprecated
 from vidgen.errors import ConfigError
 
 MAX_BYTES = 1 << 20
@@ -31,11 +32,17 @@ Key = tuple[str | int, ...]
 
 
 class Settings(pydantic.BaseModel):
-    """Base of every configuration section: unknown keys, infinities and later changes are errors; defaults are checked too."""
+    """Base of every configuration section: unknown keys, infinities and later changes are errors; defaults are checked too.
+
+    Attributes:
+        renamed: keys of earlier releases -> (the key now, the release that stops reading the old one); a key of a section inside
+            is written with a dot.
+    """
 
     model_config = pydantic.ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
 
 T = TypeVar("T", bound=pydantic.BaseModel)
@@ -89,13 +96,30 @@ def load(path: Path, schema: type[T], sets: Sequence[str] = ()) -> T:
 def read(path: Path, sets: Sequence[str] = ()) -> Document:
     """Data of a YAML file with the `key.path=value` assignments in `sets` applied, not yet checked against a schema.
 
+    Args:
+        path: the file, or the name of a shipped configuration such as vid2vid/street; see `find`.
+
     Raises:
         ConfigError: the file is missing, not strict YAML, or an assignment does not fit it.
     """
+    path = find(path)
     document = _Reader(_text(path), str(path)).document()
     for assignment in sets:
         _assign(document, assignment)
     return document
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> file of every configuration that comes with vidgen, such as `vid2vid/street`."""
+    inside = Path(__file__).parent / "configs"  # installed; in a source tree the folder stands beside the package
+    folder = inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+    return {f"{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("*/*.yaml"))}
+
+
+def find(path: Path) -> Path:
+    """`path` itself where it exists, else the shipped configuration of that name."""
+    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    return path if path.exists() else shipped().get(name, path)
 
 
 def validate(document: Document, schema: type[T]) -> T:
@@ -105,6 +129,7 @@ def validate(document: Document, schema: type[T]) -> T:
         ConfigError: with one line per fault: `place: key.path: what would be right, got ...`.
     """
     try:
+        _rename(document, document.data, [schema], ())
         return schema.model_validate_json(json.dumps(document.data, default=str), strict=True)
     except pydantic.ValidationError as error:
         raise ConfigError(_describe(error, document, schema)) from None
@@ -119,21 +144,6 @@ def from_data(data: Mapping[str, Any], schema: type[T], where: str) -> T:
         ConfigError: one line per fault.
     """
     return validate(Document(dict(data), where), schema)
-
-
-def parse(text: str, schema: type[T], where: str) -> T:
-    """Settings from JSON, such as the configuration inside a weights file; `where` names it in messages.
-
-    Raises:
-        ConfigError: `text` is not a JSON object, or one line per fault.
-    """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not valid JSON ({error})") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where}: expected a JSON object, got {_show(data)}")
-    return from_data(data, schema, where)
 
 
 def parse_duration(text: str) -> float:
@@ -244,9 +254,12 @@ def _near_files(path: Path) -> str | None:
     try:
         names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
     except OSError:
-        return None
+        names = []
     near = difflib.get_close_matches(path.name, names, n=3) or sorted(names)[:5]
-    return f"in {path.parent} there is {', '.join(near)}" if near else None
+    if near:
+        return f"in {path.parent} there is {', '.join(near)}"
+    included = difflib.get_close_matches(path.as_posix(), shipped(), n=3)
+    return f"vidgen comes with {', '.join(included)}" if included else None
 
 
 class _Reader:
@@ -321,7 +334,7 @@ class _Reader:
         return event.value
 
     def _scalar(self, event: Any) -> str | int | float | bool | None:
-        text = event.value
+        text: str = event.value
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise self._fault(event, f"text must be Unicode, got {_show(text)}")
         if not event.implicit[0]:  # quoted
@@ -351,7 +364,7 @@ def _assign(document: Document, assignment: str) -> None:
     path, equals, text = assignment.partition("=")
     parts = path.strip().split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"{place}: expected KEY.PATH=VALUE", hint="for example --set optimizer.learning_rate=1e-4")
+        raise ConfigError(f"{place}: expected KEY.PATH=VALUE", hint="for example train.batch_size=2")
     value = _Reader(text, str(place)).value()
     parent: Any = document.data
     key: Key = ()
@@ -434,6 +447,46 @@ def _locate(
             key, data = (*key, part), data.get(str(part))
             models = [model for annotation in annotations for model in _models(annotation)] or models
     return key, models
+
+
+def _rename(document: Document, data: Any, models: Sequence[type[pydantic.BaseModel]], key: Key) -> None:
+    """Move what stands under keys of earlier releases to the keys of today, with a warning each.
+
+    Raises:
+        ConfigError: both the old and the new key are set.
+    """
+    if isinstance(data, list):
+        for index, item in enumerate(data):
+            _rename(document, item, models, (*key, index))
+    if not isinstance(data, dict):
+        return
+    kind = data.get(DISCRIMINATOR)
+    chosen = [model for model in models if not _tags(model) or kind in _tags(model)]
+    for model in chosen:
+        for old, (new, removed_in) in getattr(model, "renamed", {}).items():
+            if old in data:
+                _move(document, data, key, old, new)
+                deprecated(f"{document.origin((*key, *new.split('.')))}: the key {_dotted((*key, old))}", new, removed_in)
+    for name, value in data.items():
+        annotations = [model.model_fields[name].annotation for model in chosen if name in model.model_fields]
+        _rename(document, value, [model for annotation in annotations for model in _models(annotation)], (*key, name))
+
+
+def _move(document: Document, data: dict[str, Any], key: Key, old: str, new: str) -> None:
+    *sections, name = new.split(".")
+    place = data
+    for section in sections:
+        if not isinstance(place.get(section), dict):
+            place[section] = {}
+        place = place[section]
+    if name in place:
+        where = document.origin((*key, old), of_key=True)
+        raise ConfigError(f"{where}: {_dotted((*key, old))}: is the old name of {new}; both are set, keep {new}")
+    place[name] = data.pop(old)
+    before, after = (*key, old), (*key, *new.split("."))
+    for places in (document.keys, document.values):
+        for path in [path for path in places if path[: len(before)] == before]:
+            places[(*after, *path[len(before) :])] = places.pop(path)
 
 
 def _models(annotation: Any) -> list[type[pydantic.BaseModel]]:

@@ -1,4 +1,4 @@
-"""Work that runs beside the main thread: reading ahead, writing behind, preparing in order."""
+"""Work that runs beside the main thread: prefetching, writing in the background, preparing in order."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Item = TypeVar("Item")
 Key = TypeVar("Key")
 
 
-def ahead(make: Callable[[], Iterator[Item]], depth: int = 4) -> Generator[Item, None, None]:
-    """The items of an iterator, made by a thread up to `depth` ahead; its error is raised here."""
+def prefetch(start: Callable[[], Iterator[Item]], depth: int = 4) -> Generator[Item, None, None]:
+    """The items of an iterator, computed by a thread up to `depth` ahead; its error is raised here."""
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
     enough = threading.Event()
 
-    def hand_over(item: tuple[str, Any]) -> bool:
+    def offer(item: tuple[str, Any]) -> bool:
         while not enough.is_set():
             try:
                 waiting.put(item, timeout=0.1)
@@ -28,12 +28,12 @@ def ahead(make: Callable[[], Iterator[Item]], depth: int = 4) -> Generator[Item,
 
     def work() -> None:
         try:
-            for item in make():
-                if not hand_over(("item", item)):
+            for item in start():
+                if not offer(("item", item)):
                     return
-            hand_over(("end", None))
+            offer(("end", None))
         except BaseException as error:
-            hand_over(("error", error))
+            offer(("error", error))
 
     thread = threading.Thread(target=work, name="vidgen-read", daemon=True)
     thread.start()
@@ -50,7 +50,7 @@ def ahead(make: Callable[[], Iterator[Item]], depth: int = 4) -> Generator[Item,
         thread.join(timeout=5)  # bounded: a generator left open is closed at exit, when threads no longer run
 
 
-class Behind:
+class BackgroundWriter:
     """Hands items to a function that runs in a thread of its own, a few behind; its error is raised at the next item."""
 
     def __init__(self, work: Callable[[Any], None], depth: int = 4) -> None:
@@ -59,7 +59,7 @@ class Behind:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="vidgen-write", daemon=True)
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundWriter:
         self._thread.start()
         return self
 
@@ -86,16 +86,16 @@ class Behind:
                     self._error = error
 
 
-def in_order(make: Callable[[Key], Item], keys: Iterator[Key], workers: int) -> Generator[Item, None, None]:
-    """make(key) for each key in order, prepared by `workers` threads a little ahead; 0 makes each when it is asked for."""
+def in_order(prepare: Callable[[Key], Item], keys: Iterator[Key], workers: int) -> Generator[Item, None, None]:
+    """prepare(key) for each key in order, by `workers` threads a little ahead; 0 prepares each when it is asked for."""
     if workers == 0:
-        yield from (make(key) for key in keys)
+        yield from (prepare(key) for key in keys)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="vidgen-data") as pool:
         waiting: list[Future[Item]] = []
         try:
             for key in keys:
-                waiting.append(pool.submit(make, key))
+                waiting.append(pool.submit(prepare, key))
                 if len(waiting) > workers:
                     yield waiting.pop(0).result()
             while waiting:

@@ -5,9 +5,9 @@ Absent is `None`, never 0. Checks stand here, in the constructors, so networks n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from fractions import Fraction
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,100 +28,146 @@ def _check(value: Tensor | None, name: str, dims: int, floating: bool) -> None:
         raise ValueError(f"{name}: expected {'floating point' if floating else 'int64'}, got {value.dtype}")
 
 
+InputKind = Literal["labels", "instances", "picture", "edges", "class_id", "style_picture", "styles", "noise"]
+
+
 @dataclass(frozen=True)
-class Clip:
-    """Decoded frames with their timing.
+class Input:
+    """One input that a translator declares; data loading, command options, forms and importers derive from these.
 
     Attributes:
-        frames: uint8 [T,3,H,W], RGB.
-        pts: presentation time of each frame in units of `time_base`, increasing.
-        time_base: seconds per pts unit.
-        source: where it came from, for messages and audio.
+        name: key of its tensor in a `Condition`; pictures and edges of a frame share the tensor "frames", in this order.
+        kind: what it is, which decides how files become its tensor.
+        channels: channels that the network reads of it (classes for labels, 1 for the boundaries of instances).
+        per_frame: one for each frame; False for one that holds for the whole video.
+        when: whether it is read in training, in use, or in both.
     """
 
-    frames: Tensor
-    pts: tuple[int, ...]
-    time_base: Fraction
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        if self.frames.dtype != torch.uint8 or self.frames.ndim != 4 or self.frames.shape[1] != 3:
-            raise ValueError(f"Clip.frames: expected uint8 [T,3,H,W], got {self.frames.dtype} {tuple(self.frames.shape)}")
-        if len(self.pts) != len(self.frames):
-            raise ValueError(f"Clip.pts: {len(self.pts)} times for {len(self.frames)} frames")
-
-    @property
-    def fps(self) -> Fraction:
-        """Mean frames per second over the clip (25 for a single frame, which has none)."""
-        if len(self.pts) < 2:
-            return Fraction(25)
-        return Fraction(len(self.pts) - 1) / ((self.pts[-1] - self.pts[0]) * self.time_base)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.frames.shape[2], self.frames.shape[3]
+    name: str
+    kind: InputKind
+    channels: int
+    per_frame: bool = True
+    when: Literal["training", "use", "both"] = "both"
 
 
 @dataclass(frozen=True)
+class Pretrained:
+    """A pretrained network that a translator declares; it is loaded once and is never part of the translator's weights.
+
+    Attributes:
+        name: key in the catalog of pretrained networks, such as "vgg19".
+        because: the setting that asks for it, for messages, such as "model.losses.perceptual_weight".
+    """
+
+    name: str
+    because: str
+
+
 class Condition:
-    """All that a generator may see of a clip; the target is not in it.
+    """All that a generator may see of a clip, as tensors by name; the ground truth is not among them.
 
-    Attributes:
-        labels: int64 [B,T,H,W], class ids; -1 marks ignored pixels (an all-zero one-hot).
-        frames: float [B,T,C,H,W], -1..1 (edge maps, pose drawings, pictures).
-        instances: int64 [B,T,H,W], object ids; only their boundaries are seen.
-        reference: float [B,R,3,H,W], -1..1, pictures whose look is wanted.
-        styles: float [B,T,C,H,W], -1..1, a look for every pixel, for generators with a feature encoder.
+    The usual names, all with a batch axis first and, unless they are in `whole_video`, a time axis second:
+
+    - labels: int64 [B,T,H,W], class ids; -1 marks ignored pixels (an all-zero one-hot).
+    - frames: float [B,T,C,H,W], -1..1 (edge maps, pose drawings, pictures).
+    - instances: int64 [B,T,H,W], object ids; only their boundaries are seen.
+    - reference: float [B,T,3,H,W], -1..1, pictures of the scene whose style is wanted.
+    - styles: float [B,T,C,H,W], -1..1, a style for every pixel, for generators with a feature encoder.
+
+    Args:
+        whole_video: names of tensors that hold for the whole video, without a time axis (a class id, a style picture).
+        tensors: by name; those that are None are left out.
+
+    Raises:
+        ValueError: a tensor has another type or shape than its name says, or there is none to take sizes from.
     """
 
-    labels: Tensor | None = None
-    frames: Tensor | None = None
-    instances: Tensor | None = None
-    reference: Tensor | None = None
-    styles: Tensor | None = None
+    _DIMS: Mapping[str, tuple[int, bool]] = {
+        "labels": (4, False),
+        "frames": (5, True),
+        "instances": (4, False),
+        "reference": (5, True),
+        "styles": (5, True),
+    }
 
-    def __post_init__(self) -> None:
-        _check(self.labels, "Condition.labels", 4, floating=False)
-        _check(self.frames, "Condition.frames", 5, floating=True)
-        _check(self.instances, "Condition.instances", 4, floating=False)
-        _check(self.reference, "Condition.reference", 5, floating=True)
-        _check(self.styles, "Condition.styles", 5, floating=True)
-        if self.labels is None and self.frames is None:
+    def __init__(self, *, whole_video: Iterable[str] = (), **tensors: Tensor | None) -> None:
+        self.tensors: dict[str, Tensor] = {name: value for name, value in tensors.items() if value is not None}
+        self.whole_video = frozenset(whole_video) & self.tensors.keys()
+        for name, value in self.tensors.items():
+            if name in self._DIMS and name not in self.whole_video:
+                dims, floating = self._DIMS[name]
+                _check(value, f"Condition.{name}", dims, floating)
+        if "labels" not in self.tensors and "frames" not in self.tensors:
             raise ValueError("Condition: needs labels or frames")
         shape = self.main.shape
         if self.styles is not None and (self.styles.shape[:2], self.styles.shape[-2:]) != (shape[:2], shape[-2:]):
             raise ValueError(f"Condition.styles: {tuple(self.styles.shape)} does not fit {tuple(shape)}")
 
     @property
+    def labels(self) -> Tensor | None:
+        return self.tensors.get("labels")
+
+    @property
+    def frames(self) -> Tensor | None:
+        return self.tensors.get("frames")
+
+    @property
+    def instances(self) -> Tensor | None:
+        return self.tensors.get("instances")
+
+    @property
+    def reference(self) -> Tensor | None:
+        return self.tensors.get("reference")
+
+    @property
+    def styles(self) -> Tensor | None:
+        return self.tensors.get("styles")
+
+    @property
     def main(self) -> Tensor:
         """Labels, or frames where there are none: the tensor that defines B, T, H and W."""
-        if self.labels is not None:
-            return self.labels
-        assert self.frames is not None
-        return self.frames
+        return self.tensors["labels"] if "labels" in self.tensors else self.tensors["frames"]
 
     @property
     def num_frames(self) -> int:
         return self.main.shape[1]
 
-    def time_slice(self, start: int, stop: int) -> Condition:
+    def slice_time(self, start: int, stop: int) -> Condition:
         """Frames start..stop-1 of everything that has a time axis."""
+        return self._changed(lambda value: value[:, start:stop], per_frame_only=True)
 
-        def cut(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value[:, start:stop]
-
-        changed = {name: cut(getattr(self, name)) for name in ("labels", "frames", "instances", "styles")}
-        return replace(self, **changed)
+    def repeat(self, num_frames: int) -> Condition:
+        """Its single frame, `num_frames` times."""
+        return self._changed(lambda value: value.expand(-1, num_frames, *value.shape[2:]), per_frame_only=True)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Condition:
         """Apply `change` (such as a move to a device) to every tensor."""
-        return _map_tensors(self, change)
+        return self._changed(change)
+
+    def to(self, device: torch.device | str) -> Condition:
+        """On another device."""
+        return self.map(lambda value: value.to(device))
+
+    def with_tensors(self, **tensors: Tensor) -> Condition:
+        """The same with more tensors, or with others in their place."""
+        return Condition(whole_video=self.whole_video, **{**self.tensors, **tensors})
+
+    @staticmethod
+    def concatenate(conditions: Sequence[Condition]) -> Condition:
+        """Several conditions with equal names as one batch."""
+        first = conditions[0]
+        joined = {name: torch.cat([item.tensors[name] for item in conditions]) for name in first.tensors}
+        return Condition(whole_video=first.whole_video, **joined)
+
+    def _changed(self, change: Callable[[Tensor], Tensor], *, per_frame_only: bool = False) -> Condition:
+        fixed = self.whole_video if per_frame_only else frozenset()
+        tensors = {name: value if name in fixed else change(value) for name, value in self.tensors.items()}
+        return Condition(whole_video=self.whole_video, **tensors)
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a translator made of a window of T frames.
+    """What a translator generated for a window of T frames.
 
     Attributes:
         frames: float [B,T,3,H,W], -1..1, the result.
@@ -129,7 +175,9 @@ class Output:
         flow: [B,T,2,H,W], pixels, from the frame's grid into the previous frame; None where the translator has no flow.
         mask: [B,T,1,H,W], 0..1; 1 trusts the generated pixel, 0 the warped one.
         previous: [B,T,3,H,W], the frame before each, as the generator saw it (detached, uncorrupted).
-        history: [B,P,3,H,W], results of earlier windows of the clip (detached), kept while training for temporal judges.
+        history: [B,P,3,H,W], results of earlier windows of the clip (detached), kept in training for temporal discriminators.
+        extras: further values of a training window by name. Losses of one phase may leave here what those of the next need
+            again, such as features of the ground truth.
     """
 
     frames: Tensor
@@ -138,6 +186,7 @@ class Output:
     mask: Tensor | None = None
     previous: Tensor | None = None
     history: Tensor | None = None
+    extras: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -170,7 +219,7 @@ class Batch:
             object.__setattr__(self, "stop", self.target.shape[1])
 
     def windows(self, window_frames: int) -> list[Batch]:
-        """The generated part cut into windows of `window_frames` (the last may be shorter), each keeping the whole clip."""
+        """The generated part, cut into windows of `window_frames` (the last may be shorter), each keeping the whole clip."""
         total = self.target.shape[1]
         starts = range(self.primer_frames, total, window_frames)
         return [replace(self, start=start, stop=min(start + window_frames, total)) for start in starts]
@@ -181,7 +230,7 @@ class Batch:
 
     @property
     def window_condition(self) -> Condition:
-        return self.condition.time_slice(self.start, self.stop)
+        return self.condition.slice_time(self.start, self.stop)
 
     @property
     def window_target(self) -> Tensor:
@@ -207,26 +256,42 @@ def _map_tensors(value, change):  # type: ignore[no-untyped-def]
 
 
 @dataclass(frozen=True)
+class OptimizerSettings:
+    """How a phase learns.
+
+    Attributes:
+        learning_rate_scale: factor on the stage's learning rate (two time-scale update rule).
+        betas, weight_decay: of Adam, which becomes AdamW where there is weight decay.
+        module_scales: a further factor for each of the phase's modules; all 1 where it is empty.
+        num_updates: optimizer steps taken with the same gradient.
+    """
+
+    learning_rate_scale: float = 1.0
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 0.0
+    module_scales: tuple[float, ...] = ()
+    num_updates: int = 1
+
+
+@dataclass(frozen=True)
 class Phase:
     """A part of a translator that learns together, by one optimizer.
 
     Attributes:
         name: the optimizer's name in logs and checkpoints.
         modules: what learns; everything else is frozen meanwhile.
-        learning_rate_scale: factor on the stage's learning rate (two time-scale update rule).
-        betas: Adam's.
-        repetition: how often a phase of this name came before in the same step; all of them share one optimizer.
-        module_scales: a further factor for each of the modules; all 1 where it is empty.
-        num_updates: optimizer steps that are taken with the same gradient.
+        optimizer: how.
+        every: it learns in every n-th step only.
+        repeats: updates in each of those steps.
+        scale: index of the temporal or spatial scale that it belongs to, where there are several of a kind.
     """
 
     name: str
     modules: tuple[nn.Module, ...]
-    learning_rate_scale: float = 1.0
-    betas: tuple[float, float] = (0.5, 0.999)
-    repetition: int = 0
-    module_scales: tuple[float, ...] = ()
-    num_updates: int = 1
+    optimizer: OptimizerSettings = OptimizerSettings()
+    every: int = 1
+    repeats: int = 1
+    scale: int = 0
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for module in self.modules for parameter in module.parameters()]
@@ -237,16 +302,18 @@ class Stage:
     """A stretch of training with one setting; a staged schedule is a tuple of these.
 
     Attributes:
-        name: shown to the user.
+        name: what logs call it.
         num_steps: training steps (one batch of clips each).
         learning_rate, final_learning_rate: at its first step and just after its last; linear in between.
         clip_frames: frames generated per clip.
         window_frames: frames generated per update; the carry is detached between windows.
         backpropagate_frames: how many frames a gradient flows back through the generated past.
-        active_scales: how many spatial scales exist so far.
+        num_active_scales: how many spatial scales exist so far.
         size_divisor: the data's size is divided by this.
-        learning: which part learns; a word of the translator's.
-        uses_past: whether frames are made with the help of those before them.
+        learning: which part learns: everything, the finest scale alone, or the scale that paints.
+        uses_past: whether frames are generated with the help of those before them.
+        adversarial: factor on the adversarial losses at its first step and just after its last; linear in between.
+        mixture: share of samples from each data source, at its first step and just after its last; empty for the only one.
     """
 
     name: str
@@ -256,7 +323,25 @@ class Stage:
     clip_frames: int = 1
     window_frames: int = 1
     backpropagate_frames: int = 1
-    active_scales: int = 1
+    num_active_scales: int = 1
     size_divisor: int = 1
-    learning: str = "all"
+    learning: Literal["all", "finest", "paint"] = "all"
     uses_past: bool = True
+    adversarial: tuple[float, float] = (1.0, 1.0)
+    mixture: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step: where in its stage it lies.
+
+    Attributes:
+        progress: 0 at the stage's first step, 1 just after its last.
+    """
+
+    stage: Stage
+    progress: float = 0.0
+
+    def between(self, ends: tuple[float, float]) -> float:
+        """The value that goes from the first of `ends` to the second over the stage."""
+        return ends[0] + (ends[1] - ends[0]) * self.progress

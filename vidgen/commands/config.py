@@ -1,4 +1,4 @@
-"""Look at configuration files: check one, show it in full, start a new one, describe all of them to an editor."""
+"""Configuration files: check one, print it in full, write a template, and give the JSON schema of all."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from vidgen import config, durable
 from vidgen.errors import ConfigError
 from vidgen.training import run
 from vidgen.translators import available
+from vidgen.weights.model_file import read_card
 
 _HEADER = """\
 # vidgen train {file} -o runs/{name}
-# Lines that are commented out are the defaults; 'vidgen config check {file}' says whether all is right.
+# Commented lines show the defaults. Check the file with: vidgen config check {file}
 """
 
 
@@ -38,9 +39,10 @@ def show(file: Path, sets: Sequence[str] = ()) -> dict[str, Any]:
         return run.load_run_config(file, list(sets)).model_dump(mode="json")
     if sets:
         raise ConfigError(f"--set {sets[0]}: {file} is trained already; its settings stay what they are")
-    weights, path = run.find_weights(file)
-    settings, _, _ = run.settings_from_weights(weights, str(path))
-    return settings.model_dump(mode="json")
+    if file.is_dir() and (file / "config.yaml").is_file():
+        return run.load_run_config(file / "config.yaml", []).model_dump(mode="json")
+    card, _, _ = read_card(file)
+    return {"model": card.model.model_dump(mode="json"), "data": {"condition": dict(card.condition)}}
 
 
 def schema() -> dict[str, Any]:
@@ -56,7 +58,7 @@ def new(file: Path, kind: str = "vid2vid", *, overwrite: bool = False) -> dict[s
         OutputError: `file` exists already or cannot be written.
     """
     if kind not in available():
-        raise ConfigError(f"--kind {kind}: no such translator; there are {', '.join(available())}")
+        raise ConfigError(f"--model {kind}: no such translator; there are {', '.join(available())}")
     path = file if file.suffix in (".yaml", ".yml") else file.with_name(f"{file.name}.yaml")
     durable.check_writable_target(path, overwrite=overwrite)
     given = {"model": {"kind": kind}, "data": {"root": "path/to/data", "condition": {"labels": {"table": "cityscapes"}}}}

@@ -102,7 +102,7 @@ def _roles(root: Path) -> list[Role]:
         except InputError:
             continue
         is_labels = _looks_like_labels(next(iter(paths.values())))
-        sources = {name: open_source(path, reading="labels" if is_labels else "pictures") for name, path in paths.items()}
+        sources = {name: open_source(path, kind="labels" if is_labels else "pictures") for name, path in paths.items()}
         roles.append(Role(folder.name, is_labels, sources))
     if not roles:
         raise InputError(
@@ -123,7 +123,7 @@ def _named_clips(folder: Path) -> dict[str, Path]:
 
 def _looks_like_labels(path: Path) -> bool:
     try:
-        frame = next(iter(open_source(path, reading="labels")))
+        frame = next(iter(open_source(path, kind="labels")))
     except InputError:
         return False
     pixels = frame.pixels if frame.pixels.ndim == 2 else frame.pixels.reshape(-1, 3)

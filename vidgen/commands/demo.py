@@ -14,15 +14,16 @@ from rich.console import Console
 from rich.progress import track
 
 from vidgen import durable
-from vidgen.commands import pages
-from vidgen.commands.evaluate import Scores, evaluate
 from vidgen.commands.train import train
-from vidgen.data.conditions import STREET
 from vidgen.data.street import Street, StreetFrame, write_clip
 from vidgen.errors import OutputError
+from vidgen.evaluation.measure import evaluate
+from vidgen.evaluation.report import Report
+from vidgen.inference.model import Model
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
-from vidgen.model import Model
+from vidgen.media.labels import STREET
+from vidgen.pages import templates
 
 log = logging.getLogger(__name__)
 
@@ -77,15 +78,16 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     log.info("measuring")
     scores = evaluate(str(out / "result.mp4"), source=str(unseen / "images"), target=str(unseen / "images"), strides=(1,))
     truth = evaluate(str(unseen / "images"), source=str(unseen / "images"), strides=(1,))
-    durable.write_json(out / "scores.json", {"result": scores.to_dict(), "truth": truth.to_dict()})
+    both = {"result": scores, "truth": truth}
+    durable.write_json(out / "scores.json", {name: item.relative_to(out).to_dict() for name, item in both.items()})
     seconds = time.monotonic() - started
     _write_page(out, model, scores, truth, trained)
     return {
         "page": str(out / "index.html"),
         "training_minutes": trained["minutes"],
         "seconds": round(seconds, 1),
-        "scores": {name: _value(scores, name) for name, _, _ in _MEASURES},
-        "truth": {name: _value(truth, name) for name, _, _ in _MEASURES[:2]},
+        "scores": {name: scores.get(name) for name, _, _ in _MEASURES},
+        "truth": {name: truth.get(name) for name, _, _ in _MEASURES[:2]},
     }
 
 
@@ -103,23 +105,19 @@ def _write_pictures(out: Path, frames: list[StreetFrame], result: list[np.ndarra
         with open_sink(out / name, time_base=Fraction(1, FPS), frame_rate=Fraction(FPS), overwrite=True) as sink:
             for index, pixels in enumerate(pictures):
                 sink.write(pixels, index)
+    write_png(out / "labels.png", STREET.colorize(frames[0].labels))
     columns = []
     for index in (len(frames) // 4, len(frames) // 2, len(frames) - 1):
         columns.append(np.concatenate([STREET.colorize(frames[index].labels), result[index], frames[index].image]))
     write_png(out / "preview.png", np.concatenate(columns, axis=1))
 
 
-def _value(scores: Scores, name: str) -> float | None:
-    score = scores.scores.get(name)
-    return None if score is None else score.value
-
-
-def _write_page(out: Path, model: Model, scores: Scores, truth: Scores, trained: dict[str, Any]) -> None:
-    def text(values: Scores, name: str, form: str) -> str:
-        value = _value(values, name)
+def _write_page(out: Path, model: Model, scores: Report, truth: Report, trained: dict[str, Any]) -> None:
+    def text(values: Report, name: str, form: str) -> str:
+        value = values.get(name)
         return "" if value is None else form.format(value)
 
-    page = pages.render(
+    page = templates.render(
         "demo.html.j2",
         training_frames=len(TRAINING_SEEDS) * TRAINING_FRAMES,
         training_clips=len(TRAINING_SEEDS),

@@ -17,6 +17,7 @@ from vidgen.commands.flow import KnownFlow, mean_scores, measure, read_pairs
 from vidgen.data.street import Street
 from vidgen.data.street_pairs import street_pairs
 from vidgen.errors import MissingExtraError
+from vidgen.media.pixels import to_tensor
 
 ENGINES = ("dis", "dis-fast", "farneback", "learned")
 
@@ -139,7 +140,7 @@ def _motorcycle() -> KnownFlow:
 
 
 def _to_tensors(pair: KnownPair) -> KnownFlow:
-    first, second = (torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] / 127.5 - 1 for image in pair[:2])
+    first, second = (to_tensor(image)[None] for image in pair[:2])
     flow = torch.from_numpy(pair.flow.astype(np.float32)).permute(2, 0, 1)[None]
     return first, second, flow, torch.from_numpy(pair.visible)[None, None]
 

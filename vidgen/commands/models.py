@@ -13,9 +13,12 @@ import numpy as np
 
 from vidgen import durable
 from vidgen.errors import ConfigError
-from vidgen.training import arrays, checkpoint, import_singan, published, run
-from vidgen.training.styles import KIND as STYLES_KIND
-from vidgen.training.styles import Styles
+from vidgen.inference.styles import KIND as STYLES_KIND
+from vidgen.inference.styles import Styles
+from vidgen.weights import arrays, published, singan
+from vidgen.weights.checkpoints import find_weights
+from vidgen.weights.files import pack
+from vidgen.weights.model_file import ModelCard, fill, for_use, read_card
 
 
 def import_weights(
@@ -52,14 +55,33 @@ def import_weights(
     found = [Styles(_centres(file), {"imported": file}) for file in clusters]
     others = [file for file in files if file not in clusters]
     if system == "singan":
-        made = import_singan.import_weights(_single_folder(others))
+        made = singan.import_weights(_single_folder(others))
     else:
         made = published.import_weights(system, others, labels=labels, size=_size(size), foreground=foreground)
     for styles in found:
         path = output.with_suffix(".styles.safetensors")
         durable.check_writable_target(path, overwrite=overwrite)
         styles.write(path)
-    durable.write_bytes(output, checkpoint.pack(made.tensors, made.metadata))
+    durable.write_bytes(output, pack(made.tensors, made.metadata))
+    return info(output)
+
+
+def slim(model: Path, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+    """Write a model file that holds only what use needs, of a run's averaged weights where there are any.
+
+    Returns:
+        what `info` says of the new file.
+
+    Raises:
+        CheckpointError: there are no usable weights.
+        OutputError: the output exists or cannot be written.
+    """
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"{output}: weights are written as .safetensors")
+    durable.check_writable_target(output, overwrite=overwrite)
+    card, weights, _ = read_card(model)
+    content = for_use(card, weights)
+    durable.write_bytes(output, pack(content.tensors, content.metadata))
     return info(output)
 
 
@@ -69,29 +91,30 @@ def info(file: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is no weights file of vidgen.
     """
-    weights, path = run.find_weights(file)
+    weights, path = find_weights(file)
     if weights.metadata.get("kind") == STYLES_KIND:
         return _styles_info(path)
-    settings, table, (height, width) = run.settings_from_weights(weights, str(path))
-    translator = run.build(settings)
-    checkpoint.load_into(translator, weights.tensors, str(path))
-    shown = settings.data.condition
+    card = ModelCard.read(weights.metadata, str(path))
+    translator = card.build()
+    fill(translator, weights, path)
+    table, (height, width) = card.table, card.size
     return {
         "file": str(path),
-        "kind": settings.model.kind,
+        "kind": card.kind,
         "size": f"{width}x{height}",
         "parameters": sum(parameter.numel() for parameter in translator.parameters()),
         "generator_parameters": sum(parameter.numel() for parameter in translator.generator.parameters()),
         "condition": {
             "labels": table.num_classes if table else None,
-            "pictures": list(shown.pictures) or None,
-            "edges": shown.edges is not None or None,
-            "instances": shown.instances is not None or None,
+            "pictures": list(card.condition.get("pictures") or ()) or None,
+            "edges": bool(card.condition.get("edges")) or None,
+            "instances": bool(card.condition.get("instances")) or None,
         },
         "labels": list(table.names) if table else None,
         "past_frames": translator.num_past_frames,
         "imported": json.loads(weights.metadata["imported"]) if "imported" in weights.metadata else None,
-        "vidgen": weights.metadata.get("vidgen"),
+        "pretrained": dict(card.pretrained) or None,
+        "vidgen": card.version,
         **_identity(path),
     }
 

@@ -1,22 +1,24 @@
-"""Looks of objects: the styles of each class found in a data set, and the choice among them."""
+"""Styles of objects: those of each class in a data set, and the choice among them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from vidgen import durable
-from vidgen.data.clips import Clips, find_sequences
+from vidgen.data.clips import Clips, DataSettings, find_sequences
 from vidgen.errors import ConfigError
+from vidgen.inference.model import Model
+from vidgen.inference.styles import ObjectFeatures, StyleAssignment, Styles, cluster, gather
+from vidgen.media import images
 from vidgen.media.frames import open_source
-from vidgen.model import Model
-from vidgen.training.precision import Precision
-from vidgen.training.styles import Look, ObjectFeatures, Styles, cluster, gather
+from vidgen.runtime import Precision
+from vidgen.training import run
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def styles(
     precision: Precision | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Find up to `num_styles` typical looks of each class in the pictures of a data set, and write them.
+    """Find up to `num_styles` typical styles of each class in the pictures of a data set, and write them.
 
     Args:
         model: a run folder or weights file of a model with a feature encoder.
@@ -68,11 +70,7 @@ def _objects(loaded: Model, data: Path) -> Iterator[ObjectFeatures]:
     """The features of every object of every picture of the data set."""
     if not loaded.num_style_channels or loaded.table is None:
         raise ConfigError(f"{loaded.path}: this model has no feature encoder, so its objects have no styles")
-    trained = loaded.settings.data
-    changes: dict[str, Any] = {"root": data, "crop_width": None, "crop_height": None}
-    if data.resolve() != trained.root.resolve():
-        changes |= {"sequences": None, "frames": None}
-    whole = trained.model_copy(update=changes)
+    whole = _data_settings(loaded, data)
     sequences = find_sequences(whole)
     clips = Clips(whole, sequences, loaded.table, seed=0, size_multiple=loaded.translator.size_multiple, flow=None)
     for index, sequence in enumerate(sequences):
@@ -81,21 +79,36 @@ def _objects(loaded: Model, data: Path) -> Iterator[ObjectFeatures]:
             yield from loaded.object_features(batch.target, batch.condition)
 
 
-def choose_look(
+def _data_settings(loaded: Model, data: Path) -> DataSettings:
+    """How the data set is read: as the model's run did where its folder is at hand, else as stills or sequences of its size."""
+    config = loaded.path.parents[2] / "config.yaml" if len(loaded.path.parents) > 2 else None
+    if config is None or not config.is_file():
+        height, width = loaded.trained_size
+        target = data / DataSettings.model_fields["target"].default
+        pairs: Literal["stills", "sequences"] = "stills" if any(map(images.is_image, target.glob("*"))) else "sequences"
+        return DataSettings(root=data, condition=loaded.condition, pairs=pairs, width=width, height=height)
+    trained = run.load_run_config(config, []).data
+    changes: dict[str, Any] = {"root": data, "crop_width": None, "crop_height": None}
+    if data.resolve() != trained.root.resolve():
+        changes |= {"sequences": None, "frames": None}
+    return trained.model_copy(update=changes)
+
+
+def choose_style(
     model: Model,
     *,
     styles: Path | None = None,
     chosen: Sequence[str] = (),
     reference: Sequence[str] | None = None,
     seed: int = 0,
-) -> Look | None:
-    """The look of a scene's objects, for models with a feature encoder; None for others.
+) -> StyleAssignment | None:
+    """The styles of a scene's objects, for models with a feature encoder; None for others.
 
     Args:
         styles: file of `vidgen styles`; by default one beside the model, if there is one.
         chosen: `CLASS=STYLE`; objects of other classes draw a style each, by the seed and their id.
-        reference: a picture, its label map and (for models that read it) its instance map: objects of other classes look
-            like those of the same id there, or else like the mean of their class.
+        reference: a picture, its label map and (for models that read it) its instance map: objects of other classes take
+            the style of those of the same id there, or else the mean of their class.
 
     Raises:
         ConfigError: the model has no encoder, a choice is not understood, or there is no such style.
@@ -110,7 +123,7 @@ def choose_look(
         wanted = model.num_style_channels
         raise ConfigError(f"{path}: styles of {known.num_channels} numbers, but this model's encoder gives {wanted}")
     if known is None and not reference:
-        log.warning("no styles for this model, so all objects look neutral; make some with: vidgen styles")
+        log.warning("no styles for this model, so all objects take the neutral one; make some with: vidgen styles")
     classes: dict[int, np.ndarray] = {}
     for text in chosen:
         name, _, number = text.rpartition("=")
@@ -121,7 +134,7 @@ def choose_look(
     objects = [item for item in (_of_reference(model, reference) if reference else []) if item.label not in classes]
     for label, rows in gather(objects).items():
         classes[label] = np.average(rows[:, :-1], axis=0, weights=rows[:, -1]).astype(np.float32)
-    return Look(model.num_style_channels, known, {item.number: item.vector for item in objects}, classes, seed)
+    return StyleAssignment(model.num_style_channels, known, {item.number: item.vector for item in objects}, classes, seed)
 
 
 def style_of(known: Styles | None, label: int, number: int) -> np.ndarray:
@@ -139,7 +152,7 @@ def style_of(known: Styles | None, label: int, number: int) -> np.ndarray:
 
 def _of_reference(model: Model, reference: Sequence[str]) -> list[ObjectFeatures]:
     picture, *maps = (
-        open_source(where, reading="labels" if index else "pictures").read(0, 1)[0] for index, where in enumerate(reference)
+        open_source(where, kind="labels" if index else "pictures").read(0, 1)[0] for index, where in enumerate(reference)
     )
     return model.reference_features(picture, *maps)
 

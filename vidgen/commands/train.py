@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,30 @@ import torch
 
 from flow.engines import Engine, create_engine, describe
 from flow.errors import FlowError
+from vidgen import translators
 from vidgen.data.clips import Clips, find_sequences, find_table
 from vidgen.data.clips import Sequence as ClipSequence
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
 from vidgen.errors import CheckpointError, ConfigError, Terminated
+from vidgen.networks.features import Vgg19Features
+from vidgen.runtime import Precision, Runtime
 from vidgen.threads import in_order
-from vidgen.training import checkpoint, importers, parallel, run
+from vidgen.training import parallel, run
 from vidgen.training.estimate import estimate
 from vidgen.training.loop import LoopSettings, Trainer, stage_of
-from vidgen.training.precision import Precision, Runtime
 from vidgen.training.recorder import Recorder, StopRequest
 from vidgen.training.run import FlowSettings, Folder, RunSettings
-from vidgen.translators.base import Teachers
-from vidgen.types import Batch
+from vidgen.training.timing import fitting_stretch
+from vidgen.translators.base import Networks, Translator
+from vidgen.types import Batch, Stage
+from vidgen.weights import checkpoints, pretrained
+from vidgen.weights.model_file import ModelCard, start_from
 
 log = logging.getLogger(__name__)
 
 _FREE_TRAIN_KEYS = {
     "max_steps",
-    "max_bad_steps",
+    "max_nonfinite_steps",
     "keep_checkpoints",
     "checkpoint_every_steps",
     "sample_every_steps",
@@ -42,6 +47,7 @@ _FREE_TRAIN_KEYS = {
 }
 _FREE_DATA_KEYS = {"root", "cache_mb", "workers"}
 """What may change between the parts of one run without changing its result."""
+_NUM_CALIBRATION_FRAMES = 32
 
 
 def train(
@@ -53,6 +59,7 @@ def train(
     overwrite: bool = False,
     steps: int | None = None,
     time_limit_seconds: float | None = None,
+    stop_after_seconds: float | None = None,
     devices: int = 1,
     device: str = "auto",
     precision: Precision | None = None,
@@ -69,6 +76,9 @@ def train(
         out: run folder; `runs/<name of the configuration>` by default.
         sets: `key=value` changes to the configuration.
         resume: insist that there is a run to go on with.
+        time_limit_seconds: stretch or shrink the schedule so that a new run is complete after so long; the plan is measured on
+            the first steps, stored with the run, and kept when it is resumed.
+        stop_after_seconds: stop after so long, in the middle of the schedule if need be; the same call again goes on.
         steps: stop after this many steps in all; overrides `train.max_steps`.
         devices: processes to train with, on this machine.
         dry_run: report sizes and memory instead of training.
@@ -85,19 +95,23 @@ def train(
         raise ConfigError("train needs a configuration file, or -o with a run folder to go on with")
     folder = Folder(out if out is not None else Path("runs") / Path(str(config)).stem)
     settings = _settings(config, folder, sets, steps, precision)
+    is_new = overwrite or not folder.config.is_file()
+    if time_limit_seconds is not None and not is_new:
+        settings = _stretched(settings, run.load_run_config(folder.config, []).train.stretch)
     if devices > 1 and "RANK" not in os.environ and not dry_run:
         _restart_under_torchrun(devices, threads)
     if threads is not None:
         torch.set_num_threads(threads)
     runtime = Runtime.choose(device, settings.train.precision)
-    torch.manual_seed(settings.train.seed)
     sequences = find_sequences(settings.data)
     table = find_table(settings.data, sequences)
     seed = settings.train.seed
     size = Clips(settings.data, sequences, table, seed=seed, size_multiple=1, flow=None).size
     settings = run.follow_data(settings, table, size)
-    translator = run.build(settings)
-    flow = _flow_teacher(settings.train.flow) if translator.needs_flow else None
+    loaded = _pretrained(settings, runtime)
+    torch.manual_seed(settings.train.seed)
+    translator = run.build(settings, loaded.networks)
+    flow = _flow_engine(settings.train.flow) if translator.needs_flow else None
     runtime.prepare(translator)
     clips = Clips(
         settings.data,
@@ -112,11 +126,16 @@ def train(
         return estimate(settings, translator, stages, clips, runtime)
     parallel.start(runtime.device)
     try:
-        teachers = Teachers(flow=flow, perceptual=_perceptual(settings, runtime))
-        trainer = Trainer(translator, stages, _loop_settings(settings), teachers, runtime)
+        networks = {**loaded.networks, "flow": flow}
+        if time_limit_seconds is not None and is_new:
+            stretch = _fitting_stretch(settings, translator, stages, networks, runtime, clips, time_limit_seconds)
+            settings = _stretched(settings, stretch)
+            stages = run.stages(settings, clips)
+        trainer = Trainer(translator, stages, _loop_settings(settings), networks, runtime)
+        card = run.model_card(settings, table, clips.size, loaded.sha256)
         with run.locked(folder.path) if parallel.rank() == 0 else nullcontext():
-            _resume_or_start(folder, settings, trainer, resume=resume, overwrite=overwrite, init=init)
-            return _run(folder, settings, clips, trainer, time_limit_seconds)
+            _resume_or_start(folder, settings, trainer, card, clips, resume=resume, overwrite=overwrite, init=init)
+            return _run(folder, settings, clips, trainer, card, stop_after_seconds)
     finally:
         parallel.finish()
 
@@ -136,7 +155,7 @@ def _settings(
     return run.load_run_config(config, changes)
 
 
-def _flow_teacher(settings: FlowSettings) -> Engine:
+def _flow_engine(settings: FlowSettings) -> Engine:
     """The engine that estimates flow between real frames; DIS for those that files of flow do not cover.
 
     Raises:
@@ -165,35 +184,38 @@ def _reference_flow(settings: FlowSettings, engine: Engine, sequences: Sequence[
     return CachedFlow(engine, describe(settings.engine, settings.weights), settings.cache)
 
 
-def _perceptual(settings: RunSettings, runtime: Runtime) -> torch.nn.Module | None:
-    weight = getattr(getattr(settings.model, "losses", None), "perceptual_weight", 0)
-    if not weight:
-        return None
-    if settings.train.perceptual_weights is None:
-        raise ConfigError(
-            f"model.losses.perceptual_weight is {weight}, but train.perceptual_weights names no file",
-            hint="give the state dict of torchvision's vgg19, or set model.losses.perceptual_weight=0 (and l1_weight=10 instead)",
-        )
-    features = importers.load_vgg19(settings.train.perceptual_weights)
-    features.convention = settings.train.perceptual_convention
-    return runtime.prepare(features)
+def _pretrained(settings: RunSettings, runtime: Runtime) -> pretrained.Loaded:
+    """The pretrained networks that the translator declares, on the run's device."""
+    declared = translators.find(settings.model.kind).pretrained(settings.model)
+    loaded = pretrained.load(declared, settings.train.pretrained)
+    for network in loaded.networks.values():
+        if isinstance(network, Vgg19Features):
+            network.input_normalization = settings.train.perceptual_input_normalization
+        runtime.prepare(network)
+    return loaded
 
 
 def _loop_settings(settings: RunSettings) -> LoopSettings:
     train = settings.train
     return LoopSettings(
         seed=train.seed,
-        clips_per_step=train.clips_per_step,
-        clips_at_once=train.clips_at_once,
-        average_decay=train.average_decay,
-        gradient_clip=train.gradient_clip,
-        max_bad_steps=train.max_bad_steps,
+        ema_decay=train.ema_decay,
+        max_grad_norm=train.max_grad_norm,
+        max_nonfinite_steps=train.max_nonfinite_steps,
         max_steps=train.max_steps,
     )
 
 
 def _resume_or_start(
-    folder: Folder, settings: RunSettings, trainer: Trainer, *, resume: bool, overwrite: bool, init: Path | None
+    folder: Folder,
+    settings: RunSettings,
+    trainer: Trainer,
+    card: ModelCard,
+    clips: Clips,
+    *,
+    resume: bool,
+    overwrite: bool,
+    init: Path | None,
 ) -> None:
     writes = parallel.rank() == 0
     if overwrite and writes:
@@ -204,8 +226,11 @@ def _resume_or_start(
         if resume:
             raise CheckpointError(f"{folder.path}: no checkpoint to resume from")
         if init is not None:
-            weights, path = run.find_weights(init)
-            checkpoint.load_into(trainer.translator, weights.tensors, str(path))
+            weights, path = checkpoints.find_weights(init)
+            anew = start_from(trainer.translator, weights, path)
+            if writes and anew:
+                log.info("%s fills the generator; these parts start anew: %s", path, ", ".join(anew))
+        trainer.calibrate(_calibration(trainer, clips))
         if writes:
             folder.clear()
             folder.write_config(settings)
@@ -214,22 +239,35 @@ def _resume_or_start(
     if init is not None:
         raise ConfigError(f"--init: {folder.path} holds a run already", hint="choose another -o, or --overwrite")
     _check_same_run(folder, settings)
-    model, optimizers = found.read(checkpoint.MODEL), found.read(checkpoint.OPTIMIZERS)
-    assert model is not None
-    assert optimizers is not None
-    checkpoint.load_into(trainer.translator, model.tensors, str(found.path))
-    trainer.progress = found.progress
-    index, _ = stage_of(trainer.stages, max(0, found.progress.step - 1))
-    trainer.begin_stage(index)
-    checkpoint.fill_optimizers(trainer.optimizers, optimizers.tensors)
-    average = found.read(checkpoint.AVERAGE)
-    if average is not None:
-        trainer.fill_average(average.tensors)
+    model = found.read(checkpoints.MODEL)
+    check_same_networks(model.metadata if model else {}, card, found.path)
+    trainer.restore(found)
     if writes:
         folder.keep_metrics_until(found.progress.step)
         folder.write_config(settings)
         log.info("going on from step %d of %d", found.progress.step, trainer.total_steps)
     parallel.wait_for_all()
+
+
+def _calibration(trainer: Trainer, clips: Clips) -> Iterator[Batch]:
+    """Real frames from all over the data, one at a time."""
+    places = [(index, frame) for index, sequence in enumerate(clips.sequences) for frame in range(sequence.num_frames)]
+    step = max(1, len(places) // _NUM_CALIBRATION_FRAMES)
+    for index, frame in places[::step]:
+        yield clips.excerpt(index, frame, 1, 0).map(trainer.runtime.place)
+
+
+def check_same_networks(metadata: Mapping[str, str], card: ModelCard, where: Path) -> None:
+    """
+    Raises:
+        CheckpointError: the run was trained with another pretrained network.
+    """
+    before = ModelCard.read(metadata, str(where)).pretrained
+    for name, sha256 in card.pretrained.items():
+        if before.get(name, sha256) != sha256:
+            raise CheckpointError(
+                f"{where}: was trained with another {name} (SHA-256 {before[name][:12]}..., this file's is {sha256[:12]}...)"
+            )
 
 
 def _check_same_run(folder: Folder, settings: RunSettings) -> None:
@@ -254,20 +292,43 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
         yield f"{prefix} was {old}, is {new}"
 
 
-def _run(folder: Folder, settings: RunSettings, clips: Clips, trainer: Trainer, time_limit_seconds: float | None) -> dict[str, Any]:
-    groups = parallel.share_of(settings.train.clips_per_step, settings.train.clips_at_once)
+def _stretched(settings: RunSettings, stretch: float) -> RunSettings:
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"stretch": stretch})})
+
+
+def _fitting_stretch(
+    settings: RunSettings,
+    translator: Translator[Any],
+    stages: tuple[Stage, ...],
+    networks: Networks,
+    runtime: Runtime,
+    clips: Clips,
+    seconds: float,
+) -> float:
+    """The run's `train.stretch` for which its schedule is complete after `seconds`."""
+    groups = parallel.share_of(settings.train.batch_size, settings.train.micro_batch_size)
+    primer_frames, count = translator.num_primer_frames, settings.train.batch_size
+
+    def batches(stage: Stage) -> list[tuple[range, Batch]]:
+        return [(indices, clips.batch(stage, 0, indices, primer_frames=primer_frames, batch_size=count)) for indices in groups]
+
+    factor = fitting_stretch(translator, stages, _loop_settings(settings), networks, runtime, batches, seconds=seconds)
+    return settings.train.stretch * factor
+
+
+def _run(
+    folder: Folder, settings: RunSettings, clips: Clips, trainer: Trainer, card: ModelCard, stop_after_seconds: float | None
+) -> dict[str, Any]:
+    groups = parallel.share_of(settings.train.batch_size, settings.train.micro_batch_size)
     primer_frames = trainer.translator.num_primer_frames
 
     def make(step: int) -> list[tuple[range, Batch]]:
         stage = trainer.stages[stage_of(trainer.stages, step)[0]]
-        count = settings.train.clips_per_step
-        return [
-            (indices, clips.batch(stage, step, indices, primer_frames=primer_frames, clips_per_step=count)) for indices in groups
-        ]
+        count = settings.train.batch_size
+        return [(indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count)) for indices in groups]
 
     stop = StopRequest()
-    metadata = run.weights_metadata(settings, clips.table, clips.size)
-    recorder = Recorder(folder, settings, clips, metadata, stop=stop, time_limit_seconds=time_limit_seconds)
+    recorder = Recorder(folder, settings, clips, card, stop=stop, stop_after_seconds=stop_after_seconds)
     steps = iter(range(trainer.progress.step, trainer.total_steps))
     batches = in_order(make, steps, settings.data.workers)
     with stop.listening(), recorder.recording(trainer):
@@ -284,7 +345,7 @@ def _run(folder: Folder, settings: RunSettings, clips: Clips, trainer: Trainer, 
         "steps": trainer.progress.step,
         "of_steps": trainer.total_steps,
         "minutes": round(trainer.progress.seconds / 60, 2),
-        "ended": "at the time limit; the same command goes on" if recorder.out_of_time else "complete",
+        "ended": "before its end, as asked; the same command goes on" if recorder.out_of_time else "complete",
     }
 
 

@@ -10,26 +10,31 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
-from vidgen.commands.styles import choose_look
-from vidgen.errors import ConfigError, PartialFailure, VidgenError
-from vidgen.media import images, labels
-from vidgen.media.frames import list_sources
+from vidgen import durable
+from vidgen.commands.styles import choose_style
+from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
+from vidgen.inference.model import Model, Options, Translation
+from vidgen.inference.session import WorkSize
+from vidgen.media import images, labels, paths, video
+from vidgen.media.frames import OUTPUT_SUFFIXES, files_read, list_sources, output_place, sidecar_place
 from vidgen.media.labels import LabelTable
-from vidgen.model import Model, Translation, WorkSize
-from vidgen.training.precision import Precision
+from vidgen.runtime import Precision
 
 log = logging.getLogger(__name__)
 
 _FLICKERS = (
-    "%s makes every frame alone, so a video will flicker: train vid2vid for videos, or blend with --steady 0.7"
-    " (--steady 0 for unrelated pictures)"
+    "%s generates each frame independently, so a video will flicker: train vid2vid for videos, or smooth with --smoothing 0.7"
+    " (--smoothing 0 for unrelated images)"
 )
 
 
@@ -58,19 +63,20 @@ def translate(
     threads: int | None = None,
     quality: Literal["draft", "good", "lossless"] = "good",
     seed: int = 0,
-    weights: Literal["auto", "average", "last"] = "auto",
+    weights: Literal["auto", "average", "ema", "last"] = "auto",
     samples: int = 1,
 ) -> dict[str, Any]:
     """Translate one or many inputs; see `Model.open` for what an input may be.
 
     Args:
-        out: output file or folder of frames for one input; a folder for several, each named after its input.
+        out: output file or folder of frames for one input; a folder for several, each named after its input. A JSON file beside
+            each result, named after the whole of it (out.mp4.json), tells how it was made.
         samples: how many results of each input, from one seed each; the number goes into their names (out-1.png). They differ
             where the model has noise (the dropout of pix2pix) or draws styles.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
-        styles, chosen, reference: looks of the objects, for models with a feature encoder; see `choose_look`.
+        styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
 
     Returns:
@@ -81,45 +87,123 @@ def translate(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    jobs = [job for where in inputs for job in list_sources(where)]
-    several = len(jobs) > 1
-    jobs = [job for job in jobs if _in_shard(job.name, shard)]
-    loaded = Model.load(model, device=device, precision=precision or "auto", weights=weights)
-    table = _input_table(labels, loaded)
-    looks = [choose_look(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)]
-    first: Path | Model | None = first_frame
-    if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
-        first = Model.load(first_frame, device=device, precision=precision or "auto")
-    results: list[dict[str, Any]] = []
     failures: list[str] = []
-    for job, (index, look) in itertools.product(jobs, enumerate(looks)):
-        torch.manual_seed(seed + index)
-        target = _target(out, job if several else None, index + 1 if samples > 1 else None)
-        if skip_existing and Path(target).exists():
-            results.append({"output": target, "skipped": True})
-            continue
-        try:
-            opened = loaded.open(job, instances=instances, others=others, first_frames=first, start=start, end=end)
-            if steady is None and loaded.translator.num_past_frames == 0 and opened.main.num_frames != 1:
-                steady = 0.0
-                log.warning(_FLICKERS, loaded.settings.model.kind)
-            translation = loaded.translate(opened, table=table, work_size=work_size, steady=steady or 0.0, look=look)
-            saved = _with_progress(translation, target, side_by_side=side_by_side, quality=quality, overwrite=overwrite)
-            results.append(saved)
-        except VidgenError as error:
-            if not several:
-                raise
-            failures.append(str(error))
-            log.error("%s", error)
+    jobs = list(_jobs(inputs, failures))
+    several = len(inputs) > 1 or len(jobs) > 1
+    if several and _names_a_file(out):
+        raise OutputError(f"{paths.display(out)}: is one file, and there are {len(jobs)} inputs", hint="name a folder: results/")
+    jobs = [job for job in jobs if _in_shard(job.name, shard)]
+    targets = [
+        _Target(job, index, _target(out, job if several else None, index + 1 if samples > 1 else None), _is_picture(job))
+        for job, index in itertools.product(jobs, range(samples))
+    ]
+    skipped = [target for target in targets if skip_existing and target.exists]
+    targets = [target for target in targets if target not in skipped]
+    read = [Path(instances)] if instances else []
+    read += [Path(other) for other in others] + ([first_frame] if first_frame is not None else [])
+    files = [file for where in (*(target.job for target in targets), *read) for file in files_read(where)]
+    places = [place for target in targets for place in (target.place, sidecar_place(target.path))]
+    results: list[dict[str, Any]] = [{"output": target.path, "skipped": True} for target in skipped]
+    with ExitStack() as stack:
+        durable.check_places(places, inputs=[*files, model], overwrite=overwrite)
+        # One job holds its outputs from the start; those of many, each when its turn comes.
+        claim = stack.enter_context(durable.claim(places, overwrite=overwrite)) if len(targets) == 1 else None
+        loaded = Model.load(model, device=device, precision=precision or "auto", weights="ema" if weights == "average" else weights)
+        table = _input_table(labels, loaded)
+        assignments = [
+            choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
+        ]
+        first: Path | Model | None = first_frame
+        if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
+            first = Model.load(first_frame, device=device, precision=precision or "auto")
+        for target in targets:
+            torch.manual_seed(seed + target.sample)
+            try:
+                opened = loaded.open(target.job, instances=instances, others=others, first_frames=first, start=start, end=end)
+                if steady is None and loaded.translator.num_past_frames == 0 and opened.main.num_frames != 1:
+                    steady = 0.0
+                    log.warning(_FLICKERS, loaded.kind)
+                chosen_options = Options(seed + target.sample, table, work_size, steady or 0.0, assignments[target.sample])
+                translation = loaded.translate(opened, options=chosen_options)
+                options = {"side_by_side": side_by_side, "quality": quality, "overwrite": overwrite, "claim": claim}
+                results.append(_with_progress(translation, target.path, **options))
+            except VidgenError as error:
+                if not several:
+                    raise
+                failures.append(str(error))
+                log.error("%s", error)
     if failures:
-        raise PartialFailure(f"{len(failures)} of {len(jobs)} inputs failed; the first: {failures[0]}")
+        raise PartialFailure(f"{len(failures)} of {len(failures) + len(results)} inputs failed; the first: {failures[0]}")
     return {"results": results} if several or samples > 1 or not results else results[0]
 
 
+def _jobs(inputs: Sequence[str], failures: list[str]) -> Iterator[Path]:
+    """The clips of all inputs; of several inputs, one that cannot be read fails alone."""
+    for where in inputs:
+        try:
+            yield from list_sources(where)
+        except InputError as error:
+            if len(inputs) == 1:
+                raise
+            failures.append(str(error))
+            log.error("%s", error)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One result: of which input, which of its samples, where it goes, and whether it is a single picture."""
+
+    job: Path
+    sample: int
+    path: str
+    single: bool
+
+    @property
+    def place(self) -> durable.Output:
+        return output_place(self.path, single=self.single)
+
+    @property
+    def exists(self) -> bool:
+        return self.place.exists()
+
+
 def _target(out: str, job: Path | None, number: int | None) -> str:
-    """Where the result goes: `out`, or in it under the name of one of several jobs; with the number of one of several samples."""
-    path = Path(out) if job is None else Path(out) / f"{job.stem}{'.png' if images.is_image(job) else '.mp4'}"
-    return str(path) if number is None else str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+    """Where a result goes: `out`, or in it under the name of one of several jobs; with the number of one of several samples."""
+    if job is None:
+        return out if number is None else _numbered(out, number)
+    source = _source(job)
+    # Folders have no suffix, also where there is a dot in the name; patterns and globs are called after their folder.
+    if source.is_dir():
+        name = source.name
+    elif source.exists():
+        name = source.stem
+    else:
+        name = source.parent.name
+    name += "" if number is None else f"-{number}"
+    return str(Path(out) / f"{name}{'.png' if _is_picture(job) else '.mp4'}")
+
+
+def _source(job: Path) -> Path:
+    """The path of a job without its cut."""
+    return Path(os.path.abspath(paths.split_cut(str(job))[0]))
+
+
+def _is_picture(job: Path) -> bool:
+    source = _source(job)
+    return images.is_image(source) and source.is_file()
+
+
+def _names_a_file(out: str) -> bool:
+    path = Path(out)
+    known = path.suffix.lower() in OUTPUT_SUFFIXES or images.is_image(path) or video.is_video(path)
+    return known and not out.endswith(("/", os.sep)) and not path.is_dir()
+
+
+def _numbered(out: str, number: int) -> str:
+    path = Path(out)
+    if out.endswith(("/", os.sep)):
+        return f"{path}-{number}/"
+    return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
 
 
 def _with_progress(translation: Translation, target: str, **options: Any) -> dict[str, Any]:
@@ -133,7 +217,7 @@ def _with_progress(translation: Translation, target: str, **options: Any) -> dic
             yield step
 
     def show() -> None:
-        for _ in track(counted(), description=Path(target).name, total=total, console=Console(stderr=True)):
+        for _ in track(counted(), description=escape(paths.display(Path(target).name)), total=total, console=Console(stderr=True)):
             pass
 
     screen = threading.Thread(target=show, daemon=True)
@@ -169,7 +253,7 @@ def _input_table(text: str | None, model: Model) -> LabelTable | None:
     if text is None or text == "auto":
         return None
     if model.table is None:
-        raise ConfigError(f"--labels {text}: this model reads no label maps")
+        raise ConfigError(f"--label-encoding {text}: this model reads no label maps")
     if text == "ids":
         table = labels.plain(model.table.num_classes, model.table.ignore)
     elif text.startswith("palette:"):
@@ -178,5 +262,5 @@ def _input_table(text: str | None, model: Model) -> LabelTable | None:
     else:
         table = LabelTable.from_file(Path(text))
     if table.num_classes != model.table.num_classes:
-        raise ConfigError(f"--labels {text}: has {table.num_classes} classes, the model knows {model.table.num_classes}")
+        raise ConfigError(f"--label-encoding {text}: has {table.num_classes} classes, the model knows {model.table.num_classes}")
     return table

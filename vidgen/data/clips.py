@@ -23,14 +23,14 @@ from flow.warp import warp
 from vidgen.config import Settings
 from vidgen.data import augment
 from vidgen.data.augment import AugmentSettings
-from vidgen.data.conditions import ConditionMaker, ConditionSettings, Size, label_table
+from vidgen.data.conditions import ConditionBuilder, ConditionSettings, Size, label_table
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
 from vidgen.data.stills import HalfSource, Side, find_stills, match_names
 from vidgen.errors import ConfigError, InputError
-from vidgen.media import conditions
+from vidgen.media import conditions, pixels
 from vidgen.media.frames import Frame, FrameSource, list_sources, open_source
 from vidgen.media.labels import LabelTable
-from vidgen.types import Batch, FlowEstimator, Stage
+from vidgen.types import Batch, Condition, FlowEstimator, Stage
 
 CONFIDENCE_THRESHOLD = 0.02
 """Reference flow is trusted where the squared difference of frame and warped predecessor, summed over channels, is below this."""
@@ -43,7 +43,7 @@ class DataSettings(Settings):
     target: str = "images"
     """Folder (or a single file) under the root with the real pictures."""
     condition: ConditionSettings = ConditionSettings()
-    """What the model is shown; nothing for generators that read only noise."""
+    """What the model reads; empty for generators that read only noise."""
     pairs: Literal["sequences", "stills", "side_by_side"] = "sequences"
     """sequences: folders of frames, or videos. stills: every picture is a sequence of its own, paired by name. side_by_side: so
     is every picture of `target`, and it holds two, A on the left and B on the right; a condition whose folder is `target` too
@@ -158,7 +158,7 @@ def find_sequences(settings: DataSettings) -> list[Sequence]:
     def source(folder: str | None, name: str, reading: Literal["pictures", "labels"], side: Side) -> FrameSource | None:
         if folder is None:
             return None
-        whole = open_source(found[folder][name], reading=reading)
+        whole = open_source(found[folder][name], kind=reading)
         return HalfSource(whole, side) if settings.pairs == "side_by_side" and folder == settings.target else whole
 
     sequences = []
@@ -270,7 +270,7 @@ class Clips:
         self.settings = settings
         self.sequences = sequences
         self.table = table
-        self._maker = ConditionMaker(settings.condition, self.table)
+        self._builder = ConditionBuilder(settings.condition, self.table)
         self._seed = seed
         self._multiple = size_multiple
         self._flow = flow
@@ -310,7 +310,7 @@ class Clips:
         height, width = (max(self._multiple, round(side / self._multiple) * self._multiple) for side in size)
         return height, width
 
-    def batch(self, stage: Stage, step: int, indices: range, *, primer_frames: int, clips_per_step: int) -> Batch:
+    def batch(self, stage: Stage, step: int, indices: range, *, primer_frames: int, batch_size: int) -> Batch:
         """The clips `indices` of the step's batch.
 
         All clips of a step have one length: what the shortest of their sequences holds, rounded down to whole windows.
@@ -318,15 +318,15 @@ class Clips:
         Raises:
             InputError: a frame cannot be read or holds an unknown label, or a sequence is too short to learn from.
         """
-        samples = range(step * clips_per_step, (step + 1) * clips_per_step)
+        samples = range(step * batch_size, (step + 1) * batch_size)
         shortest = min((self.sequences[self._sequence_of(sample)] for sample in samples), key=lambda item: item.num_frames)
         num_frames = _clip_frames(stage, shortest, primer_frames) + primer_frames
         cuts = [self._cut(stage, samples[index], num_frames) for index in indices]
         if len({cut.crop_size for cut in cuts}) > 1:
             found = " and ".join(sorted({f"{width}x{height}" for height, width in (cut.crop_size for cut in cuts)})[:2])
             raise ConfigError(
-                f"train.clips_at_once: {len(cuts)}, but clips have different sizes ({found})",
-                hint="set data.width and data.height, or data.crop_width and data.crop_height, or train.clips_at_once=1",
+                f"train.micro_batch_size: {len(cuts)}, but clips have different sizes ({found})",
+                hint="set data.width and data.height, or data.crop_width and data.crop_height, or train.micro_batch_size=1",
             )
         clips = [self._clip(cut, primer_frames) for cut in cuts]
         return clips[0] if len(clips) == 1 else _join(clips)
@@ -371,7 +371,7 @@ class Clips:
         return _Cut(chosen, frames, mirrored, (height, width), positions, top, left, crop)
 
     def _clip(self, cut: _Cut, primer_frames: int) -> Batch:
-        moments = [self._maker.finish(self._layers(cut, frame)) for frame in cut.frames]
+        moments = [self._builder.encode(self._layers(cut, frame)) for frame in cut.frames]
         rows = slice(cut.top, cut.top + cut.crop_size[0])
         columns = slice(cut.left, cut.left + cut.crop_size[1])
 
@@ -380,9 +380,9 @@ class Clips:
             return np.ascontiguousarray(array[..., ::-1] if cut.mirrored else array)
 
         cut_moments = [{name: view(array) for name, array in moment.items()} for moment in moments]
-        condition = self._maker.condition(cut_moments)
+        condition = self._builder.condition(cut_moments)
         pictures = np.stack([moment["target"] for moment in cut_moments])
-        target = torch.from_numpy(pictures).float().div_(127.5).sub_(1)[None]
+        target = torch.from_numpy(pixels.normalize(pictures))[None]
         if self._flow is None:
             return Batch(condition, target, primer_frames=primer_frames)
         pairs = [self._reference_flow(cut, index, target) for index in range(target.shape[1])]
@@ -416,7 +416,7 @@ class Clips:
                         f"{partner.name}: is {partner.pixels.shape[1]}x{partner.pixels.shape[0]}, but {target.name} is "
                         f"{target.pixels.shape[1]}x{target.pixels.shape[0]}; what belongs together must have one size"
                     )
-            layers = self._maker.layers(
+            layers = self._builder.load_layers(
                 size,
                 label=label,
                 instance=instance,
@@ -458,7 +458,7 @@ class Clips:
             whole = self._flow.between(owner.name, later, earlier, cut.load_size)
         elif isinstance(self._flow, CachedFlow) and cut.positions is None and cut.load_size == self._sizes[cut.sequence]:
             pictures = (self._loaded(cut.sequence, number, cut.load_size)["target"] for number in numbers)
-            whole = self._flow(*(torch.from_numpy(picture)[None].float().div_(127.5).sub_(1) for picture in pictures))
+            whole = self._flow(*(torch.from_numpy(pixels.normalize(picture))[None] for picture in pictures))
         else:
             return self._flow(current, previous)
         part = whole[..., cut.top : cut.top + cut.crop_size[0], cut.left : cut.left + cut.crop_size[1]]
@@ -507,12 +507,7 @@ def _join(clips: list[Batch]) -> Batch:
     def gather(values: list[Tensor | None]) -> Tensor | None:
         return None if values[0] is None else torch.cat([value for value in values if value is not None])
 
-    first = clips[0]
-    condition = type(first.condition)(
-        labels=gather([clip.condition.labels for clip in clips]),
-        frames=gather([clip.condition.frames for clip in clips]),
-        instances=gather([clip.condition.instances for clip in clips]),
-    )
+    condition = Condition.concatenate([clip.condition for clip in clips])
     target = torch.cat([clip.target for clip in clips])
     flow, confidence = gather([clip.flow for clip in clips]), gather([clip.confidence for clip in clips])
-    return Batch(condition, target, flow, confidence, first.primer_frames)
+    return Batch(condition, target, flow, confidence, clips[0].primer_frames)

@@ -1,4 +1,4 @@
-"""What a model is shown: which files of a data set make its condition, and how frames become tensors.
+"""A model's condition: which files of a data set it is made from, and how frames become tensors.
 
 Training and translation share this room, so that a model meets the same preparation in both.
 """
@@ -12,20 +12,13 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from vidgen.config import Settings
-from vidgen.data import street
 from vidgen.errors import ConfigError, InputError
-from vidgen.media import conditions, labels
+from vidgen.media import conditions, labels, pixels
 from vidgen.media.frames import Frame, FrameSource
 from vidgen.media.labels import LabelTable
 from vidgen.types import Condition
-
-STREET = LabelTable(
-    tuple(name for name, _ in street.CLASSES), tuple(color for _, color in street.CLASSES), tuple(range(len(street.CLASSES)))
-)
-"""The classes of the procedural street."""
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -37,8 +30,8 @@ class LabelSettings(Settings):
     folder: str = "labels"
     """Under the data's root: a folder of sequences, each a folder of PNG label maps or an FFV1 video."""
     table: str | None = None
-    """What the values mean: cityscapes, camvid, street, a table file, discover (every id or colour that occurs), or main_colors
-    (the few main colours of antialiased pictures of labels); nothing for plain ids 0..num_classes-1."""
+    """What the values mean: cityscapes, camvid, street, a table file, discover (every id or color that occurs), or main_colors
+    (the few main colors of antialiased pictures of labels); nothing for plain ids 0..num_classes-1."""
     num_classes: Annotated[int, Field(ge=1, le=65536)] | None = None
     ignore: tuple[int, ...] = ()
     """Values that belong to no class."""
@@ -63,16 +56,16 @@ class EdgeSettings(Settings):
 
 
 class ConditionSettings(Settings):
-    """Everything a model is shown of a frame; nothing at all for generators that read only noise."""
+    """Everything a model reads of a frame; empty for generators that read only noise."""
 
     labels: LabelSettings | None = None
     pictures: tuple[str, ...] = ()
-    """Folders of pictures that are shown as they are (pose drawings, line art), three channels each."""
+    """Folders of pictures that are read as they are (pose drawings, line art), three channels each."""
     edges: EdgeSettings | None = None
-    """Edges found in the target. Translation finds them in its input, or, where the model also reads labels or pictures, in the
-    last of the other inputs."""
+    """Edges detected in the target. Translation detects them in its input, or, where the model also reads labels or pictures,
+    in the last of the other inputs."""
     instances: str | None = None
-    """Folder of instance maps, of which the boundaries are shown."""
+    """Folder of instance maps, of which the boundaries are read."""
 
     @property
     def num_picture_channels(self) -> int:
@@ -97,100 +90,93 @@ def label_table(settings: LabelSettings, root: Path, sources: Sequence[FrameSour
         return labels.discover(sources)
     if settings.table == "main_colors":
         return labels.main_colors(sources)
-    if settings.table == "street":
-        return STREET
     if settings.table in labels.NAMES:
         return labels.named(settings.table)
     for path in (Path(settings.table), root / settings.table):
         if path.is_file():
             return LabelTable.from_file(path)
-    known = ", ".join((*labels.NAMES, "street", "discover", "main_colors"))
+    known = ", ".join((*labels.NAMES, "discover", "main_colors"))
     raise ConfigError(f"data.condition.labels.table: {settings.table!r} is neither a file nor one of {known}")
 
 
-class ConditionMaker:
+class ConditionBuilder:
     """Turns the frames of one moment into numpy channels at a working size, and several moments into a `Condition`.
 
     Args:
-        table: meaning of the label values; None where the model sees no labels.
+        table: meaning of the label values; None where the model reads no labels.
     """
 
     def __init__(self, settings: ConditionSettings, table: LabelTable | None) -> None:
         self.settings = settings
         self.table = table
 
-    def moment(
+    def build(
         self, size: Size, *, label: Frame | None, instance: Frame | None, pictures: Sequence[Frame], edge_source: Frame | None
     ) -> dict[str, np.ndarray]:
         """Arrays of one moment: "labels" int64 [H,W], "instances" int64 [H,W], "frames" float32 [C,H,W] in -1..1.
 
-        Where the model is shown nothing, "frames" has no channels.
+        Where the model reads nothing, "frames" has no channels.
 
         Raises:
             InputError: a frame is missing, has another size than its companions, or holds an unknown value.
         """
-        return self.finish(self.layers(size, label=label, instance=instance, pictures=pictures, edge_source=edge_source))
+        return self.encode(self.load_layers(size, label=label, instance=instance, pictures=pictures, edge_source=edge_source))
 
-    def layers(
+    def load_layers(
         self, size: Size, *, label: Frame | None, instance: Frame | None, pictures: Sequence[Frame], edge_source: Frame | None
     ) -> dict[str, np.ndarray]:
-        """What `finish` makes a moment of, and what may be deformed before: "labels" and "instances" as there, "pictures" uint8
+        """What `encode` builds a moment from, and what may be deformed before: "labels" and "instances" as there, "pictures" uint8
         [3N,H,W], "edge_source" uint8 [3,H,W].
 
         Raises:
-            InputError: as for `moment`.
+            InputError: as for `build`.
         """
-        given = [frame for frame in (label, instance, *pictures, edge_source) if frame is not None]
-        for frame in given[1:]:
-            if frame.pixels.shape[:2] != given[0].pixels.shape[:2]:
+        frames = [frame for frame in (label, instance, *pictures, edge_source) if frame is not None]
+        for frame in frames[1:]:
+            if frame.pixels.shape[:2] != frames[0].pixels.shape[:2]:
                 raise InputError(
-                    f"{frame.name}: is {_size_text(frame)}, but {given[0].name} is {_size_text(given[0])}; frames of one moment "
+                    f"{frame.name}: is {_size_text(frame)}, but {frames[0].name} is {_size_text(frames[0])}; frames of one moment "
                     "must have equal sizes"
                 )
-        made: dict[str, np.ndarray] = {}
+        layers: dict[str, np.ndarray] = {}
         if self.table is not None:
             if label is None:
                 raise InputError("this model reads label maps, but none were given")
-            made["labels"] = conditions.resize_labels(self.table.decode(label.pixels, label.name), size)
+            layers["labels"] = conditions.resize_labels(self.table.decode(label.pixels, label.name), size)
         if self.settings.instances is not None:
             if instance is None:
                 raise InputError("this model reads instance maps, but none were given", hint="name them with --instances")
-            made["instances"] = conditions.resize_labels(_single_channel(instance), size).astype(np.int64)
-        made["pictures"] = np.concatenate([np.zeros((0, *size), np.uint8), *(_planes(picture, size) for picture in pictures)])
+            layers["instances"] = conditions.resize_labels(_single_channel(instance), size).astype(np.int64)
+        layers["pictures"] = np.concatenate([np.zeros((0, *size), np.uint8), *(_planes(picture, size) for picture in pictures)])
         if self.settings.edges is not None:
             if edge_source is None:
                 raise InputError("this model reads edges, but no pictures were given to find them in")
-            made["edge_source"] = _planes(edge_source, size)
-        return made
+            layers["edge_source"] = _planes(edge_source, size)
+        return layers
 
-    def finish(self, layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The arrays of a moment from its layers: edges are found here, and pictures brought to -1..1; others are kept."""
-        made = {name: layer for name, layer in layers.items() if name not in ("pictures", "edge_source")}
-        frames = layers["pictures"].astype(np.float32) / 127.5 - 1
-        edges = self.settings.edges
-        if edges is not None:
+    def encode(self, layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The arrays of a moment from its layers: edges are detected here, and pictures brought to -1..1; others are kept."""
+        arrays = {name: layer for name, layer in layers.items() if name not in ("pictures", "edge_source")}
+        frames = pixels.normalize(layers["pictures"])
+        settings = self.settings.edges
+        if settings is not None:
             source = np.ascontiguousarray(layers["edge_source"].transpose(1, 2, 0))
-            found = conditions.canny_edges(source, edges.low, edges.high, edges.blur)
-            if edges.drawn == "apart":
-                frames = np.concatenate([frames, found[None].astype(np.float32) / 127.5 - 1])
+            edges = conditions.canny_edges(source, settings.low, settings.high, settings.blur)
+            if settings.drawn == "apart":
+                frames = np.concatenate([frames, pixels.normalize(edges[None])])
             else:
-                frames[:, found > 0] = -1
-                if "labels" in made:
-                    made["labels"] = np.where(found > 0, labels.IGNORED, made["labels"])
+                frames[:, edges > 0] = -1
+                if "labels" in arrays:
+                    arrays["labels"] = np.where(edges > 0, labels.IGNORED, arrays["labels"])
         if len(frames) or self.table is None:
-            made["frames"] = frames
-        return made
+            arrays["frames"] = frames
+        return arrays
 
     @staticmethod
     def condition(moments: Sequence[dict[str, np.ndarray]]) -> Condition:
         """A batch of one: [1,T,...]."""
-
-        def gather(name: str) -> Tensor | None:
-            if name not in moments[0]:
-                return None
-            return torch.from_numpy(np.stack([moment[name] for moment in moments]))[None]
-
-        return Condition(labels=gather("labels"), frames=gather("frames"), instances=gather("instances"))
+        names = [name for name in ("labels", "frames", "instances") if name in moments[0]]
+        return Condition(**{name: torch.from_numpy(np.stack([moment[name] for moment in moments]))[None] for name in names})
 
 
 def _planes(frame: Frame, size: Size) -> np.ndarray:
@@ -200,7 +186,7 @@ def _planes(frame: Frame, size: Size) -> np.ndarray:
 
 def _single_channel(frame: Frame) -> np.ndarray:
     if frame.pixels.ndim != 2:
-        raise InputError(f"{frame.name}: an instance map must have one channel of whole numbers, found a colour picture")
+        raise InputError(f"{frame.name}: an instance map must have one channel of whole numbers, found a color picture")
     return frame.pixels.astype(np.int64)
 
 

@@ -16,7 +16,7 @@ from flow.files import SUFFIXES, read_flow
 from flow.warp import compose, resize_flow
 from vidgen import durable
 from vidgen.errors import ConfigError, InputError, OutputError
-from vidgen.media.paths import list_folder, shown
+from vidgen.media.paths import display, list_folder
 from vidgen.types import FlowEstimator
 
 log = logging.getLogger(__name__)
@@ -96,11 +96,13 @@ class FlowFiles:
         for name, count in num_frames.items():
             folder = root / name
             if not folder.is_dir():
-                raise ConfigError(f"train.flow.weights: {shown(folder)} is not a folder; the flow of a sequence is expected there")
+                raise ConfigError(
+                    f"train.flow.weights: {display(folder)} is not a folder; the flow of a sequence is expected there"
+                )
             files = [file for file in list_folder(folder) if file.suffix.lower() in SUFFIXES]
             if len(files) != count - 1:
                 raise ConfigError(
-                    f"train.flow.weights: {shown(folder)} holds {len(files)} flow files, {count} frames need {count - 1}"
+                    f"train.flow.weights: {display(folder)} holds {len(files)} flow files, {count} frames need {count - 1}"
                 )
             self._files[name] = files
 
@@ -116,7 +118,7 @@ class FlowFiles:
             file = self._files[sequence][number - 1]
             step, known = read_flow(file)
             if not known.all():
-                raise InputError(f"{shown(file)}: leaves {int((~known).sum())} pixels unknown; reference flow must be dense")
+                raise InputError(f"{display(file)}: leaves {int((~known).sum())} pixels unknown; reference flow must be dense")
             step = resize_flow(step[None], size)
             flow = step if flow is None else compose(flow, step)
         assert flow is not None

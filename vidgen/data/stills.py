@@ -31,10 +31,10 @@ def find_stills(where: Path) -> dict[str, Path]:
     for path in _pictures_under(where, set()):
         name = os.fspath(path.relative_to(where).with_suffix(""))
         if name in found:
-            raise InputError(f"{paths.shown(path)}: {paths.shown(found[name].name)} has the same name; which of them is meant?")
+            raise InputError(f"{paths.display(path)}: {paths.display(found[name].name)} has the same name; which of them is meant?")
         found[name] = path
     if not found:
-        raise InputError(f"{paths.shown(where)}: holds no pictures")
+        raise InputError(f"{paths.display(where)}: holds no pictures")
     return found
 
 
@@ -49,7 +49,7 @@ def _pictures_under(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         elif images.is_image(entry) and entry.is_file():
             yield entry
         elif video.is_video(entry):
-            raise InputError(f"{paths.shown(entry)}: a video among pictures", hint="for videos set data.pairs=sequences")
+            raise InputError(f"{paths.display(entry)}: a video among pictures", hint="for videos set data.pairs=sequences")
 
 
 def match_names(roles: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:

@@ -9,14 +9,14 @@ import numpy as np
 def canny_edges(pixels: np.ndarray, low: float = 100, high: float = 200, blur: float = 0) -> np.ndarray:
     """Edges of a picture: uint8 [H,W,3] RGB to uint8 [H,W], 255 on edges and 0 elsewhere.
 
-    `low` and `high` are the hysteresis thresholds on the L2 norm of the Sobel gradient of the grey picture, which is first
+    `low` and `high` are the hysteresis thresholds on the L2 norm of the Sobel gradient of the gray picture, which is first
     smoothed by a Gaussian of `blur` pixels (0 for none).
     Source: Canny, A Computational Approach to Edge Detection, 1986.
     """
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     if blur:
-        grey = cv2.GaussianBlur(grey, (0, 0), blur)
-    return cv2.Canny(grey, low, high, L2gradient=True)
+        gray = cv2.GaussianBlur(gray, (0, 0), blur)
+    return cv2.Canny(gray, low, high, L2gradient=True)
 
 
 def resize_picture(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

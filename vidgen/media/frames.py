@@ -15,7 +15,7 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,16 +23,19 @@ from pathlib import Path
 import numpy as np
 
 from vidgen import durable
-from vidgen.errors import InputError, OutputError
+from vidgen.errors import DamagedVideoError, InputError
 from vidgen.media import images, paths, video
-from vidgen.media.video import Quality, Reading
+from vidgen.media.video import FrameKind, Quality
 
 log = logging.getLogger(__name__)
 
 FOLDER_FRAME_RATE = Fraction(25)
 """Frames per second of a folder of pictures, which states none."""
 
-_OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".apng", ".webp", ".png")
+OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".apng", ".webp", ".png")
+"""What names of single files end with; anything else is a folder or is refused."""
+
+_FOLDER_PATTERN = "%05d.png"
 _ANIMATION_SUFFIXES = (".apng", ".webp")
 
 
@@ -41,14 +44,16 @@ class Frame:
     """One frame.
 
     Attributes:
-        pixels: pictures uint8 [H,W,3] RGB; labels uint8 or uint16 [H,W] ids, or uint8 [H,W,3] colours.
+        pixels: pictures uint8 [H,W,3] RGB; labels uint8 or uint16 [H,W] ids, or uint8 [H,W,3] colors.
         pts: presentation time in units of the source's time base.
         name: for messages, a file name or "clip.mp4 frame 12".
+        duration: of a clip's last frame, how long it is displayed, in the same units; None where the next frame or the rate tells.
     """
 
     pixels: np.ndarray
     pts: int
     name: str
+    duration: int | None = None
 
 
 class FrameSource(ABC):
@@ -60,7 +65,11 @@ class FrameSource(ABC):
         time_base: seconds per pts unit.
         frame_rate: frames per second, the mean for variable rates.
         num_frames: how many there are, or are said to be; None when unknown. Only a hint for videos.
-        audio: the file whose sound belongs to the frames, or None.
+        audio: the sound that belongs to the frames, or None.
+        pixel_aspect: width of a pixel by its height.
+        paths: the files that are read; none where they are of no use to others.
+        single: whether it is one picture that was named by itself.
+        frame_names: of picture files, what results made of them are called (without suffix); None where frames have no names.
         damage: what is wrong with the file, when it was read with `allow_truncated` and ended early; None before.
     """
 
@@ -69,7 +78,11 @@ class FrameSource(ABC):
     time_base: Fraction
     frame_rate: Fraction
     num_frames: int | None
-    audio: Path | None = None
+    audio: video.Audio | None = None
+    pixel_aspect: Fraction = Fraction(1)
+    paths: tuple[Path, ...] = ()
+    single: bool = False
+    frame_names: tuple[str, ...] | None = None
     damage: str | None = None
 
     @abstractmethod
@@ -96,7 +109,7 @@ class FrameSource(ABC):
 def open_source(
     where: str | Path,
     *,
-    reading: Reading = "pictures",
+    kind: FrameKind = "pictures",
     start: str | None = None,
     end: str | None = None,
     allow_truncated: bool = False,
@@ -113,20 +126,20 @@ def open_source(
     """
     location, cut = paths.split_cut(os.fspath(where))
     if "://" in location and not os.path.lexists(location):
-        raise InputError(f"{paths.shown(location)}: addresses are not read", hint="save the file first, or pipe it in and give -")
+        raise InputError(f"{paths.display(location)}: addresses are not read", hint="save the file first, or pipe it in and give -")
     if start is not None or end is not None:
         cut = paths.Cut(
             paths.parse_moment(start, plain="seconds") or cut.start, paths.parse_moment(end, plain="seconds") or cut.end
         )
     if location == "-":
-        return StandardInput(reading, cut, allow_truncated)
+        return StandardInput(kind, cut, allow_truncated)
     path = Path(location)
     files = _picture_files(path)
     if files is not None:
-        return PictureSource(paths.shown(location), files, reading, cut, frame_rate)
+        return PictureSource(paths.display(location), files, kind, cut, frame_rate)
     if not os.path.lexists(path) and paths.is_glob(location):
         path = _single_match(location)
-    return VideoSource(path, reading, cut, allow_truncated)
+    return VideoSource(path, kind, cut, allow_truncated)
 
 
 def list_sources(where: str | Path) -> list[Path]:
@@ -157,7 +170,7 @@ def _clips_at(location: str) -> list[Path]:
             return [path]
         clips = [clip for match in paths.unique(matches) if _is_clip(match) for clip in _clips_at(os.fspath(match))]
         if not clips:
-            raise InputError(f"{paths.shown(location)}: matches no video and no folder of pictures")
+            raise InputError(f"{paths.display(location)}: matches no video and no folder of pictures")
         return clips
     paths.check_file(path)
     return [path]
@@ -188,8 +201,8 @@ def _pictures_in(folder: Path) -> list[Path]:
     num_videos = sum(video.is_video(entry) for entry in entries)
     if pictures and num_videos:
         raise InputError(
-            f"{paths.shown(folder)}: holds {len(pictures)} pictures and {num_videos} videos",
-            hint=f"say which, as in '{paths.shown(folder)}/*{pictures[0].suffix}'",
+            f"{paths.display(folder)}: holds {len(pictures)} pictures and {num_videos} videos",
+            hint=f"say which, as in '{paths.display(folder)}/*{pictures[0].suffix}'",
         )
     return pictures
 
@@ -198,7 +211,7 @@ def _clips_in(folder: Path) -> list[Path]:
     entries = [entry for entry in paths.list_folder(folder) if _is_clip(entry)]
     clips = [entry for entry in entries if not entry.is_dir() or _pictures_in(entry)]
     if not clips:
-        raise InputError(f"{paths.shown(folder)}: holds no pictures, no videos and no folders of pictures")
+        raise InputError(f"{paths.display(folder)}: holds no pictures, no videos and no folders of pictures")
     return paths.unique(clips)
 
 
@@ -209,13 +222,13 @@ def _picture_files(path: Path) -> list[Path] | None:
         pictures = _pictures_in(path)
         if not pictures:
             clips = [clip.name for clip in paths.list_folder(path) if _is_clip(clip)]
-            hint = f"give one of what it holds, such as {paths.shown(path / clips[0])}" if clips else None
-            raise InputError(f"{paths.shown(path)}: the folder holds no pictures", hint=hint)
+            hint = f"give one of what it holds, such as {paths.display(path / clips[0])}" if clips else None
+            raise InputError(f"{paths.display(path)}: the folder holds no pictures", hint=hint)
         return pictures
     if _is_picture_pattern(location):
         files = paths.matching_pattern(location)
         if not files:
-            raise InputError(f"{paths.shown(path)}: no file has such a name")
+            raise InputError(f"{paths.display(path)}: no file has such a name")
         return files
     if paths.is_glob(location) and not os.path.lexists(path):
         matches = paths.matching_glob(location)
@@ -226,24 +239,28 @@ def _picture_files(path: Path) -> list[Path] | None:
 def _single_match(pattern: str) -> Path:
     matches = paths.matching_glob(pattern)
     if not matches:
-        raise InputError(f"{paths.shown(pattern)}: matches nothing")
+        raise InputError(f"{paths.display(pattern)}: matches nothing")
     if len(matches) > 1:
-        raise InputError(f"{paths.shown(pattern)}: matches {len(matches)} files that are not all pictures; one video was expected")
+        raise InputError(
+            f"{paths.display(pattern)}: matches {len(matches)} files that are not all pictures; one video was expected"
+        )
     return matches[0]
 
 
 class PictureSource(FrameSource):
     """Picture files as the frames of a clip, in the given order."""
 
-    def __init__(self, name: str, files: Sequence[Path], reading: Reading, cut: paths.Cut, frame_rate: Fraction) -> None:
+    def __init__(self, name: str, files: Sequence[Path], kind: FrameKind, cut: paths.Cut, frame_rate: Fraction) -> None:
         gap = paths.numbering_gap(files)
         if gap:
             log.warning("%s: numbers are missing: %s", name, gap)
         times = np.arange(len(files), dtype=np.int64)
         first, last = _cut_range(name, times, 1 / frame_rate, cut)
-        self.name, self.files, self.reading = name, list(files[first:last]), reading
+        self.name, self.files, self.kind = name, list(files[first:last]), kind
         self.size = images.read_size(self.files[0])
         self.time_base, self.frame_rate, self.num_frames = 1 / frame_rate, frame_rate, len(self.files)
+        self.single = len(files) == 1 and name == paths.display(files[0])
+        self.paths, self.frame_names = tuple(self.files), _result_names(self.files)
 
     def __iter__(self) -> Iterator[Frame]:
         for index in range(len(self.files)):
@@ -258,36 +275,39 @@ class PictureSource(FrameSource):
 
     def _frame(self, index: int) -> Frame:
         path = self.files[index]
-        pixels = images.read_labels(path) if self.reading == "labels" else images.read_picture(path)
+        pixels = images.read_labels(path) if self.kind == "labels" else images.read_picture(path)
         if pixels.shape[:2] != self.size:
             height, width = pixels.shape[:2]
             raise InputError(
-                f"{paths.shown(path)}: {width}x{height}, but {paths.shown(self.files[0].name)} is {self.size[1]}x{self.size[0]};"
+                f"{paths.display(path)}: {width}x{height},"
+                f" but {paths.display(self.files[0].name)} is {self.size[1]}x{self.size[0]};"
                 " all frames of a clip have one size",
                 hint="if they are single pictures, train with data.pairs=stills",
             )
-        return Frame(pixels, index, paths.shown(path))
+        return Frame(pixels, index, paths.display(path))
 
 
 class VideoSource(FrameSource):
     """The frames of a video file; the file is open only while they are read."""
 
-    def __init__(self, path: Path, reading: Reading, cut: paths.Cut, allow_truncated: bool) -> None:
-        self.path, self.reading, self.allow_truncated = path, reading, allow_truncated
-        self.name = paths.shown(path)
-        info = video.probe(path, reading=reading)
+    def __init__(self, path: Path, kind: FrameKind, cut: paths.Cut, allow_truncated: bool) -> None:
+        self.path, self.kind, self.allow_truncated = path, kind, allow_truncated
+        self.paths = (path,)
+        self.name = paths.display(path)
+        info = video.probe(path, kind=kind)
         if info.missing_bytes and not allow_truncated:
-            raise video.DamagedVideoError(
-                f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end",
-                hint="animate and evaluate use the frames that are there with --allow-truncated",
-            )
+            raise DamagedVideoError(f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end")
         self.size, self.time_base, self.frame_rate = info.size, info.time_base, info.frame_rate
-        self.num_frames, self.audio = info.num_frames, path if info.has_audio else None
+        self.pixel_aspect = info.pixel_aspect
+        self.num_frames, self.audio = info.num_frames, video.Audio(path) if info.has_audio else None
         self._times: np.ndarray | None = None
         self._range: tuple[int, int] | None = None
         if cut:
-            first, last = self._range = _cut_range(self.name, self._all_times(), self.time_base, cut)
-            self.num_frames, self.audio = last - first, None
+            times = self._all_times()
+            first, last = self._range = _cut_range(self.name, times, self.time_base, cut)
+            self.num_frames = last - first
+            if self.audio is not None:
+                self.audio = video.Audio(path, int(times[first]) * self.time_base)
 
     def __iter__(self) -> Iterator[Frame]:
         if self._range is not None:
@@ -295,10 +315,10 @@ class VideoSource(FrameSource):
             return
         num_read = 0
         try:
-            for pixels, pts in video.decode(self.path, reading=self.reading):
-                yield Frame(pixels, pts, f"{self.name} frame {num_read}")
+            for pixels, pts, duration in video.decode(self.path, kind=self.kind):
+                yield Frame(pixels, pts, f"{self.name} frame {num_read}", duration)
                 num_read += 1
-        except video.DamagedVideoError as error:
+        except DamagedVideoError as error:
             self._accept(error, num_read)
 
     def read(self, start: int, stop: int) -> list[Frame]:
@@ -306,7 +326,7 @@ class VideoSource(FrameSource):
         offset = self._range[0] if self._range else 0
         frames = list(self._between(offset + start, offset + stop))
         if len(frames) < stop - start:
-            raise video.DamagedVideoError(f"{self.name}: frames {start}..{stop - 1} were asked for, {len(frames)} can be read")
+            raise DamagedVideoError(f"{self.name}: frames {start}..{stop - 1} were asked for, {len(frames)} can be read")
         return frames
 
     def _between(self, first: int, last: int) -> Iterator[Frame]:
@@ -315,35 +335,38 @@ class VideoSource(FrameSource):
         origin = int(times[self._range[0]]) if self._range else 0
         index = first
         try:
-            for pixels, pts in self._decode_from(first):
-                yield Frame(pixels, pts - origin, f"{self.name} frame {index}")
+            for pixels, pts, duration in self._decode_from(first):
+                if index + 1 == last and last < len(times):
+                    duration = int(times[last]) - pts
+                yield Frame(pixels, pts - origin, f"{self.name} frame {index}", duration if index + 1 == last else None)
                 index += 1
                 if index == last:
                     return
-            raise video.DamagedVideoError(f"{self.name}: ends after frame {index - 1}, but states {len(times)} frames")
-        except video.DamagedVideoError as error:
+            raise DamagedVideoError(f"{self.name}: ends after frame {index - 1}, but states {len(times)} frames")
+        except DamagedVideoError as error:
             self._accept(error, index - first)
 
-    def _decode_from(self, first: int) -> Iterator[tuple[np.ndarray, int]]:
+    def _decode_from(self, first: int) -> Iterator[tuple[np.ndarray, int, int | None]]:
         """Frame `first` and what follows: by way of the keyframe before it, or from the start where seeking misses it."""
-        wanted = int(self._all_times()[first])
-        frames = video.decode(self.path, reading=self.reading, first_pts=wanted)
-        found = next(frames, None)
-        if found is not None and found[1] == wanted:
-            yield found
-            yield from frames
-        else:
-            yield from itertools.islice(video.decode(self.path, reading=self.reading), first, None)
+        time = int(self._all_times()[first])
+        if self._can_seek:
+            frames = video.decode(self.path, kind=self.kind, first_pts=time)
+            start = next(frames, None)
+            if start is not None and start[1] == time:
+                yield start
+                yield from frames
+                return
+        yield from itertools.islice(video.decode(self.path, kind=self.kind), first, None)
 
     def count(self) -> int:
         return len(self._all_times()) if self._range is None else self._range[1] - self._range[0]
 
     def _all_times(self) -> np.ndarray:
         if self._times is None:
-            self._times = video.read_times(self.path)
+            self._times, self._can_seek = video.read_times(self.path)
         return self._times
 
-    def _accept(self, error: video.DamagedVideoError, num_read: int) -> None:
+    def _accept(self, error: DamagedVideoError, num_read: int) -> None:
         if not self.allow_truncated or num_read == 0:
             raise error
         self.damage = str(error)
@@ -353,7 +376,7 @@ class VideoSource(FrameSource):
 class StandardInput(VideoSource):
     """A video that arrives on standard input, kept in a temporary file for as long as this object lives."""
 
-    def __init__(self, reading: Reading, cut: paths.Cut, allow_truncated: bool) -> None:
+    def __init__(self, kind: FrameKind, cut: paths.Cut, allow_truncated: bool) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="vidgen-")
         path = Path(self._folder.name) / "standard-input"
         try:
@@ -362,8 +385,17 @@ class StandardInput(VideoSource):
         except OSError as error:
             self._folder.cleanup()
             raise durable.describe_write_failure(error, path) from error
-        super().__init__(path, reading, cut, allow_truncated)
-        self.name = "standard input"
+        super().__init__(path, kind, cut, allow_truncated)
+        self.name, self.paths = "standard input", ()
+
+
+def _result_names(files: Sequence[Path]) -> tuple[str, ...]:
+    """Distinct names: without the suffix, with it where two files differ in it alone, and numbers for files of several folders."""
+    numbers = [f"{index:05d}" for index in range(len(files))]
+    for names in ([file.stem for file in files], [file.name for file in files], numbers):
+        if len({name.casefold() for name in names}) == len(names):
+            break
+    return tuple(names)
 
 
 def _cut_range(name: str, times: np.ndarray, time_base: Fraction, cut: paths.Cut) -> tuple[int, int]:
@@ -393,63 +425,67 @@ def _check_range(name: str, start: int, stop: int, num_frames: int) -> None:
 class FrameSink(ABC):
     """Takes frames one at a time, all of one size and kind, in increasing order of time."""
 
-    def __init__(self, name: str, writing: Reading) -> None:
-        self.name, self.writing = name, writing
+    def __init__(self, name: str, kind: FrameKind) -> None:
+        self.name, self.kind = name, kind
         self.num_frames = 0
-        self._kind: str | None = None
+        self._layout: str | None = None
         self._last_pts: int | None = None
 
-    def write(self, pixels: np.ndarray, pts: int) -> None:
+    def write(self, pixels: np.ndarray, pts: int, duration: int | None = None) -> None:
         """Add a frame: uint8 [H,W,3]; labels also uint8 or uint16 [H,W].
+
+        Args:
+            pts: its time, in units of the time base.
+            duration: how long it is displayed, where it is the last one; see `Frame`.
 
         Raises:
             InputError: it differs from the frames before in size or kind.
             OutputError: the disk or the encoder refuses it.
         """
-        kind = f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
+        layout = f"{pixels.dtype} {'x'.join(map(str, pixels.shape))}"
         colored = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
-        if not colored and not (self.writing == "labels" and pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16)):
-            raise ValueError(f"{self.name}: cannot write {kind} as {self.writing}")
-        if self._kind not in (None, kind):
-            raise InputError(f"{self.name}: frame {self.num_frames} is {kind}, the frames before are {self._kind}")
+        if not colored and not (self.kind == "labels" and pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16)):
+            raise ValueError(f"{self.name}: cannot write {layout} as {self.kind}")
+        if self._layout not in (None, layout):
+            raise InputError(f"{self.name}: frame {self.num_frames} is {layout}, the frames before are {self._layout}")
         if self._last_pts is not None and pts <= self._last_pts:
             raise ValueError(f"{self.name}: frame {self.num_frames} has pts {pts} after {self._last_pts}")
-        self._kind, self._last_pts = kind, pts
-        self._write(pixels, pts)
+        self._layout, self._last_pts = layout, pts
+        self._write(pixels, pts, duration)
         self.num_frames += 1
 
     @abstractmethod
-    def _write(self, pixels: np.ndarray, pts: int) -> None: ...
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None: ...
 
 
 class _VideoSink(FrameSink):
-    def __init__(self, name: str, writing: Reading, writer: video.VideoWriter) -> None:
-        super().__init__(name, writing)
+    def __init__(self, name: str, kind: FrameKind, writer: video.VideoWriter) -> None:
+        super().__init__(name, kind)
         self._writer = writer
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
-        self._writer.write(pixels, pts)
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
+        self._writer.write(pixels, pts, duration)
 
 
 class _PictureSink(FrameSink):
-    """Numbered PNG files in a folder."""
+    """PNG files in a folder, with the names that are given, then numbered."""
 
-    def __init__(self, name: str, writing: Reading, folder: Path, pattern: str) -> None:
-        super().__init__(name, writing)
-        self._folder, self._pattern = folder, pattern
+    def __init__(self, name: str, kind: FrameKind, folder: Path, pattern: str, names: Sequence[str]) -> None:
+        super().__init__(name, kind)
+        self._folder, self._pattern, self._names = folder, pattern, names
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
-        durable.operations.write(
-            self._folder / paths.pattern_name(self._pattern, self.num_frames), images.encode_png(pixels, fast=True)
-        )
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
+        index = self.num_frames
+        file = f"{self._names[index]}.png" if index < len(self._names) else paths.pattern_name(self._pattern, index)
+        durable.operations.write(self._folder / file, images.encode_png(pixels, fast=True))
 
 
 class _SinglePictureSink(FrameSink):
-    def __init__(self, name: str, writing: Reading, path: Path) -> None:
-        super().__init__(name, writing)
+    def __init__(self, name: str, kind: FrameKind, path: Path) -> None:
+        super().__init__(name, kind)
         self._path = path
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
         if self.num_frames:
             raise InputError(f"{self.name}: holds one picture, and there are more", hint="name a folder or a video")
         durable.operations.write(self._path, images.encode_png(pixels))
@@ -464,51 +500,80 @@ class _AnimationSink(FrameSink):
         self._frames: list[np.ndarray] = []
         self._times: list[int] = []
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
         self._frames.append(pixels.copy())
         self._times.append(pts)
+        self._last_duration = float(duration * self._time_base) if duration is not None else float(1 / self._frame_rate)
 
     def finish(self) -> None:
         """Write the file."""
         lengths = [float((after - before) * self._time_base) for before, after in itertools.pairwise(self._times)]
         if self._frames:
             suffix = self._path.suffix.lower()
-            content = images.encode_animation(self._frames, [*lengths, float(1 / self._frame_rate)], suffix)
+            content = images.encode_animation(self._frames, [*lengths, self._last_duration], suffix)
             durable.operations.write(self._path, content)
 
 
-def check_output(path: str | Path, *, writing: Reading = "pictures", overwrite: bool = False) -> None:
-    """Refuse early, before any work, an output that cannot be written.
+def output_place(path: str | Path, *, kind: FrameKind = "pictures", single: bool = False) -> durable.Output:
+    """The place that a name of an output stands for, to claim it; see `open_sink` for the names.
+
+    Args:
+        single: whether there is one picture, whose name is taken as it is, also where it looks like a pattern.
 
     Raises:
-        InputError: its suffix is not one that is written, or blurs labels.
-        OutputError: it exists and `overwrite` is off, or it is a folder with other things in it, or a file is in its way.
+        InputError: it has no name, its suffix is not one that is written, or it blurs labels.
     """
-    if not str(path).strip():
-        raise InputError("the output has no name")
-    target, pattern = _target(path)
-    if pattern is None:
-        suffix = target.suffix.lower()
-        if suffix not in _OUTPUT_SUFFIXES:
-            raise InputError(
-                f"{paths.shown(path)}: cannot write {suffix}; known are {' '.join(_OUTPUT_SUFFIXES)} and folders",
-                hint="end the name with / to fill a folder with pictures",
-            )
-        if writing == "labels" and suffix not in (".mkv", ".png"):
-            raise InputError(
-                f"{paths.shown(path)}: {suffix} blurs label ids", hint="write labels to .mkv or to a folder of PNG files"
-            )
-        if target.is_dir():
-            raise OutputError(f"{paths.shown(path)}: is a folder", hint="end the name with / to fill a folder with pictures")
-    elif target.is_dir():
-        foreign = [entry.name for entry in target.iterdir() if entry.suffix != ".png" or not entry.is_file()]
-        if foreign:
-            raise OutputError(
-                f"{paths.shown(path)}: the folder holds other things, such as {paths.shown(foreign[0])}; it is left alone"
-            )
-        if not any(target.iterdir()):
-            overwrite = True
-    durable.check_writable_target(target, overwrite=overwrite)
+    target, pattern = _target(path, single=single)
+    name = paths.display(path)
+    if pattern is not None:
+        if paths.is_pattern(os.fspath(path)):
+            return durable.Output(target, "numbered", paths.pattern_expression(pattern), name)
+        return durable.Output(target, "folder", name=name)
+    suffix = target.suffix.lower()
+    if suffix not in OUTPUT_SUFFIXES:
+        raise InputError(
+            f"{name}: cannot write {suffix}; known are {' '.join(OUTPUT_SUFFIXES)} and folders",
+            hint="end the name with / to fill a folder with pictures",
+        )
+    if kind == "labels" and suffix not in (".mkv", ".png"):
+        raise InputError(f"{name}: {suffix} blurs label ids", hint="write labels to .mkv or to a folder of PNG files")
+    return durable.Output(target, name=name)
+
+
+def sidecar_path(path: str | Path) -> Path:
+    """The JSON file that tells how an output was made: `clip.mp4.json` beside `clip.mp4`, `frames.json` beside `frames/`."""
+    place = Path(path)
+    place = _named(place) if place.name in ("", "..") else place
+    return place.with_name(f"{place.name}.json")
+
+
+def sidecar_place(path: str | Path) -> durable.Output:
+    """The place of `sidecar_path`, to claim it."""
+    return durable.Output(sidecar_path(path), "sidecar")
+
+
+def files_read(where: str | Path) -> list[Path]:
+    """The files that `open_source` reads, and their folder where it is named; for claims, which keep inputs safe from outputs."""
+    location, _ = paths.split_cut(os.fspath(where))
+    if location == "-":
+        return []
+    if not os.path.lexists(location):
+        if _is_picture_pattern(location):
+            return paths.matching_pattern(location)
+        if paths.is_glob(location):
+            return paths.matching_glob(location)
+    path = Path(location)
+    return [path, *(entry for entry in paths.list_folder(path) if images.is_image(entry))] if path.is_dir() else [path]
+
+
+def check_output(path: str | Path, *, kind: FrameKind = "pictures", overwrite: bool = False, single: bool = False) -> None:
+    """Refuse an output that cannot be written; `durable.claim` does so too, and holds it.
+
+    Raises:
+        InputError: see `output_place`.
+        OutputError: see `durable.claim`.
+    """
+    durable.check_place(output_place(path, kind=kind, single=single), overwrite=overwrite)
 
 
 @contextmanager
@@ -517,68 +582,85 @@ def open_sink(
     *,
     time_base: Fraction,
     frame_rate: Fraction,
-    writing: Reading = "pictures",
-    audio: Path | None = None,
+    kind: FrameKind = "pictures",
+    audio: video.Audio | Path | None = None,
+    pixel_aspect: Fraction = Fraction(1),
     quality: Quality = "good",
     overwrite: bool = False,
+    names: Sequence[str] | None = None,
+    single: bool = False,
+    claim: durable.Claim | None = None,
 ) -> Iterator[FrameSink]:
     """A place to write frames to; it appears under `path`, whole, when the `with` block ends, and not at all if it fails.
 
     The suffix decides: .mp4 .mov .mkv .webm .gif .apng .webp, .png for a single picture; a name without suffix or ending with `/`
-    is a folder of PNG files, `dir/%05d.png` one with names of your own. Labels go to .mkv (FFV1) or PNG, exactly. Odd sizes are
-    padded by a row or column inside H.264, which our reader takes off again. `audio` is a file whose sound is copied along.
+    is a folder of PNG files, `dir/%05d.png` one with names of your own, which may hold other things. Labels go to .mkv (FFV1) or
+    PNG, exactly. Odd sizes are padded by a row or column inside H.264, which our reader takes off again.
+
+    Args:
+        audio: sound that is copied along, with all its tracks.
+        pixel_aspect: width of a pixel by its height, which videos carry.
+        names: of the files in a folder, without suffix; see `FrameSource.frame_names`.
+        single: see `output_place`.
+        claim: what the caller holds already; without it, the output is claimed here.
 
     Raises:
         InputError: no frame was written, or the suffix is not known or blurs labels.
         OutputError: the disk is full or read-only, or the place is taken.
     """
-    check_output(path, writing=writing, overwrite=overwrite)
-    target, pattern = _target(path)
-    name = paths.shown(path)
-    with durable.replacing(target) as temporary:
-        if pattern is not None:
+    place = output_place(path, kind=kind, single=single)
+    name = place.label
+    with ExitStack() as stack:
+        if claim is None or not claim.covers(place):
+            stack.enter_context(durable.claim([place], overwrite=overwrite))
+        temporary = stack.enter_context(durable.replacing_output(place))
+        suffix = place.path.suffix.lower()
+        if not place.is_file:
             durable.operations.make_folder(temporary)
-            sink: FrameSink = _PictureSink(name, writing, temporary, pattern)
+            pattern = _target(path, single=single)[1] or _FOLDER_PATTERN
+            sink: FrameSink = _PictureSink(name, kind, temporary, pattern, (names or ()) if place.kind == "folder" else ())
             yield sink
-        elif target.suffix.lower() == ".png":
-            sink = _SinglePictureSink(name, writing, temporary)
+        elif suffix == ".png":
+            sink = _SinglePictureSink(name, kind, temporary)
             yield sink
-        elif target.suffix.lower() in _ANIMATION_SUFFIXES:
+        elif suffix in _ANIMATION_SUFFIXES:
             animation = _AnimationSink(name, temporary, time_base, frame_rate)
             sink = animation
             yield sink
             animation.finish()
         else:
-            suffix = target.suffix.lower()
             with video.VideoWriter(
                 temporary,
                 name=name,
                 suffix=suffix,
                 time_base=time_base,
                 frame_rate=frame_rate,
-                writing=writing,
+                kind=kind,
                 quality=quality,
-                audio=audio,
+                audio=video.Audio(audio) if isinstance(audio, Path) else audio,
+                pixel_aspect=pixel_aspect,
             ) as writer:
-                sink = _VideoSink(name, writing, writer)
+                sink = _VideoSink(name, kind, writer)
                 yield sink
         if sink.num_frames == 0:
             raise InputError(f"{name}: there was no frame to write")
 
 
-def _target(path: str | Path) -> tuple[Path, str | None]:
+def _target(path: str | Path, *, single: bool) -> tuple[Path, str | None]:
     """What to create, and the pattern of the file names if it is a folder.
 
     Raises:
-        InputError: it is standard output, which is not written to.
+        InputError: it is standard output, which is not written to, or nothing.
     """
     name = os.fspath(path)
+    if not name.strip():
+        raise InputError("the output has no name")
     if name == "-":
-        raise InputError("-: videos are not written to standard output", hint="name a file with -o")
-    if paths.is_pattern(name) and Path(name).suffix.lower() == ".png":
+        raise InputError("-: videos are not written to standard output", hint="name a file")
+    if not single and paths.is_pattern(name) and Path(name).suffix.lower() == ".png":
         return _named(Path(name).parent), Path(name).name
     if name.endswith(("/", os.sep)) or not Path(name).suffix:
-        return _named(Path(name)), "%05d.png"
+        return _named(Path(name)), _FOLDER_PATTERN
     return Path(name), None
 
 

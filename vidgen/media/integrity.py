@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
+from vidgen import durable
 from vidgen.errors import InputError
 
 MAX_PIXELS = 64_000_000
@@ -87,6 +91,76 @@ def _element_size(head: bytes, start: int) -> tuple[int, int | None]:
 def _ends_with_gif_trailer(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b";"
+
+
+def set_last_gif_delay(path: Path, seconds: Fraction) -> None:
+    """Let the last picture of a whole GIF stay for so long, up to 655 seconds; encoders repeat the delay before it.
+
+    Source: GIF89a, section 23 (graphic control extension): two bytes, hundredths of a second.
+    """
+    place = None
+    with open(path, "rb") as file:
+        for block in gif_blocks(file):
+            place = block.start + 4 if block.kind == "delay" else place
+    if place is not None:
+        durable.overwrite_bytes(path, place, min(65535, max(1, round(seconds * 100))).to_bytes(2, "little"))
+
+
+@dataclass(frozen=True)
+class GifBlock:
+    """A part of a GIF file: a delay, a picture, anything else, or the trailer that ends the file; and where it begins."""
+
+    kind: Literal["delay", "picture", "other", "trailer"]
+    start: int
+
+
+def gif_blocks(file: BinaryIO) -> Iterator[GifBlock]:
+    """The blocks of a GIF until its trailer, or until something that is none or is cut off.
+
+    Source: GIF89a, sections 17 to 27.
+    """
+    header = file.read(13)
+    if len(header) < 13:
+        return
+    position = 13 + _gif_colors(header[10])
+    while True:
+        file.seek(position)
+        lead = file.read(10)
+        if lead[:1] == b";":
+            yield GifBlock("trailer", position)
+            return
+        if lead[:1] == b"!" and len(lead) >= 2:
+            kind: Literal["delay", "other"] = "delay" if lead[1] == 0xF9 else "other"
+            data = position + 2
+        elif lead[:1] == b"," and len(lead) == 10:
+            kind, data = "picture", position + 11 + _gif_colors(lead[9])  # type: ignore[assignment]
+        else:
+            return
+        end = _end_of_gif_data(file, data)
+        if end is None:
+            return
+        yield GifBlock(kind, position)
+        position = end
+
+
+def _gif_colors(flags: int) -> int:
+    """Bytes of the color table that the flags announce."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _end_of_gif_data(file: BinaryIO, position: int) -> int | None:
+    """Where a chain of sub-blocks ends, or None where the file ends first."""
+    file.seek(position)
+    while True:
+        size = file.read(1)
+        if not size:
+            return None
+        position += 1
+        if size == b"\0":
+            return position
+        position += size[0]
+        if len(file.read(size[0])) < size[0]:
+            return None
 
 
 class SliceChecksums:

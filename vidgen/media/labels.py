@@ -1,4 +1,4 @@
-"""Label tables: which value or colour in a file is which class, and what colour shows a class to people."""
+"""Label tables: which value or color in a file is which class, and what color shows a class to people."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class LabelTable:
 
     Attributes:
         names: of class 0, 1, ...
-        colors: RGB 0..255 of each class; what pictures of labels are painted with, and how colour-coded files store them.
-        values: the id that files store for each class; None when files are colour-coded.
-        ignore: ids (0xRRGGBB for colour-coded files) of pixels that belong to no class.
-        nearest: whether an unknown colour stands for the class of the nearest colour, as in antialiased pictures of labels.
+        colors: RGB 0..255 of each class; what pictures of labels are painted with, and how color-coded files store them.
+        values: the id that files store for each class; None when files are color-coded.
+        ignore: ids (0xRRGGBB for color-coded files) of pixels that belong to no class.
+        nearest: whether an unknown color stands for the class of the nearest color, as in antialiased pictures of labels.
     """
 
     names: tuple[str, ...]
@@ -73,7 +73,7 @@ class LabelTable:
 
     @property
     def _codes(self) -> tuple[int, ...]:
-        """What files store for each class: an id, or a colour as 0xRRGGBB."""
+        """What files store for each class: an id, or a color as 0xRRGGBB."""
         if self.values is not None:
             return self.values
         return tuple((red << 16) + (green << 8) + blue for red, green, blue in self.colors)
@@ -97,14 +97,14 @@ class LabelTable:
         """Class of each pixel, int64 [H,W], -1 where it is ignored.
 
         Args:
-            pixels: as files store them: ids uint8 or uint16 [H,W], or colours uint8 [H,W,3].
+            pixels: as files store them: ids uint8 or uint16 [H,W], or colors uint8 [H,W,3].
             where: the file or frame, for messages.
 
         Raises:
-            InputError: a value or colour that the table does not know, or ids where it wants colours, or the reverse.
+            InputError: a value or color that the table does not know, or ids where it wants colors, or the reverse.
         """
         if (pixels.ndim == 3) != (self.values is None):
-            found, wanted = ("colours", "ids") if pixels.ndim == 3 else ("ids", "colours")
+            found, wanted = ("colors", "ids") if pixels.ndim == 3 else ("ids", "colors")
             raise InputError(f"{where}: holds {found}, but the label table knows {wanted}", hint=f"give a label table of {found}")
         classes = self._class_of_id[pixels] if self.values is not None else self._classes_of_colors(_packed(pixels))
         if (classes == _UNKNOWN).any():
@@ -183,13 +183,13 @@ class LabelTable:
     def from_file(path: Path) -> LabelTable:
         """A table from .json (as `to_dict` gives) or .csv with the columns name, id, r, g, b.
 
-        In a .csv, a table without the column id is colour-coded, and the name `ignore` marks values of no class.
+        In a .csv, a table without the column id is color-coded, and the name `ignore` marks values of no class.
 
         Raises:
             InputError: missing or not such a file.
         """
         paths.check_file(path)
-        name = paths.shown(path)
+        name = paths.display(path)
         try:
             text = path.read_text("utf-8-sig")
             return _from_csv(text) if path.suffix.lower() == ".csv" else LabelTable.from_dict(json.loads(text))
@@ -199,7 +199,7 @@ class LabelTable:
             raise InputError(f"{name}: {error}", hint=error.hint) from error
 
     def _describe(self, code: int) -> str:
-        return f"id {code}" if self.values is not None else f"colour ({code >> 16}, {code >> 8 & 255}, {code & 255})"
+        return f"id {code}" if self.values is not None else f"color ({code >> 16}, {code >> 8 & 255}, {code & 255})"
 
     def _unknown(self, stored: np.ndarray, classes: np.ndarray, where: str) -> InputError:
         unknown = classes == _UNKNOWN
@@ -207,7 +207,7 @@ class LabelTable:
         code = int(stored[row, column])
         count = int((stored == code).sum())
         others = len(np.unique(stored[unknown])) - 1
-        kind = "colours" if self.values is None else "ids"
+        kind = "colors" if self.values is None else "ids"
         more = f" and {others} more unknown {kind}" if others else ""
         return InputError(
             f"{where}: label {self._describe(code)} at row {row}, column {column} ({count} pixels){more};"
@@ -224,13 +224,13 @@ class LabelTable:
 
 
 def plain(num_classes: int, ignore: Sequence[int] = ()) -> LabelTable:
-    """A table for files that store the class number itself, with colours that differ as much as possible."""
+    """A table for files that store the class number itself, with colors that differ as much as possible."""
     names = tuple(f"class {index}" for index in range(num_classes))
     return LabelTable(names, distinct_colors(num_classes), tuple(range(num_classes)), tuple(ignore))
 
 
 def distinct_colors(count: int) -> tuple[Color, ...]:
-    """`count` different colours, each far from those just before it."""
+    """`count` different colors, each far from those just before it."""
 
     def color(index: int) -> Color:
         hue, brightness = index * _GOLDEN_RATIO % 1, (1.0, 0.7, 0.45)[index % 3]
@@ -241,21 +241,21 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
 
 
 def discover(sources: Iterable[Iterable[Frame]]) -> LabelTable:
-    """A table made of the ids, or of the colours, that occur in label frames, in increasing order.
+    """A table made of the ids, or of the colors, that occur in label frames, in increasing order.
 
     Raises:
-        InputError: there are more than 256 of them, ids and colours are mixed, or there is no frame.
+        InputError: there are more than 256 of them, ids and colors are mixed, or there is no frame.
     """
     codes: set[int] = set()
     colored: bool | None = None
     for frame in (frame for source in sources for frame in source):
         if colored not in (None, frame.pixels.ndim == 3):
-            raise InputError(f"{frame.name}: {'colours' if not colored else 'ids'}, unlike the label files before it")
+            raise InputError(f"{frame.name}: {'colors' if not colored else 'ids'}, unlike the label files before it")
         colored = frame.pixels.ndim == 3
         codes.update(np.unique(_packed(frame.pixels)).tolist())
         if len(codes) > _MAX_DISCOVERED:
             raise InputError(
-                f"{frame.name}: more than {_MAX_DISCOVERED} different {'colours' if colored else 'ids'}; label maps have few",
+                f"{frame.name}: more than {_MAX_DISCOVERED} different {'colors' if colored else 'ids'}; label maps have few",
                 hint="give a label table, and make sure that the files were never blurred or compressed",
             )
     if not codes:
@@ -267,18 +267,18 @@ def discover(sources: Iterable[Iterable[Frame]]) -> LabelTable:
 
 
 def main_colors(sources: Iterable[Iterable[Frame]]) -> LabelTable:
-    """A table of the colours that cover label pictures, the most frequent first; every other colour means the nearest of them.
+    """A table of the colors that cover label pictures, the most frequent first; every other color means the nearest of them.
 
-    For pictures of labels whose outlines were smoothed or compressed: colours close to a more frequent one count as that, and
+    For pictures of labels whose outlines were smoothed or compressed: colors close to a more frequent one count as that, and
     those that cover less than half a percent do not count.
 
     Raises:
-        InputError: the files hold ids, there are more than 256 such colours, or there is no frame.
+        InputError: the files hold ids, there are more than 256 such colors, or there is no frame.
     """
     pixels: Counter[int] = Counter()
     for frame in (frame for source in sources for frame in source):
         if frame.pixels.ndim != 3:
-            raise InputError(f"{frame.name}: holds ids, not colours", hint="for ids the table is discover, or num_classes")
+            raise InputError(f"{frame.name}: holds ids, not colors", hint="for ids the table is discover, or num_classes")
         pixels.update(dict(zip(*(part.tolist() for part in np.unique(_packed(frame.pixels), return_counts=True)), strict=True)))
     if not pixels:
         raise InputError("no label frames to learn the classes from")
@@ -291,17 +291,17 @@ def main_colors(sources: Iterable[Iterable[Frame]]) -> LabelTable:
     least = _LEAST_SHARE * pixels.total()
     found = [code for code, count in sorted(shares.items(), key=lambda item: -item[1]) if count >= least]
     if not found or len(found) > _MAX_DISCOVERED:
-        raise InputError(f"{len(found)} main colours; label pictures have 1 to {_MAX_DISCOVERED}")
+        raise InputError(f"{len(found)} main colors; label pictures have 1 to {_MAX_DISCOVERED}")
     return replace(_painted([(code >> 16, code >> 8 & 255, code & 255) for code in found]), nearest=True)
 
 
 def _painted(colors: Sequence[Color]) -> LabelTable:
-    """A table for colour-coded files."""
-    return LabelTable(tuple(f"colour {red},{green},{blue}" for red, green, blue in colors), tuple(colors), None)
+    """A table for color-coded files."""
+    return LabelTable(tuple(f"color {red},{green},{blue}" for red, green, blue in colors), tuple(colors), None)
 
 
 def named(name: str) -> LabelTable:
-    """A well-known table: "cityscapes" (35 ids) or "camvid" (12 ids).
+    """A well-known table: "cityscapes" (35 ids), "camvid" (12 ids) or "street" (9 ids).
 
     Raises:
         InputError: no such table.
@@ -404,7 +404,22 @@ CAMVID = _table(
 )
 """Source: the 12 classes of Badrinarayanan et al., SegNet, 2017, on Brostow et al., CamVid, 2009."""
 
-_NAMED = {"cityscapes": CITYSCAPES, "camvid": CAMVID}
+STREET = _table(
+    [
+        ("sky", (70, 130, 180)),
+        ("building", (70, 70, 70)),
+        ("pole", (220, 220, 0)),
+        ("road", (128, 64, 128)),
+        ("pavement", (244, 35, 232)),
+        ("tree", (107, 142, 35)),
+        ("lane marking", (255, 255, 255)),
+        ("car", (0, 0, 142)),
+        ("pedestrian", (220, 20, 60)),
+    ]
+)
+"""The classes of the procedural street."""
+
+_NAMED = {"cityscapes": CITYSCAPES, "camvid": CAMVID, "street": STREET}
 
 NAMES = tuple(_NAMED)
 """The built-in tables."""

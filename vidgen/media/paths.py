@@ -14,18 +14,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from vidgen.errors import InputError
+from vidgen.errors import InputError, printable
 
 Unit = Literal["frames", "seconds"]
 
 _CUT = re.compile(r"^(?P<path>.+)\[(?P<start>[^\[\]:]*):(?P<end>[^\[\]:]*)\]$", re.DOTALL)
-_NUMBER_PATTERN = re.compile(r"%(?:0?(?P<width>\d+))?d")
+_NUMBER_PATTERN = re.compile(r"%(?:0(?P<width>[1-9]))?d(?![^\W\d_])")
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 
-def shown(path: str | Path) -> str:
-    """The name as text that any terminal can print: bytes that are no UTF-8 become `\\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def display(path: str | Path) -> str:
+    """The name as text that any terminal can print and none obeys; see `vidgen.errors.printable`."""
+    return printable(path)
 
 
 def natural_key(path: str | Path) -> tuple[tuple[int, str], ...]:
@@ -38,11 +38,11 @@ def missing(path: Path) -> InputError:
     """The error for a name that does not exist, with similar names from the same folder as the hint."""
     folder = path.parent
     try:
-        neighbours = sorted(os.listdir(folder))
+        neighbors = sorted(os.listdir(folder))
     except OSError:
-        return InputError(f"{shown(path)}: not found; there is no folder {shown(folder)}")
-    near = difflib.get_close_matches(path.name, neighbours, n=3, cutoff=0.6)
-    return InputError(f"{shown(path)}: not found", hint=f"similar names there: {', '.join(map(shown, near))}" if near else None)
+        return InputError(f"{display(path)}: not found; there is no folder {display(folder)}")
+    near = difflib.get_close_matches(path.name, neighbors, n=3, cutoff=0.6)
+    return InputError(f"{display(path)}: not found", hint=f"similar names there: {', '.join(map(display, near))}" if near else None)
 
 
 def check_file(path: Path) -> None:
@@ -55,11 +55,11 @@ def check_file(path: Path) -> None:
         if not path.exists():
             raise missing(path)
         if path.is_dir():
-            raise InputError(f"{shown(path)}: is a folder, a file was expected")
+            raise InputError(f"{display(path)}: is a folder, a file was expected")
         if not path.is_file():
-            raise InputError(f"{shown(path)}: is neither a file nor a folder")
+            raise InputError(f"{display(path)}: is neither a file nor a folder")
         if path.stat().st_size == 0:
-            raise InputError(f"{shown(path)}: the file is empty (0 bytes)")
+            raise InputError(f"{display(path)}: the file is empty (0 bytes)")
         with open(path, "rb"):
             pass
     except (OSError, ValueError) as error:
@@ -68,25 +68,29 @@ def check_file(path: Path) -> None:
 
 def unreadable(path: str | Path, error: Exception) -> InputError:
     """The error for a name the operating system refuses to open."""
-    return InputError(f"{shown(path)}: cannot be read ({getattr(error, 'strerror', None) or error})")
+    return InputError(f"{display(path)}: cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
 def is_pattern(name: str) -> bool:
-    """Whether the last part of `name` numbers its files, as in `frames/%05d.png`."""
+    """Whether the last part of `name` numbers its files: one `%d` or `%0Nd` with no letter behind it, as in `frames/%05d.png`."""
     return len(_NUMBER_PATTERN.findall(Path(name).name)) == 1
 
 
 def matching_pattern(pattern: str) -> list[Path]:
     """Existing files named by a pattern such as `frames/%05d.png`, in the order of their numbers."""
     path = Path(pattern)
-    match = _NUMBER_PATTERN.search(path.name)
-    assert match is not None, pattern
-    width = int(match["width"] or 1)
-    before, after = re.escape(path.name[: match.start()]), re.escape(path.name[match.end() :])
-    expression = re.compile(f"{before}(\\d{{{width},}}){after}")
-    found = [(expression.fullmatch(entry.name), entry) for entry in list_folder(path.parent)]
-    numbered = sorted((int(hit[1]), entry) for hit, entry in found if hit)
+    expression = re.compile(pattern_expression(path.name), re.ASCII | re.DOTALL)
+    matches = [(expression.fullmatch(entry.name), entry) for entry in list_folder(path.parent)]
+    numbered = sorted((int(match[1]), entry) for match, entry in matches if match)
     return [entry for _, entry in numbered]
+
+
+def pattern_expression(pattern: str) -> str:
+    """A regular expression of the file names that `pattern` (its last part) gives; its group is the number."""
+    match = _NUMBER_PATTERN.search(pattern)
+    assert match is not None, pattern
+    before, after = re.escape(pattern[: match.start()]), re.escape(pattern[match.end() :])
+    return f"{before}([0-9]{{{int(match['width'] or 1)},18}}){after}"
 
 
 def pattern_name(pattern: str, number: int) -> str:
@@ -128,7 +132,7 @@ def numbering_gap(paths: Sequence[Path]) -> str | None:
     stride = statistics.mode(steps)
     for index, step in enumerate(steps):
         if step > stride > 0:
-            return f"{shown(paths[index].name)} is followed by {shown(paths[index + 1].name)}"
+            return f"{display(paths[index].name)} is followed by {display(paths[index + 1].name)}"
     return None
 
 

@@ -50,16 +50,15 @@ class LabelWindow:
     extras: Tensor | None = None
 
 
-def default_widths(num_levels: int) -> tuple[int, ...]:
-    """Channels at full size, 1/2, ..., 1/2^num_levels: 32, 64, 128, 192, 256 for four levels; finer levels have 24 and 32."""
+def default_widths(num_levels: int, width: float = 1.0) -> tuple[int, ...]:
+    """Channels at full size, 1/2, ..., 1/2^num_levels: 32, 64, 128, 192, 256 for four levels; finer levels have 24 and 32.
+
+    Args:
+        width: factor on all of them; they stay multiples of 8.
+    """
     coarse = (64, 128, 192, 256)
-    return (
-        (32, *coarse)
-        if num_levels == 4
-        else (24, *[32] * (num_levels - 5), 32, *coarse)
-        if num_levels > 4
-        else (32, *coarse[-num_levels:])
-    )
+    fine = (24, *[32] * (num_levels - 4)) if num_levels > 4 else (32,)
+    return tuple(max(8, round(channels * width / 8) * 8) for channels in (*fine, *coarse[-num_levels:]))
 
 
 def default_blocks(num_levels: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Pretrained feature extractors, built empty; `training.importers` fills them from a weights file."""
+"""Pretrained feature extractors, built empty; `weights.pretrained` fills them from a weights file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class Vgg19Features(nn.Module):
     Source: Simonyan and Zisserman, ICLR 2015. Module names are those of torchvision's `vgg19().features`.
 
     Args:
-        convention: "raw" feeds images in -1..1 as they are (pix2pixHD, vid2vid); "imagenet" normalises them first (imaginaire).
+        input_normalization: "none" feeds images in -1..1 as they are (pix2pixHD, vid2vid); "imagenet" normalizes them first
+            (imaginaire).
         width_divisor: divides every width; 1 for the real network, larger only in tests.
     """
 
@@ -24,7 +25,7 @@ class Vgg19Features(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, convention: Literal["raw", "imagenet"] = "raw", width_divisor: int = 1) -> None:
+    def __init__(self, input_normalization: Literal["none", "imagenet"] = "none", width_divisor: int = 1) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
@@ -36,7 +37,7 @@ class Vgg19Features(nn.Module):
                 layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
                 channels = width
         self.features = nn.Sequential(*layers)
-        self.convention = convention
+        self.input_normalization = input_normalization
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
@@ -44,7 +45,7 @@ class Vgg19Features(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """[N,3,H,W] in -1..1 -> five feature maps."""
         x = images
-        if self.convention == "imagenet":
+        if self.input_normalization == "imagenet":
             x = ((x + 1) / 2 - self.mean) / self.std
         taps = []
         for index, layer in enumerate(self.features):

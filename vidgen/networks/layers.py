@@ -60,12 +60,12 @@ class NoiseDropout(nn.Module):
     """Dropout that also is the noise of a generator at test: zeros a share of the values and enlarges the others.
 
     In training it is ordinary dropout. In use, where `is_noise`, every frame gets the same zeros, which depend on the seed of
-    `torch.manual_seed` and `place` alone: another seed gives another result, and a video does not flicker from it. Where not,
+    `torch.manual_seed` and `layer_index` alone: another seed gives another result, and a video does not flicker from it. Where not,
     values pass unchanged.
     """
 
     is_noise = True
-    place = 0
+    layer_index = 0
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class NoiseDropout(nn.Module):
             return F.dropout(x, self.probability)
         if not self.is_noise:
             return x
-        noise = torch.Generator().manual_seed((torch.initial_seed() + self.place) % 2**63)
+        noise = torch.Generator().manual_seed((torch.initial_seed() + self.layer_index) % 2**63)
         kept = torch.rand(x.shape[1:], generator=noise) >= self.probability
         return x * (kept / (1 - self.probability)).to(x)
 
@@ -170,11 +170,11 @@ def head(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 7, padding=3, padding_mode="reflect")
 
 
-def frame_by_frame(network: Callable[[Tensor], Tensor], frames: Tensor, *, together: bool) -> Tensor:
+def frame_by_frame(network: Callable[[Tensor], Tensor], frames: Tensor, *, together: bool = False) -> Tensor:
     """`network` on the frames of [B,T,C,H,W]; one after the other, unless `together`, so that no statistics mix them."""
     flat = frames.flatten(0, 1)
-    made = network(flat) if together else torch.cat([network(frame) for frame in flat.split(1)])
-    return made.unflatten(0, frames.shape[:2])
+    generated = network(flat) if together else torch.cat([network(frame) for frame in flat.split(1)])
+    return generated.unflatten(0, frames.shape[:2])
 
 
 def halve(x: Tensor) -> Tensor:

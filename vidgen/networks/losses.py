@@ -12,7 +12,7 @@ from torch.nn import functional as F
 GanObjective = Literal["least_squares", "hinge", "vanilla"]
 CriticObjective = Literal["least_squares", "hinge", "vanilla", "wasserstein"]
 """The Wasserstein critic needs `gradient_penalty` beside it."""
-Judgement = list[list[Tensor]]
+DiscriminatorFeatures = list[list[Tensor]]
 """[scale][stage] outputs of a multi-scale discriminator; the last stage holds the logits."""
 
 
@@ -23,7 +23,7 @@ def adversarial(
 
     Source: least squares: Mao et al., ICCV 2017; hinge: Lim and Ye, 2017; vanilla: Goodfellow et al., 2014, with logits;
     wasserstein: Arjovsky et al., ICML 2017.
-    A generator calls it with real=True on what it made.
+    A generator calls it with real=True on what it generated.
     """
     logits = logits.float()
     match objective:
@@ -53,14 +53,14 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
 
 
 def multiscale_adversarial(
-    judgement: Judgement, *, real: bool, learner: Literal["generator", "discriminator"], objective: CriticObjective
+    features: DiscriminatorFeatures, *, real: bool, learner: Literal["generator", "discriminator"], objective: CriticObjective
 ) -> Tensor:
     """Adversarial losses summed (not averaged) over the scales, as pix2pixHD and vid2vid do."""
-    terms = [adversarial(scale[-1], real=real, learner=learner, objective=objective) for scale in judgement]
+    terms = [adversarial(scale[-1], real=real, learner=learner, objective=objective) for scale in features]
     return torch.stack(terms).sum()
 
 
-def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
+def feature_matching(fake: DiscriminatorFeatures, real: DiscriminatorFeatures) -> Tensor:
     """Mean absolute difference of the discriminator's inner stages, over scales and stages; `real` gets no gradient.
 
     Source: Wang et al., CVPR 2018, equation 4, with the authors' factor 4 / (num_layers + 1) per stage and 1 / num_scales.
@@ -68,8 +68,8 @@ def feature_matching(fake: Judgement, real: Judgement) -> Tensor:
     terms = []
     for fake_scale, real_scale in zip(fake, real, strict=True):
         inner = len(fake_scale) - 1
-        for made, true in zip(fake_scale[:-1], real_scale[:-1], strict=True):
-            terms.append(F.l1_loss(made.float(), true.detach().float()) * (4.0 / inner))
+        for generated, true in zip(fake_scale[:-1], real_scale[:-1], strict=True):
+            terms.append(F.l1_loss(generated.float(), true.detach().float()) * (4.0 / inner))
     return torch.stack(terms).sum() / len(fake)
 
 
@@ -86,10 +86,10 @@ def perceptual(features: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
     while fake.shape[-1] > 1024:
         fake, real = F.avg_pool2d(fake, 2), F.avg_pool2d(real, 2)
     with torch.no_grad():
-        wanted = features(real)
-    made = features(fake)
+        truth = features(real)
     weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-    return torch.stack([w * F.l1_loss(m.float(), r.float()) for w, m, r in zip(weights, made, wanted, strict=True)]).sum()
+    terms = [w * F.l1_loss(a.float(), b.float()) for w, a, b in zip(weights, features(fake), truth, strict=True)]
+    return torch.stack(terms).sum()
 
 
 def gradient_difference(fake: Tensor, real: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What generators of a single image share: the pyramid, its exact resizing, the networks of a level, and the applications.
+"""What generators of a single image are made of: the pyramid, its exact resizing, the networks of a level, and moving noise.
 
 Levels count from 0, the coarsest. Images are float [B,3,H,W] in -1..1; sizes are (height, width) in pixels.
 """
@@ -6,7 +6,6 @@ Levels count from 0, the coarsest. Images are float [B,3,H,W] in -1..1; sizes ar
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-
-from vidgen.errors import ConfigError
 
 Size = tuple[int, int]
 LevelNorm = Literal["batch", "none"]
@@ -46,10 +43,10 @@ def resize_matrix(num_in: int, num_out: int, scale: float, device: torch.device 
     Source: the resize that SinGAN uses (MATLAB's imresize), whose left and top borders are cut off instead.
     """
     stretch = min(scale, 1.0)
-    centres = (torch.arange(num_out, dtype=torch.float64) + 0.5) / scale - 0.5
+    centers = (torch.arange(num_out, dtype=torch.float64) + 0.5) / scale - 0.5
     reach = math.ceil(4 / stretch) + 2
-    places = (centres - 2 / stretch).floor()[:, None] + torch.arange(reach, dtype=torch.float64)
-    weights = _cubic(stretch * (centres[:, None] - places))
+    places = (centers - 2 / stretch).floor()[:, None] + torch.arange(reach, dtype=torch.float64)
+    weights = _cubic(stretch * (centers[:, None] - places))
     weights = weights / weights.sum(dim=1, keepdim=True)
     folded = places.long() % (2 * num_in)
     mirrored = torch.where(folded < num_in, folded, 2 * num_in - 1 - folded)
@@ -121,13 +118,13 @@ class Pyramid:
         grown = size[0] / self.finest[0], size[1] / self.finest[1]
         return tuple((max(1, round(height * grown[0])), max(1, round(width * grown[1]))) for height, width in self.sizes)
 
-    def size_for(self, shown: Size, learned: Size) -> Size:
-        """The finest level's size for a picture of size `shown`, where one of size `learned` was learnt."""
-        height, width = (max(1, round(own * new / old)) for own, new, old in zip(self.finest, shown, learned, strict=True))
+    def size_for(self, size: Size, learned: Size) -> Size:
+        """The finest level's size for a picture of `size`, where one of size `learned` was learned."""
+        height, width = (max(1, round(own * new / old)) for own, new, old in zip(self.finest, size, learned, strict=True))
         return height, width
 
     def finest_of(self, image: Tensor) -> Tensor:
-        """A picture [B,3,H,W] reduced to the finest level."""
+        """A picture [B,3,H,W] downscaled to the finest level."""
         if tuple(image.shape[-2:]) == self.finest:
             return image
         return resize_by(image, min(1.0, max(self.finest) / max(image.shape[-2:])), self.finest).clamp(-1, 1)
@@ -149,7 +146,7 @@ def plan_pyramid(
 ) -> Pyramid:
     """Levels with a constant ratio between them.
 
-    Where the picture leaves no room between its short side and `min_size` (long or small ones), it is kept larger than
+    Where the picture leaves no room between its short side and `min_size` (long or small ones), it stays larger than
     `max_size` says, or begins smaller than `min_size`.
 
     Source: SinGAN (Shaham et al., ICCV 2019), code.
@@ -223,7 +220,7 @@ def _sizes(finest: Size, scales: Sequence[float]) -> tuple[Size, ...]:
 
 
 class ConvBlock(nn.Module):
-    """Convolution without padding, normalisation, LeakyReLU."""
+    """Convolution without padding, normalization, LeakyReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: LevelNorm = "batch", slope: float = 0.2, padding: int = 0):
         super().__init__()
@@ -282,7 +279,7 @@ def rename_original(keys: Iterable[str]) -> dict[str, str]:
     return renamed
 
 
-def gradient_penalty(judge: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+def pixelwise_gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """Mean over the pixels of (norm of the gradient over the channels - 1)^2, at one random point between real and fake.
 
     Always float32. Source: SinGAN's form of Gulrajani et al., NeurIPS 2017: one weight per image, the norm per pixel.
@@ -291,7 +288,7 @@ def gradient_penalty(judge: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         real, fake = real.detach().float(), fake.detach().float()
         share = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = (share * real + (1 - share) * fake).requires_grad_(True)
-        (gradient,) = torch.autograd.grad(judge(between).sum(), between, create_graph=True)
+        (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
         return (gradient.norm(dim=1) - 1).square().mean()
 
 
@@ -349,18 +346,18 @@ def noise_loop(
         twice[-1] = 1.0
     power = ((1 - alpha) * (1 - beta)) ** 2 * twice / num_frames / response.abs().square()
     moving = power[1:].cumsum(0) / power[1:].sum()
-    kept = int((moving < 0.99).sum()) + 2
-    angles, gains = angles[:kept], power[:kept].sqrt()
-    fields = randn((2 * kept, *shape), device, generator)
-    start = torch.einsum("k,k...->...", gains.float().to(device), fields[:kept])
+    num_harmonics = int((moving < 0.99).sum()) + 2
+    angles, gains = angles[:num_harmonics], power[:num_harmonics].sqrt()
+    fields = randn((2 * num_harmonics, *shape), device, generator)
+    start = torch.einsum("k,k...->...", gains.float().to(device), fields[:num_harmonics])
     for frame in range(num_frames):
         turned = angles * frame
         weights = torch.cat([gains * turned.cos(), gains * turned.sin()]).float().to(device)
-        correlation = float((power[:kept] * turned.cos()).sum() / power[:kept].sum())
+        correlation = float((power[:num_harmonics] * turned.cos()).sum() / power[:num_harmonics].sum())
         yield torch.einsum("k,k...->...", weights, fields) - correlation * start
 
 
-# -- applications ----------------------------------------------------------------------------------------------------------
+# -- windows --------------------------------------------------------------------------------------------------------------
 
 
 def random_window(size: Size, side: int | None) -> tuple[int, int, int, int]:
@@ -369,151 +366,3 @@ def random_window(size: Size, side: int | None) -> tuple[int, int, int, int]:
     top = int(torch.randint(size[0] - height + 1, ()))
     left = int(torch.randint(size[1] - width + 1, ()))
     return top, left, height, width
-
-
-class SingleImageApplications(ABC):
-    """What can be made with a generator that has learnt one picture; all of it is one cascade over the levels.
-
-    Call under `torch.inference_mode()` and the runtime's autocast, in eval mode. A "state" is what one level hands to the next.
-    """
-
-    pyramid: Pyramid
-    image: Tensor
-    has_image: Tensor
-    _begun: int
-    _knows_image: bool
-    _checked_image: bool
-
-    @property
-    def num_learned(self) -> int:
-        """Levels that have begun to learn; finer ones are not used."""
-        return max(1, self._begun)
-
-    def _see(self, target: Tensor) -> None:
-        """Learn which picture it is.
-
-        Raises:
-            ConfigError: it is another one than the model has learnt so far.
-        """
-        if self._checked_image:
-            return
-        image = self.pyramid.finest_of(target[:1, 0].float())
-        if self._knows_image:
-            if not torch.allclose(self.image, image, atol=1 / 255):
-                raise ConfigError("data: this model has learnt another picture", hint="choose another -o to learn this one")
-        else:
-            self.image.copy_(image)
-            self.has_image.fill_(1)
-            self._knows_image = True
-            for level in range(self._begun):
-                self._measure_amplitude(level)
-        self._checked_image = not self.image.is_meta
-
-    @abstractmethod
-    def _measure_amplitude(self, level: int) -> None:
-        """Set how strong a level's noise is, from what the levels before it lack of the picture."""
-
-    @abstractmethod
-    def draw(self, level: int, size: Size, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """Unit noise of a level for images of `size`."""
-
-    @abstractmethod
-    def fixed(self, level: int, size: Size) -> Tensor:
-        """The noise of a level that reconstructs the picture, for images of `size`."""
-
-    @abstractmethod
-    def advance(self, level: int, noise: Tensor, state: Any, size: Size) -> Any:
-        """One level of the cascade; `state` is None at the coarsest."""
-
-    @abstractmethod
-    def picture(self, state: Any) -> Tensor:
-        """The image [B,3,h,w] of a state, unclamped."""
-
-    @abstractmethod
-    def layout(self, level: int, sizes: Sequence[Size]) -> Any:
-        """The state before `level` that keeps the picture's layout; None before level 0."""
-
-    @abstractmethod
-    def taken_in(self, reference: Tensor, level: int, sizes: Sequence[Size]) -> Any:
-        """The state before `level` that stands for a picture made by hand."""
-
-    def generate(
-        self,
-        size: Size | None = None,
-        *,
-        start_scale: int = 0,
-        start_image: Tensor | None = None,
-        num_samples: int = 1,
-        stop_scale: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """New pictures [num_samples,3,H,W].
-
-        Args:
-            size: of the result; the learned size by default. Any aspect.
-            start_scale: first level with fresh noise; the coarser ones keep the layout of the learned picture.
-            start_image: a picture [1,3,h,w] to take in before `start_scale` in place of the learned one.
-            stop_scale: the last level to run; the result then has that level's size.
-        """
-        sizes = self.pyramid.sizes_for(size or self.pyramid.finest)
-        state = self.layout(start_scale, sizes) if start_image is None else self.taken_in(start_image, start_scale, sizes)
-        last = self.num_learned - 1 if stop_scale is None else min(stop_scale, self.num_learned - 1)
-        for level in range(start_scale, last + 1):
-            state = self.advance(level, self.draw(level, sizes[level], num_samples, generator), state, sizes[level])
-        return self._finished(state, sizes, stop_scale)
-
-    def reconstruct(self, stop_scale: int | None = None) -> Tensor:
-        """The learned picture as the generator gives it back [1,3,H,W]."""
-        sizes = self.pyramid.sizes
-        last = self.num_learned - 1 if stop_scale is None else min(stop_scale, self.num_learned - 1)
-        return self._finished(self.layout(last + 1, sizes), sizes, stop_scale)
-
-    def inject(self, reference: Tensor, scale: int, *, num_samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        """A picture [1,3,h,w] of any size re-made in the learned picture's look, from level `scale` (1 or finer) on."""
-        size = self.pyramid.finest
-        if reference.shape[-2:] != size:
-            reference = resize_to(reference, size)
-        return self.generate(size, start_scale=scale, start_image=reference, num_samples=num_samples, generator=generator)
-
-    def animate(
-        self,
-        num_frames: int,
-        *,
-        alpha: float = 0.1,
-        beta: float = 0.9,
-        start_scale: int = 0,
-        loop: bool = True,
-        size: Size | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Iterator[Tensor]:
-        """Frames [1,3,H,W] of a walk through noise around the learned picture; the first is the picture itself.
-
-        Args:
-            alpha: how strongly the walk is drawn back to the picture.
-            beta: how smoothly it goes, 0..1.
-            start_scale: the first level that moves; finer starts move less.
-            loop: close the path, so that the frame after the last is the first.
-        """
-        sizes = self.pyramid.sizes_for(size or self.pyramid.finest)
-        base = self.layout(start_scale, sizes)
-        levels = range(start_scale, self.num_learned)
-        still = {level: self.fixed(level, sizes[level]) for level in levels}
-        paths = {}
-        for level in levels:
-            shape, device = self.draw(level, sizes[level], 1, generator).shape, still[level].device
-            if loop:
-                paths[level] = noise_loop(shape, num_frames, alpha=alpha, beta=beta, device=device, generator=generator)
-            else:
-                paths[level] = noise_walk(shape, alpha=alpha, beta=beta, device=device, generator=generator)
-        for _ in range(num_frames):
-            state = base
-            for level in levels:
-                state = self.advance(level, still[level] + next(paths[level]), state, sizes[level])
-            yield self._finished(state, sizes, None)
-
-    def _finished(self, state: Any, sizes: Sequence[Size], stop_scale: int | None) -> Tensor:
-        """Clamped, and at the full size where finer levels have not learnt yet."""
-        image = self.picture(state).float()
-        if stop_scale is None:
-            image = resize_to(image, sizes[-1])
-        return image.clamp(-1, 1)

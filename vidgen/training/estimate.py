@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 
 from vidgen.data.clips import Clips
-from vidgen.training.precision import Runtime
+from vidgen.runtime import Runtime
 from vidgen.training.run import RunSettings
 from vidgen.translators.base import Translator
-from vidgen.types import Batch, Stage
+from vidgen.types import Batch, Stage, Step
 
 _BYTES_PER_TRAINED_PARAMETER = 16
 """Weight, gradient and Adam's two moments in float32."""
 
 
 def estimate(
-    settings: RunSettings, translator: Translator, stages: tuple[Stage, ...], clips: Clips, runtime: Runtime
+    settings: RunSettings, translator: Translator[Any], stages: tuple[Stage, ...], clips: Clips, runtime: Runtime
 ) -> dict[str, Any]:
     """The resolved configuration, parameters per part, shapes of the first batch and peak memory of the largest stage."""
     parts = {name: sum(p.numel() for p in child.parameters()) for name, child in translator.named_children()}
-    count = settings.train.clips_at_once
+    count = settings.train.micro_batch_size
     rows = []
     peak = 0
     for stage in stages:
         batch = clips.batch(
-            stage, 0, range(count), primer_frames=translator.num_primer_frames, clips_per_step=settings.train.clips_per_step
+            stage, 0, range(count), primer_frames=translator.num_primer_frames, batch_size=settings.train.batch_size
         )
         activations = _activation_bytes(translator, stage, batch, runtime)
         peak = max(peak, activations)
@@ -42,7 +42,7 @@ def estimate(
             }
         )
     total = sum(parts.values())
-    average = parts.get("generator", 0) * 4 if settings.train.average_decay else 0
+    ema = parts.get("generator", 0) * 4 if settings.train.ema_decay else 0
     return {
         "config": settings.model_dump(mode="json"),
         "runtime": runtime.describe(),
@@ -50,12 +50,12 @@ def estimate(
         "frames": sum(sequence.num_frames for sequence in clips.sequences),
         "parameters": parts,
         "stages": rows,
-        "memory_mb": round((total * _BYTES_PER_TRAINED_PARAMETER + average + peak) / 2**20),
+        "memory_mb": round((total * _BYTES_PER_TRAINED_PARAMETER + ema + peak) / 2**20),
     }
 
 
-def _activation_bytes(translator: Translator, stage: Stage, batch: Batch, runtime: Runtime) -> int:
-    """Bytes that the generator's forward pass of one window keeps for its backward pass, counted on the meta device."""
+def _activation_bytes(translator: Translator[Any], stage: Stage, batch: Batch, runtime: Runtime) -> int:
+    """Bytes that the rollout of one window keeps for its backward pass, counted on the meta device."""
     shadow = copy.deepcopy(translator).to("meta")
     shadow.begin(stage)
     shadow.train()
@@ -70,6 +70,6 @@ def _activation_bytes(translator: Translator, stage: Stage, batch: Batch, runtim
     kept: list[Tensor] = []
     window = batch.windows(stage.window_frames)[0].map(lambda tensor: tensor.to("meta"))
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        shadow.translate(window.window_condition)
+        shadow.rollout(window, Step(stage))
     saved = sum(seen.values())
     return saved // 2 if runtime.use_bf16 else saved

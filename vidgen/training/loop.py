@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vidgen.errors import TrainingError
+from vidgen.errors import CheckpointError, TrainingError
+from vidgen.runtime import Runtime
 from vidgen.training import parallel
-from vidgen.training.checkpoint import NUM_AVERAGED, Progress
-from vidgen.training.precision import Runtime
-from vidgen.translators.base import Teachers, Translator
-from vidgen.types import Batch, Losses, Output, Phase, Stage
+from vidgen.translators.base import Networks, Translator
+from vidgen.types import Batch, Losses, Output, Phase, Stage, Step
+from vidgen.weights import checkpoints
+from vidgen.weights.checkpoints import NUM_AVERAGED, Checkpoint, Progress
+from vidgen.weights.files import load_into
 
 MakeBatch = Callable[[int, int, range], Batch]
 """(stage index, step, clip indices) -> the clips."""
@@ -41,11 +43,9 @@ class LoopSettings:
     """What the loop itself needs to know."""
 
     seed: int
-    clips_per_step: int
-    clips_at_once: int
-    average_decay: float | None
-    gradient_clip: float | None
-    max_bad_steps: int
+    ema_decay: float | None
+    max_grad_norm: float | None
+    max_nonfinite_steps: int
     max_steps: int | None
 
 
@@ -91,26 +91,26 @@ class Trainer:
         translator: Translator,
         stages: Sequence[Stage],
         settings: LoopSettings,
-        teachers: Teachers,
+        networks: Networks,
         runtime: Runtime,
         progress: Progress | None = None,
     ) -> None:
         self.translator = translator
         self.stages = tuple(stages)
         self.settings = settings
-        self.teachers = teachers
+        self.networks = networks
         self.runtime = runtime
         self.progress = progress or Progress()
-        self.average: AveragedModel | None = None
-        if settings.average_decay is not None:
-            average = get_ema_multi_avg_fn(settings.average_decay)
-            self.average = AveragedModel(translator.generator, multi_avg_fn=average)
+        self.ema: AveragedModel | None = None
+        if settings.ema_decay is not None:
+            self.ema = AveragedModel(translator.generator, multi_avg_fn=_warmed_up_ema(settings.ema_decay))
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._learning: dict[str, tuple[str, ...]] = {}
         self._phases: tuple[Phase, ...] = ()
         self._others: dict[str, list[nn.Parameter]] = {}
-        self._synchronised: dict[str, parallel.Synchronised] = {}
-        self._begun = -1
+        self._synchronized: dict[str, parallel.Synchronized] = {}
+        self._stage_index = -1
+        self._memory: Any = None
 
     @property
     def total_steps(self) -> int:
@@ -125,22 +125,24 @@ class Trainer:
         names = {parameter: name for name, parameter in self.translator.named_parameters()}
         optimizers: dict[str, torch.optim.Optimizer] = {}
         for phase in self._phases:
-            if phase.repetition:
-                continue
             learning = tuple(names[parameter] for parameter in phase.parameters())
             if self._learning.get(phase.name) == learning:
                 optimizers[phase.name] = self.optimizers[phase.name]
             else:
-                groups = _parameter_groups(phase)
-                optimizers[phase.name] = torch.optim.Adam(groups, lr=stage.learning_rate, betas=phase.betas, fused=True)
+                optimizers[phase.name] = _optimizer(phase, stage.learning_rate)
             self._learning[phase.name] = learning
         self.optimizers = optimizers
         learners = {parameter for phase in self._phases for parameter in phase.parameters()}
         for parameter in self.translator.parameters():
             parameter.requires_grad_(parameter in learners)
         self._others = {phase.name: list(learners.difference(phase.parameters())) for phase in self._phases}
-        self._synchronised = {phase.name: parallel.Synchronised(self.translator, phase) for phase in self._phases}
-        self._begun = index
+        self._synchronized = {phase.name: parallel.Synchronized(self.translator, phase) for phase in self._phases}
+        self._stage_index = index
+        self._memory = None
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Let the translator measure the data before the first step of a new run."""
+        self.translator.calibrate(batches, self.networks)
 
     def run(self, batches: Callable[[int], Sequence[tuple[range, Batch]]], observer: Observer) -> None:
         """Train from the present progress to the end of the schedule or until the observer says stop.
@@ -154,7 +156,7 @@ class Trainer:
         while self.progress.step < self.total_steps:
             started = time.monotonic()
             index, step_in_stage = stage_of(self.stages, self.progress.step)
-            if index != self._begun:
+            if index != self._stage_index:
                 self.begin_stage(index)
             try:
                 record = self._step(index, step_in_stage, batches(self.progress.step))
@@ -165,26 +167,29 @@ class Trainer:
                 self.progress,
                 step=self.progress.step + 1,
                 stage=following,
-                bad_steps=self.progress.bad_steps + 1 if record.skipped_updates else 0,
+                nonfinite_steps=self.progress.nonfinite_steps + 1 if record.skipped_updates else 0,
                 seconds=self.progress.seconds + time.monotonic() - started,
             )
-            if self.progress.bad_steps > self.settings.max_bad_steps:
+            if self.progress.nonfinite_steps > self.settings.max_nonfinite_steps:
+                limit = self.settings.max_nonfinite_steps
                 worst = [name for name, value in record.losses.items() if not math.isfinite(value)]
                 raise TrainingError(
                     f"step {record.step}: {'losses ' + ', '.join(worst) if worst else 'gradients'} not finite for "
-                    f"{self.progress.bad_steps} steps in a row (train.max_bad_steps is {self.settings.max_bad_steps})",
-                    hint="the last checkpoint is good; lower the learning rate or set train.gradient_clip",
+                    f"{self.progress.nonfinite_steps} steps in a row (train.max_nonfinite_steps: {limit})",
+                    hint="the last checkpoint is good; lower the learning rate or set train.max_grad_norm",
                 )
             if observer.step_done(record, self):
                 return
 
     def _step(self, index: int, step_in_stage: int, groups: Sequence[tuple[range, Batch]]) -> StepRecord:
         stage = self.stages[index]
+        step = Step(stage, step_in_stage / stage.num_steps)
         rate = learning_rate(stage, step_in_stage)
-        for phase in self._phases:
-            scales = phase.module_scales or (1.0,)
+        phases = [phase for phase in self._phases if self.progress.step % phase.every == 0]
+        for phase in phases:
+            scales = phase.optimizer.module_scales or (1.0,)
             for options, scale in zip(self.optimizers[phase.name].param_groups, scales, strict=True):
-                options["lr"] = rate * phase.learning_rate_scale * scale
+                options["lr"] = rate * phase.optimizer.learning_rate_scale * scale
         self.translator.train()
         moved = [(indices, batch.map(self.runtime.place)) for indices, batch in groups]
         windows = [batch.windows(stage.window_frames) for _, batch in moved]
@@ -198,21 +203,26 @@ class Trainer:
                 torch.manual_seed(seed_of(self.settings.seed, self.progress.step, window, indices.start))
                 batch = windows[group][window]
                 with self.runtime.autocast():
-                    output, carry = self.translator.translate(self.translator.shown(batch), carries[group])
+                    output, carry = self.translator.rollout(batch, step, carries[group])
                 carries[group] = carry if carry is None else carry.detach()
-                for phase in self._phases:
+                for phase in phases:
                     if not self.translator.applies(phase, batch):
-                        leads = leads and phase is not self._phases[0]
+                        leads = leads and phase is not phases[0]
                         continue
-                    losses = self._backward(phase, batch, output, reduce=last, share=1 / len(moved))
-                    for name, value in losses.items():
-                        totals.setdefault(name, []).append(value.detach())
-                    if last and not self._update(phase):
-                        skipped += 1
-            for phase in self._phases:
+                    seen = output
+                    for repeat in range(phase.repeats):
+                        if repeat:
+                            with self.runtime.autocast():
+                                seen = self.translator.again(phase, step, batch, seen)
+                        losses = self._backward(phase, step, batch, seen, reduce=last, share=1 / len(moved))
+                        for name, value in losses.items():
+                            totals.setdefault(name, []).append(value.detach())
+                        if last and not self._update(phase):
+                            skipped += 1
+            for phase in phases:
                 self.optimizers[phase.name].zero_grad(set_to_none=True)
-            if self.average is not None and leads:
-                self.average.update_parameters(self.translator.generator)
+            if self.ema is not None and leads:
+                self.ema.update_parameters(self.translator.generator)
         names = sorted(totals)
         means = torch.stack([torch.stack(totals[name]).double().mean() for name in names]).cpu()
         values = parallel.mean_over_processes(means).tolist()
@@ -227,22 +237,25 @@ class Trainer:
         )
 
     def primed(self, batch: Batch) -> Any:
-        """The carry that a batch's primer frames give, or None where it has none."""
-        if batch.primer_frames == 0:
-            return None
-        primer = slice(0, batch.primer_frames)
-        with torch.no_grad(), self.runtime.autocast():
-            return self.translator.prime(batch.condition.time_slice(0, batch.primer_frames), batch.target[:, primer])
+        """What the first rollout of a clip starts from: its primer frames, or else what the stage remembers."""
+        if batch.primer_frames:
+            primer = batch.condition.slice_time(0, batch.primer_frames)
+            with torch.no_grad(), self.runtime.autocast():
+                return self.translator.prime(primer, batch.target[:, : batch.primer_frames])
+        if self._memory is None:
+            with torch.no_grad(), self.runtime.autocast():
+                self._memory = self.translator.memory(self.stages[self._stage_index], batch)
+        return self._memory
 
-    def _backward(self, phase: Phase, batch: Batch, output: Output, *, reduce: bool, share: float) -> Losses:
+    def _backward(self, phase: Phase, step: Step, batch: Batch, output: Output, *, reduce: bool, share: float) -> Losses:
         """Add the gradients of a phase's losses to its parameters, everything else frozen."""
-        frozen, synchronised = self._others[phase.name], self._synchronised[phase.name]
+        frozen, synchronized = self._others[phase.name], self._synchronized[phase.name]
         for parameter in frozen:
             parameter.requires_grad_(False)
         try:
-            with synchronised.without_reduction(skip=not reduce):
+            with synchronized.without_reduction(skip=not reduce):
                 with self.runtime.autocast():
-                    losses = synchronised.losses(batch, output, self.teachers)
+                    losses = synchronized.losses(step, batch, output, self.networks)
                 total = torch.stack([loss.float() for loss in losses.values()]).sum() * share
                 total.backward()
         finally:
@@ -253,36 +266,71 @@ class Trainer:
     def _update(self, phase: Phase) -> bool:
         """One optimizer step and no gradient left; False, and no step, where a gradient is not finite."""
         parameters = [parameter for parameter in phase.parameters() if parameter.grad is not None]
-        limit = self.settings.gradient_clip
+        limit = self.settings.max_grad_norm
         norm = nn.utils.clip_grad_norm_(parameters, limit if limit is not None else math.inf, error_if_nonfinite=False)
         finite = bool(torch.isfinite(norm))
         if finite:
-            for _ in range(phase.num_updates):
+            for _ in range(phase.optimizer.num_updates):
                 self.optimizers[phase.name].step()
         self.optimizers[phase.name].zero_grad(set_to_none=True)
         return finite
 
     # -- state ----------------------------------------------------------------------------------------------------------
 
-    def average_tensors(self) -> Mapping[str, Tensor] | None:
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint: weights, progress, optimizers, average.
+
+        Raises:
+            CheckpointError: it is incomplete, or belongs to another model.
+        """
+        model, optimizers = saved.read(checkpoints.MODEL), saved.read(checkpoints.OPTIMIZERS)
+        if model is None or optimizers is None:
+            raise CheckpointError(f"{saved.path}: holds no weights or no optimizers; it cannot be gone on with")
+        load_into(self.translator, model.tensors, str(saved.path))
+        self.progress = saved.progress
+        index, _ = stage_of(self.stages, max(0, saved.progress.step - 1))
+        self.begin_stage(index)
+        checkpoints.fill_optimizers(self.optimizers, optimizers.tensors)
+        ema = saved.read(saved.ema) if saved.ema is not None else None
+        if ema is not None:
+            self.fill_ema(ema.tensors)
+
+    def ema_tensors(self) -> Mapping[str, Tensor] | None:
         """The averaged generator's weights and its count of updates, or None where no average is kept."""
-        if self.average is None:
+        if self.ema is None:
             return None
-        return {**self.average.module.state_dict(), NUM_AVERAGED: self.average.n_averaged}
+        return {**self.ema.module.state_dict(), NUM_AVERAGED: self.ema.n_averaged}
 
-    def fill_average(self, tensors: Mapping[str, Tensor]) -> None:
-        """The reverse of `average_tensors`."""
-        if self.average is not None:
+    def fill_ema(self, tensors: Mapping[str, Tensor]) -> None:
+        """The reverse of `ema_tensors`."""
+        if self.ema is not None:
             weights = dict(tensors)
-            self.average.n_averaged.copy_(weights.pop(NUM_AVERAGED))
-            self.average.module.load_state_dict(weights)
+            self.ema.n_averaged.copy_(weights.pop(NUM_AVERAGED))
+            self.ema.module.load_state_dict(weights)
 
 
-def _parameter_groups(phase: Phase) -> Any:
-    """The phase's parameters, in one group for each of its modules where they learn at rates of their own."""
-    if not phase.module_scales:
-        return phase.parameters()
-    return [{"params": list(module.parameters())} for module in phase.modules]
+def _optimizer(phase: Phase, rate: float) -> torch.optim.Optimizer:
+    """Adam, fused; one group of parameters for each of the phase's modules where they learn at rates of their own."""
+    options = phase.optimizer
+    groups: Any = phase.parameters()
+    if options.module_scales:
+        groups = [{"params": list(module.parameters())} for module in phase.modules]
+    if options.weight_decay:
+        return torch.optim.AdamW(groups, lr=rate, betas=options.betas, weight_decay=options.weight_decay, fused=True)
+    return torch.optim.Adam(groups, lr=rate, betas=options.betas, fused=True)
+
+
+def _warmed_up_ema(decay: float) -> Callable[..., None]:
+    """An exponential moving average whose decay is at most (1 + n) / (10 + n) after n updates.
+
+    So a short run's average is not mostly its first weights. Source: the moving averages of TensorFlow and of StyleGAN.
+    """
+
+    def update(averages: Any, currents: Any, num_averaged: Tensor | int) -> None:
+        count = float(num_averaged)
+        get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(averages, currents, num_averaged)
+
+    return update
 
 
 def _explained(error: RuntimeError) -> Exception:
@@ -290,6 +338,6 @@ def _explained(error: RuntimeError) -> Exception:
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return TrainingError(
             "out of memory; the last checkpoint is good and the run can go on from it",
-            hint="lower train.clips_at_once, data.width, or the clip's window_frames, then run the same command again",
+            hint="lower train.micro_batch_size, data.width, or the clip's window_frames, then run the same command again",
         )
     return error

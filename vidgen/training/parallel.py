@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vidgen.errors import ConfigError
-from vidgen.translators.base import Teachers, Translator
-from vidgen.types import Batch, Losses, Output, Phase
+from vidgen.translators.base import Networks, Translator
+from vidgen.types import Batch, Losses, Output, Phase, Step
 
 
 def start(device: torch.device) -> None:
@@ -52,8 +52,8 @@ def share_of(count: int, at_once: int) -> list[range]:
     groups, rest = divmod(count, at_once)
     if rest or groups % world_size():
         raise ConfigError(
-            f"train.clips_per_step: {count} clips cannot be dealt out to {world_size()} processes in groups of {at_once}"
-            " (train.clips_at_once); make it a multiple of their product"
+            f"train.batch_size: {count} clips cannot be dealt out to {world_size()} processes in groups of {at_once}"
+            " (train.micro_batch_size); make it a multiple of their product"
         )
     return [range(group * at_once, (group + 1) * at_once) for group in range(rank(), groups, world_size())]
 
@@ -90,12 +90,12 @@ class PhaseLosses(nn.Module):
         self._phase = phase
         object.__setattr__(self, "_translator", translator)  # not a submodule: its other parameters must stay out of the reduction
 
-    def forward(self, batch: Batch, output: Output, teachers: Teachers) -> Losses:
+    def forward(self, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
         translator: Translator = self._translator  # type: ignore[assignment]
-        return translator.losses(self._phase, batch, output, teachers)
+        return translator.losses(self._phase, step, batch, output, networks)
 
 
-class Synchronised:
+class Synchronized:
     """Calls the losses of a phase so that the backward pass that follows averages gradients over the processes.
 
     The generator's forward pass runs outside; only the hooks on the phase's parameters matter for the reduction.
@@ -107,8 +107,8 @@ class Synchronised:
         if dist.is_initialized():
             self._call = DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
 
-    def losses(self, batch: Batch, output: Output, teachers: Teachers) -> Losses:
-        result: Losses = self._call(batch, output, teachers)
+    def losses(self, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
+        result: Losses = self._call(step, batch, output, networks)
         return result
 
     def without_reduction(self, skip: bool) -> AbstractContextManager[None]:

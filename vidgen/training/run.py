@@ -10,24 +10,25 @@ import functools
 import json
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
-from vidgen import __version__, config, durable
+from vidgen import config, durable, translators
 from vidgen.config import Settings
 from vidgen.data.clips import Clips, DataSettings
-from vidgen.errors import CheckpointError, ConfigError
+from vidgen.errors import CheckpointError
 from vidgen.media.labels import LabelTable
-from vidgen.training import checkpoint
-from vidgen.training.checkpoint import Checkpoint, Weights
-from vidgen.translators import available
-from vidgen.translators.base import Translator
-
-METADATA_VERSION = 1
+from vidgen.translators.base import Networks, Translator
+from vidgen.translators.settings import DataFacts
+from vidgen.types import Stage
+from vidgen.weights import checkpoints
+from vidgen.weights.checkpoints import Checkpoint
+from vidgen.weights.model_file import ModelCard
 
 
 class FlowSettings(Settings):
@@ -43,6 +44,10 @@ class FlowSettings(Settings):
     """Keep the flow of whole frames in this folder, by content, for later epochs and runs."""
 
 
+def _old_convention(value: Any) -> Any:
+    return "none" if value == "raw" else value
+
+
 def _named_engine(value: Any) -> Any:
     return {"engine": value} if isinstance(value, str) else value
 
@@ -50,34 +55,47 @@ def _named_engine(value: Any) -> Any:
 class TrainSettings(Settings):
     """How a run trains, whatever the model."""
 
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "clips_per_step": ("batch_size", "0.3.0"),
+        "clips_at_once": ("micro_batch_size", "0.3.0"),
+        "average_decay": ("ema_decay", "0.3.0"),
+        "gradient_clip": ("max_grad_norm", "0.3.0"),
+        "max_bad_steps": ("max_nonfinite_steps", "0.3.0"),
+        "perceptual_weights": ("pretrained.vgg19", "0.3.0"),
+        "perceptual_convention": ("perceptual_input_normalization", "0.3.0"),
+    }
+
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    clips_per_step: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 1
     """Clips per training step over all processes."""
-    clips_at_once: Annotated[int, Field(ge=1)] = 1
+    micro_batch_size: Annotated[int, Field(ge=1)] = 1
     """Clips that go through the network together; more need more memory."""
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     """Length of the unit that schedules count in; by default one pass over the sequences."""
+    stretch: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the length of every stage of the schedule; a time limit sets it to what fits."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many steps, in the middle of the schedule if need be."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where the processor computes it fast."""
-    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Keep an exponential moving average of the generator with this decay; translation then uses it."""
-    gradient_clip: Annotated[float, Field(gt=0)] | None = None
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest gradient norm per phase."""
-    max_bad_steps: Annotated[int, Field(ge=0)] = 5
+    max_nonfinite_steps: Annotated[int, Field(ge=0)] = 5
     """Steps in a row that may be skipped because a loss or gradient is not finite."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 200
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     sample_every_steps: Annotated[int, Field(ge=0)] = 200
     """Write a picture strip and a short clip to samples/ so often; 0 never."""
     sample_frames: Annotated[int, Field(ge=1)] = 8
-    perceptual_weights: Path | None = None
-    """State dict of torchvision's vgg19, needed where model.losses.perceptual_weight is not 0."""
-    perceptual_convention: Literal["raw", "imagenet"] = "raw"
-    """raw feeds images in -1..1 as they are, as pix2pixHD and vid2vid do."""
+    pretrained: Mapping[str, Path] = Field(default_factory=dict)
+    """Weights files of pretrained networks by name, such as `vgg19: vgg19-dcbb9e9d.pth` (torchvision's state dict) for
+    model.losses.perceptual_weight; those that an installed package carries need none."""
+    perceptual_input_normalization: Annotated[Literal["none", "imagenet"], BeforeValidator(_old_convention)] = "none"
+    """none feeds images in -1..1 to VGG-19 as they are, as pix2pixHD and vid2vid do."""
     flow: Annotated[FlowSettings, BeforeValidator(_named_engine)] = FlowSettings()
-    """Teacher of motion; `flow: learned` is short for `flow: {engine: learned}`."""
+    """Reference flow of real frames; `flow: learned` is short for `flow: {engine: learned}`."""
     tensorboard: bool = False
     """Also log to TensorBoard (needs the extra `track`)."""
 
@@ -93,37 +111,24 @@ class RunSettings(Settings):
 @functools.cache
 def run_schema() -> type[RunSettings]:
     """`RunSettings` with `model` typed as the union of all translators' configurations."""
-    configs = [module.Config for module in available().values()]
+    configs = [module.Config for module in translators.available().values()]
     union = functools.reduce(operator.or_, configs)
     annotation = Annotated[union, Field(discriminator="kind")] if len(configs) > 1 else union  # type: ignore[valid-type]
     return create_model("Run", __base__=RunSettings, model=(annotation, ...))  # type: ignore[arg-type]
 
 
-def follow_data(settings: RunSettings, table: LabelTable | None, size: tuple[int, int] | None = None) -> RunSettings:
+def follow_data(settings: RunSettings, table: LabelTable | None, size: tuple[int, int]) -> RunSettings:
     """The same settings with what the model takes from the data filled in, so that no number is written twice.
 
     Args:
         size: (height, width) of the data, for models that are built for one size.
 
     Raises:
-        ConfigError: the model states another number than the data have, or reads a condition where the data show none.
+        ConfigError: the model states another number than the data have, or reads a condition where there is none.
     """
-    shown = settings.data.condition
-    found: dict[str, Any] = {
-        "num_labels": table.num_classes if table else 0,
-        "condition_channels": shown.num_picture_channels,
-        "use_instances": shown.instances is not None,
-        "image_size": size,
-    }
-    found = {name: value for name, value in found.items() if name in type(settings.model).model_fields}
-    reads_condition = {"num_labels", "condition_channels"} & set(found)
-    if reads_condition and not any(found[name] for name in reads_condition):
-        raise ConfigError("data.condition: shows nothing, but this model reads label maps, pictures or edges; set one of them")
-    for name, value in found.items():
-        stated = getattr(settings.model, name)
-        if stated and stated != value:
-            raise ConfigError(f"model.{name}: {stated}, but the data give {value}; leave it out, it follows the data")
-    return settings.model_copy(update={"model": settings.model.model_copy(update=found)})
+    condition = settings.data.condition
+    facts = DataFacts(table.num_classes if table else 0, condition.num_picture_channels, condition.instances is not None, size)
+    return settings.model_copy(update={"model": settings.model.following(facts)})
 
 
 def load_run_config(path: Path, sets: list[str]) -> RunSettings:
@@ -136,79 +141,30 @@ def load_run_config(path: Path, sets: list[str]) -> RunSettings:
     return settings
 
 
-# -- weights that know what they are -------------------------------------------------------------------------------------
-
-
-def weights_metadata(settings: RunSettings, table: LabelTable | None, size: tuple[int, int]) -> dict[str, str]:
-    """Text stored inside weights files: enough to translate with nothing else at hand.
+def model_card(
+    settings: RunSettings, table: LabelTable | None, size: tuple[int, int], pretrained: Mapping[str, str] | None = None
+) -> ModelCard:
+    """What the run's model files say of themselves.
 
     Args:
-        size: (height, width) the model was trained at.
+        size: (height, width) the model is trained at.
+        pretrained: SHA-256 of the pretrained networks.
     """
-    return {
-        "vidgen": __version__,
-        "metadata_version": str(METADATA_VERSION),
-        "config": json.dumps(settings.model_dump(mode="json")),
-        "labels": json.dumps(table.to_dict() if table else None),
-        "size": json.dumps(size),
-    }
+    condition = settings.data.condition.model_dump(mode="json")
+    return ModelCard(settings.model, condition, table, size, pretrained or {})
 
 
-def settings_from_weights(weights: Weights, where: str) -> tuple[RunSettings, LabelTable | None, tuple[int, int]]:
-    """The reverse of `weights_metadata`.
-
-    Raises:
-        CheckpointError: the file was not written by vidgen.
-    """
-    if "config" not in weights.metadata:
-        raise CheckpointError(
-            f"{where}: these weights carry no vidgen configuration", hint="train with vidgen, or import them first"
-        )
-    settings = config.from_data(json.loads(weights.metadata["config"]), run_schema(), where)
-    labels = json.loads(weights.metadata.get("labels", "null"))
-    height, width = json.loads(weights.metadata["size"])
-    return settings, None if labels is None else LabelTable.from_dict(labels), (height, width)
-
-
-def build(settings: RunSettings) -> Translator:
+def build(settings: RunSettings, networks: Networks | None = None) -> Translator[Any]:
     """An untrained translator."""
-    translator: Translator = available()[settings.model.kind].build(settings.model)
+    translator: Translator[Any] = translators.find(settings.model.kind).build(settings.model, networks)
     return translator
 
 
-def stages(settings: RunSettings, clips: Clips) -> tuple[Any, ...]:
+def stages(settings: RunSettings, clips: Clips) -> tuple[Stage, ...]:
     """The run's schedule in steps."""
-    per_epoch = settings.train.steps_per_epoch or -(-len(clips.sequences) // settings.train.clips_per_step)
-    return tuple(available()[settings.model.kind].stages(settings.model, per_epoch))
-
-
-def find_weights(model: Path, prefer: Literal["auto", "average", "last"] = "auto") -> tuple[Weights, Path]:
-    """Weights by the path of a weights file, a checkpoint folder or a run folder (its newest checkpoint).
-
-    Args:
-        prefer: in a checkpoint, the averaged generator where there is one ("auto"), only that, or the last weights.
-
-    Raises:
-        CheckpointError: there are none.
-    """
-    if model.is_file():
-        return checkpoint.read_weights(model), model
-    if not model.exists():
-        raise CheckpointError(f"{model}: no such weights file or run folder")
-    folder = model if (model / checkpoint.STATE).is_file() else None
-    if folder is None:
-        found = checkpoint.newest(model / "checkpoints")
-        if found is None:
-            raise CheckpointError(f"{model}: holds no checkpoint", hint="train first: vidgen train CONFIG -o " + str(model))
-        folder = found.path
-    last = checkpoint.read_weights(folder / checkpoint.MODEL)
-    average = folder / checkpoint.AVERAGE
-    if prefer == "last" or (prefer == "auto" and not average.is_file()):
-        return last, folder / checkpoint.MODEL
-    averaged = checkpoint.read_weights(average)
-    generator = {f"generator.{name}": value for name, value in averaged.tensors.items() if name != checkpoint.NUM_AVERAGED}
-    merged = {**last.tensors, **generator}
-    return Weights(merged, last.metadata), average
+    per_epoch = settings.train.steps_per_epoch or -(-len(clips.sequences) // settings.train.batch_size)
+    schedule = translators.find(settings.model.kind).stages(settings.model, per_epoch)
+    return tuple(replace(stage, num_steps=max(1, round(stage.num_steps * settings.train.stretch))) for stage in schedule)
 
 
 # -- the folder ----------------------------------------------------------------------------------------------------------
@@ -248,7 +204,7 @@ class Folder:
         self.metrics = path / "metrics.jsonl"
 
     def newest_checkpoint(self, warn: Any = None) -> Checkpoint | None:
-        return checkpoint.newest(self.checkpoints, warn)
+        return checkpoints.newest(self.checkpoints, warn)
 
     def write_config(self, settings: RunSettings) -> None:
         durable.write_text(self.config, config.dump(settings))

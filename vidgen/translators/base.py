@@ -1,42 +1,43 @@
 """What a translator is: the contract between the published systems, the training loop and the commands.
 
-A translator's file offers, beside its class: `Config` (a pydantic model), `build(config) -> Translator`,
-`stages(config, steps_per_epoch) -> tuple[Stage, ...]` (the paper's schedule) and `RENAMES` (original checkpoint keys -> ours).
-The translator says what learns, the loop says when.
+A translator's file offers, beside its class:
+
+- `Config`, a pydantic model;
+- `inputs(config) -> tuple[Input, ...]`: what it reads of a video, and what of it only in training;
+- `pretrained(config) -> tuple[Pretrained, ...]`: networks of others that its losses, discriminators or generator need;
+- `build(config, networks) -> Translator`, where `networks` holds the declared ones by name;
+- `stages(config, steps_per_epoch) -> tuple[Stage, ...]`, the paper's schedule;
+- `RENAMES`, original checkpoint keys -> ours.
+
+The translator says what learns, the loop says when. Using and training a model are two verbs: `translate` and `rollout`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
-from vidgen.types import Batch, Condition, FlowEstimator, Losses, Output, Phase, Stage
+from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage, Step
+
+Networks = Mapping[str, Any]
+"""Pretrained networks by the name they are declared under, and "flow", the estimator of reference flow, where losses need it."""
 
 
 class Carry(Protocol):
     """What a translator hands from one window of a video to the next; None starts a video."""
 
-    def detach(self) -> Any: ...
+    def detach(self) -> Self: ...
 
 
-@dataclass(frozen=True)
-class Teachers:
-    """Pretrained or classical judges used by losses; never part of a translator's weights.
-
-    Attributes:
-        flow: reference optical flow.
-        perceptual: image [N,3,H,W] in -1..1 -> its features, one tensor per layer; None where no weights are given.
-    """
-
-    flow: FlowEstimator | None = None
-    perceptual: nn.Module | None = None
+CarryT = TypeVar("CarryT", bound=Carry)
 
 
-class Translator(nn.Module, ABC):
-    """Base of all systems. Holds weights only: everything that changes along a video travels in the carry.
+class Translator(nn.Module, ABC, Generic[CarryT]):
+    """Base of all systems. Holds weights only: what changes along a video travels in the carry, what changes in training in the
+    step, and what stays the same for a stage in the memory.
 
     Attributes:
         generator: the module that `translate` uses; the rest serves training only.
@@ -44,6 +45,7 @@ class Translator(nn.Module, ABC):
         num_past_frames: how many earlier frames each new one is made from; 0 for image translators.
         num_primer_frames: how many real frames start a training clip.
         needs_flow: whether its losses need reference flow.
+        style_regions: what has one style each, for translators with an encoder of styles.
     """
 
     generator: nn.Module
@@ -51,21 +53,46 @@ class Translator(nn.Module, ABC):
     num_past_frames: int = 0
     num_primer_frames: int = 0
     needs_flow: bool = False
+    style_regions: Literal["instances", "labels"] = "instances"
+
+    # -- use ------------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def translate(self, condition: Condition, carry: Any = None) -> tuple[Output, Any]:
-        """Make the T frames of `condition`. Windows of any length, with the carry handed on, give the same video."""
+    def translate(self, condition: Condition, carry: CarryT | None = None) -> tuple[Output, CarryT | None]:
+        """Generate the T frames of `condition`. Windows of any length, with the carry handed on, give the same video."""
 
-    def shown(self, batch: Batch) -> Condition:
-        """What the generator is shown of a training window; more than at test where it learns to read a reference."""
-        return batch.window_condition
-
-    def prime(self, condition: Condition, frames: Tensor) -> Any:
+    def prime(self, condition: Condition, frames: Tensor) -> CarryT | None:
         """The carry of a video that begins with known `frames` [B,K,3,H,W] under the same K frames of `condition`."""
         return None
 
+    def styles_of(self, frames: Tensor, condition: Condition) -> Tensor:
+        """The style of every object in real `frames` [B,T,3,H,W], the same all over an object: [B,T,C,H,W].
+
+        Raises:
+            ValueError: this translator has no encoder of styles.
+        """
+        raise ValueError("this model was trained without an encoder of styles")
+
+    # -- training -------------------------------------------------------------------------------------------------------
+
     def begin(self, stage: Stage) -> None:
-        """Get ready for a stage, before its optimizers are made (grow to its scales, copy weights between scales)."""
+        """Get ready for a stage, before its optimizers exist (grow to its scales, copy weights between scales)."""
+
+    def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
+        """Measure what losses need to know of the data; the loop asks once, before the first step of a new run."""
+
+    def memory(self, stage: Stage, batch: Batch) -> CarryT | None:
+        """What stays the same for the whole stage; the loop asks once, with the stage's first batch, and starts every rollout of
+        the stage with it. Translators whose clips start from primer frames have none."""
+        return None
+
+    def rollout(self, batch: Batch, step: Step, carry: CarryT | None = None) -> tuple[Output, CarryT | None]:
+        """Generate a training window, with all that training adds (corruption of the past, a reference, a random crop)."""
+        return self.translate(batch.window_condition, carry)
+
+    def again(self, phase: Phase, step: Step, batch: Batch, output: Output) -> Output:
+        """The output that the next repeat of a phase learns from; the same by default."""
+        return output
 
     @abstractmethod
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
@@ -76,5 +103,5 @@ class Translator(nn.Module, ABC):
         return True
 
     @abstractmethod
-    def losses(self, phase: Phase, batch: Batch, output: Output, teachers: Teachers) -> Losses:
+    def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
         """Weighted losses of one phase on one window."""

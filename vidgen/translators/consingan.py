@@ -8,7 +8,6 @@ their turn; gradients of several generator updates in a step are those of one ba
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,52 +15,38 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidgen.config import Settings
-from vidgen.errors import ConfigError, InputError
-from vidgen.networks import single_image
+from vidgen.errors import InputError
 from vidgen.networks.layers import initialize
 from vidgen.networks.single_image import (
     ConvBlock,
     LevelNetwork,
     LevelNorm,
     Pyramid,
-    SingleImageApplications,
     Size,
-    gradient_penalty,
     mirror_to,
     plan_concurrent_pyramid,
     randn,
-    random_window,
     resize_to,
 )
-from vidgen.translators.base import Teachers, Translator
-from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage
+from vidgen.translators.base import Networks
+from vidgen.translators.cascade import Samples, ScaleMemory, SingleImageConfig, SingleImageTranslator
+from vidgen.translators.settings import Count
+from vidgen.types import Batch, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
 
 RENAMES: dict[str, Any] = {}
 """Published weights hold pickled modules only; there is nothing safe to rename."""
 
-Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0)]
 
-
-class Config(Settings):
-    """ConSinGAN; the defaults are the published ones."""
+class Config(SingleImageConfig):
+    """ConSinGAN; the defaults are the published ones. A scale is what the paper calls a stage."""
 
     kind: Literal["consingan"] = "consingan"
-    image_size: tuple[Count, Count] | None = None
-    """Height and width of the picture; it follows the data."""
     num_stages: Annotated[int, Field(ge=2, le=12)] = 6
     """Sizes that are trained one after another; 3 for harmonization and editing."""
     num_concurrent_stages: Count = 3
     """The newest stages that learn together."""
     stage_learning_rate_scale: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Factor on the learning rate for each stage further back; 0.5 for pictures with a complex layout."""
-    min_size: Annotated[int, Field(ge=single_image.MIN_SIDE)] = 25
-    """Short side of the coarsest stage in pixels; 20 for animation."""
-    max_size: Annotated[int, Field(ge=16)] = 250
-    """Long side of the finest stage in pixels; a larger picture is reduced."""
-    border: Literal["zeros", "noise"] = "zeros"
-    """What surrounds each stage's input: zeros are stable in other sizes, noise makes diverse borders (animation)."""
     coarsest: Literal["image", "noise"] = "image"
     """What the picture is reconstructed from: itself at the coarsest size, or noise (animation)."""
     base_channels: Count = 64
@@ -70,27 +55,14 @@ class Config(Settings):
     generator_norm: LevelNorm = "none"
     slope: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Of the LeakyReLUs; 0.3 for harmonization and editing."""
-    steps_per_scale: Count | tuple[Count, ...] = 2000
-    """One number, or one for each stage."""
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
-    decay_at: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """The learning rate drops to a tenth after this share of a stage's steps."""
-    num_discriminator_steps: Count = 3
     num_updates: Count = 3
     """Generator updates with one gradient."""
-    penalty_weight: Weight = 0.1
-    reconstruction_weight: Weight = 10.0
-    noise_amplitude: Weight = 0.1
-    """Noise of a stage, relative to what is missing in the reconstruction of the stage before."""
-    penalty_crop_size: Annotated[int, Field(ge=24)] | None = None
-    """Take the gradient penalty on random squares of this side."""
 
     @property
     def pyramid(self) -> Pyramid:
-        if self.image_size is None:
-            raise ConfigError("model.image_size: not known before the data are read")
+        size = self.known_size
         try:
-            return plan_concurrent_pyramid(self.image_size, self.num_stages, min_size=self.min_size, max_size=self.max_size)
+            return plan_concurrent_pyramid(size, self.num_stages, min_size=self.min_size, max_size=self.max_size)
         except ValueError as error:
             raise InputError(str(error)) from None
 
@@ -98,18 +70,15 @@ class Config(Settings):
         """Channels of a stage: the same for all."""
         return self.base_channels
 
-    def steps(self, level: int) -> int:
-        return self.steps_per_scale if isinstance(self.steps_per_scale, int) else self.steps_per_scale[level]
+
+def inputs(config: Config) -> tuple[Input, ...]:
+    """It reads nothing of a video but its size."""
+    return ()
 
 
-@dataclass(frozen=True)
-class Samples:
-    """How many samples a stream has given: each has noise of its own."""
-
-    count: int
-
-    def detach(self) -> Samples:
-        return self
+def pretrained(config: Config) -> tuple[Pretrained, ...]:
+    """It needs none."""
+    return ()
 
 
 class GrowingGenerator(nn.Module):
@@ -124,22 +93,15 @@ class GrowingGenerator(nn.Module):
         self.tail = nn.Conv2d(width, 3, 3, padding=1)
 
 
-class ConSinGAN(Translator, SingleImageApplications):
+class ConSinGAN(SingleImageTranslator):
     """The growing generator with its critic.
 
-    Buffers (all in the weights file, which is enough for every application):
-        image: [1,3,H,W], -1..1, the picture at the finest size.
+    Further buffers:
         fixed_noise_<stage>: noise from which the picture is reconstructed.
-        amplitudes: [stages], of the noise.
-        num_begun_scales: stages that have begun to learn. has_image: whether the image is known.
     """
 
+    config: Config
     generator: GrowingGenerator
-    image: Tensor
-    amplitudes: Tensor
-    num_begun_scales: Tensor
-    has_image: Tensor
-    size_multiple = 1
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -150,21 +112,9 @@ class ConSinGAN(Translator, SingleImageApplications):
         )
         self.discriminator = LevelNetwork(1, config.base_channels, norm="none", slope=config.slope)
         initialize(self)
-        self.register_buffer("image", torch.zeros(1, 3, *self.pyramid.finest))
-        self.register_buffer("amplitudes", torch.full((config.num_stages,), config.noise_amplitude))
-        self.amplitudes[0] = 1.0
+        self._register_progress()
         for level, size in enumerate(self.pyramid.sizes):
             self.register_buffer(f"fixed_noise_{level}", self._unit_noise(level, size, 1, None, "cpu"))
-        for name in ("num_begun_scales", "has_image"):
-            self.register_buffer(name, torch.tensor(0))
-        self._begun, self._knows_image, self._checked_image = 0, False, False
-        self._kept: dict[str, Tensor] = {}
-        self._noises: list[Tensor] = []
-        self.register_load_state_dict_post_hook(lambda module, _: module._read_progress())
-
-    def _read_progress(self) -> None:
-        self._begun, self._knows_image = int(self.num_begun_scales), bool(self.has_image)
-        self._kept.clear()
 
     # -- the cascade --------------------------------------------------------------------------------------------------
 
@@ -215,7 +165,7 @@ class ConSinGAN(Translator, SingleImageApplications):
             state = self.advance(coarser, self.fixed(coarser, sizes[coarser]), state, sizes[coarser])
         return state
 
-    def taken_in(self, reference: Tensor, level: int, sizes: Sequence[Size]) -> Any:
+    def inject_image(self, reference: Tensor, level: int, sizes: Sequence[Size]) -> Any:
         """The picture replaces the coarsest image; the stages below `level` then run with their fixed noise."""
         state = None
         for coarser in range(level):
@@ -225,30 +175,8 @@ class ConSinGAN(Translator, SingleImageApplications):
 
     # -- the contract with the loop -----------------------------------------------------------------------------------
 
-    def translate(self, condition: Condition, carry: Any = None) -> tuple[Output, Samples]:
-        """Samples of the condition's size; frame k of a stream is sample k. In training: an attempt of the newest stage."""
-        num_samples, num_frames, *_, height, width = condition.main.shape
-        begin = 0 if carry is None else carry.count
-        if self.training:
-            return Output(self._try()[:, None]), Samples(begin + num_frames)
-        assert self.config.image_size is not None
-        size = self.pyramid.size_for((height, width), self.config.image_size)
-        frames = []
-        for frame in range(begin, begin + num_frames):
-            image = self.generate(size, num_samples=num_samples, generator=torch.Generator().manual_seed(frame))
-            frames.append(resize_to(image, (height, width)).clamp(-1, 1))
-        return Output(torch.stack(frames, dim=1)), Samples(begin + num_frames)
-
-    def begin(self, stage: Stage) -> None:
-        while self._begun < stage.active_scales:
-            level = self._begun
-            if level > 0:
-                self.generator.body[level].load_state_dict(self.generator.body[level - 1].state_dict())
-            self._begun += 1
-            self.num_begun_scales.fill_(self._begun)
-            self._kept.clear()
-            if self._knows_image:
-                self._measure_amplitude(level)
+    def _start_from_scale_below(self, level: int) -> None:
+        self.generator.body[level].load_state_dict(self.generator.body[level - 1].state_dict())
 
     @torch.no_grad()
     def _measure_amplitude(self, level: int) -> None:
@@ -262,8 +190,25 @@ class ConSinGAN(Translator, SingleImageApplications):
     def _reconstruction(self, level: int) -> Tensor:
         return self.picture(self.layout(level + 1, self.pyramid.sizes))
 
+    def rollout(self, batch: Batch, step: Step, carry: Samples | ScaleMemory | None = None) -> tuple[Output, ScaleMemory]:
+        """A fake of the newest stage [1,1,3,h,w]; gradients reach the stages that learn. `extras["memory"]` is the stage's."""
+        memory = carry if isinstance(carry, ScaleMemory) else self.memory(step.stage, batch)
+        return self._drawn(memory), memory
+
+    def again(self, phase: Phase, step: Step, batch: Batch, output: Output) -> Output:
+        """Another fake for the critic."""
+        with torch.no_grad():
+            return self._drawn(output.extras["memory"])
+
+    def _drawn(self, memory: ScaleMemory) -> Output:
+        state = None
+        for level in range(memory.level + 1):
+            size = self.pyramid.sizes[level]
+            state = self.advance(level, self.draw(level, size, 1), state, size)
+        return Output(self.picture(state)[:, None], extras={"memory": memory})
+
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
-        newest, depth = stage.active_scales - 1, self.config.num_concurrent_stages
+        newest, depth = stage.num_active_scales - 1, self.config.num_concurrent_stages
         oldest = max(0, newest - depth + 1)
         scales = [self.config.stage_learning_rate_scale ** (newest - level) for level in range(oldest, newest + 1)]
         modules: list[nn.Module] = [*list(self.generator.body)[oldest : newest + 1], self.generator.tail]
@@ -271,42 +216,18 @@ class ConSinGAN(Translator, SingleImageApplications):
         if newest < depth:
             modules.insert(0, self.generator.head)
             scales.insert(0, self.config.stage_learning_rate_scale**newest)
-        judging = tuple(
-            Phase("discriminator", (self.discriminator,), repetition=turn) for turn in range(self.config.num_discriminator_steps)
+        optimizer = OptimizerSettings(module_scales=tuple(scales), num_updates=self.config.num_updates)
+        return (
+            Phase("discriminator", (self.discriminator,), repeats=self.config.num_discriminator_steps),
+            Phase("generator", tuple(modules), optimizer),
         )
-        making = Phase("generator", tuple(modules), module_scales=tuple(scales), num_updates=self.config.num_updates)
-        return (*judging, making)
 
-    def losses(self, phase: Phase, batch: Batch, output: Output, teachers: Teachers) -> Losses:
-        self._see(batch.window_target)
-        real = self._kept.get("real")
-        if real is None:
-            real = self._kept["real"] = self.pyramid.level(self.image, self._begun - 1)
+    def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
+        memory: ScaleMemory = output.extras["memory"]
         fake = output.frames[:, 0]
-        if phase.name == "generator":
-            adversarial = -self.discriminator(fake).float().mean()
-            made = self._reconstruction(self._begun - 1)
-            return {
-                "generator": adversarial,
-                "reconstruction": self.config.reconstruction_weight * F.mse_loss(made, real),
-            }
-        if phase.repetition:
-            with torch.no_grad():
-                fake = self._try()
-        fake = fake.detach()
-        quality = self.discriminator(fake).float().mean() - self.discriminator(real).float().mean()
-        top, left, height, width = random_window((real.shape[-2], real.shape[-1]), self.config.penalty_crop_size)
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        penalty = gradient_penalty(self.discriminator, real[..., rows, columns], fake[..., rows, columns])
-        return {"discriminator": quality, "discriminator_penalty": self.config.penalty_weight * penalty}
-
-    def _try(self) -> Tensor:
-        """A fake of the newest stage [1,3,h,w]; gradients reach the stages that learn."""
-        state = None
-        for level in range(self.num_learned):
-            size = self.pyramid.sizes[level]
-            state = self.advance(level, self.draw(level, size, 1), state, size)
-        return self.picture(state)
+        if phase.name == "discriminator":
+            return self._critic_losses(self.discriminator, fake, memory.real)
+        return self._generator_losses(self.discriminator, fake, self._reconstruction(memory.level), memory.real)
 
 
 def _upsample(features: Tensor, size: Size) -> Tensor:
@@ -315,18 +236,16 @@ def _upsample(features: Tensor, size: Size) -> Tensor:
     return F.interpolate(features, size=size, mode="bicubic", align_corners=True)
 
 
-def build(config: Config) -> ConSinGAN:
-    """An untrained model."""
+def build(config: Config, networks: Networks | None = None) -> ConSinGAN:
+    """An untrained model.
+
+    Raises:
+        ConfigError: the picture's size is not known.
+        InputError: the picture is too small to learn from.
+    """
     return ConSinGAN(config)
 
 
 def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
-    """Each stage in two parts: the learning rate falls to a tenth after the first. Epochs play no role."""
-    result = []
-    for level in range(config.num_stages):
-        steps = config.steps(level)
-        early = max(1, round(steps * config.decay_at))
-        for name, count, rate in (("", early, config.learning_rate), (" slow", steps - early, config.learning_rate / 10)):
-            if count:
-                result.append(Stage(f"stage {level}{name}", count, rate, rate, active_scales=level + 1))
-    return tuple(result)
+    """One stage after another. Epochs play no role."""
+    return config.scale_stages(range(config.num_stages), "stage")

@@ -1,4 +1,4 @@
-"""pix2pix: pictures from pictures, by a U-Net and a judge of patches.
+"""pix2pix: pictures from pictures, by a U-Net and a patch discriminator.
 
 Source: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017, and facts of the authors'
 release. Where we differ on purpose: learning rates decay by the step; which statistics and whether dropout is used at test is said
@@ -7,7 +7,8 @@ by the configuration; the dropout's zeros depend on the seed alone, so a video d
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -15,16 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidgen.config import Settings
-from vidgen.errors import ConfigError
 from vidgen.networks import coarse_to_fine, discriminators, unet
+from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import GlobalGenerator
 from vidgen.networks.discriminators import PatchDiscriminator, PixelDiscriminator
 from vidgen.networks.encoding import encode
 from vidgen.networks.layers import BatchNorm, NoiseDropout, NormKind, frame_by_frame, initialize
-from vidgen.networks.losses import CriticObjective, adversarial, gradient_penalty
+from vidgen.networks.losses import CriticObjective
 from vidgen.networks.unet import UNet
-from vidgen.translators.base import Teachers, Translator
-from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage
+from vidgen.translators.base import Carry, Networks, Translator
+from vidgen.translators.settings import ConditionalConfig, Count, ScaleSchedule, Weight
+from vidgen.types import Batch, Condition, Input, Losses, Output, Phase, Pretrained, Stage, Step
 
 RENAMES = {
     "unet": unet.rename_original,
@@ -32,9 +34,6 @@ RENAMES = {
     "discriminator": discriminators.rename_pix2pix,
 }
 """What to rename in the published files: `net_G` of either kind fills `generator`, `net_D` `discriminator`."""
-
-Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0)]
 
 
 class Generator(Settings):
@@ -57,7 +56,7 @@ class Generator(Settings):
 
 
 class Discriminator(Settings):
-    """The judge: of patches (70x70 pixels for 3 layers) or of single pixels."""
+    """The discriminator: of patches (70x70 pixels for 3 layers) or of single pixels."""
 
     network: Literal["patch", "pixel"] = "patch"
     base_channels: Count = 64
@@ -76,42 +75,34 @@ class LossWeights(Settings):
     """Of the Wasserstein objective."""
 
 
-class Schedule(Settings):
-    """How long it learns; an epoch is one pass over the pictures unless `train.steps_per_epoch` says otherwise."""
-
-    epochs: Annotated[int, Field(ge=0)] = 100
-    """Epochs at the full learning rate."""
-    decay_epochs: Annotated[int, Field(ge=0)] = 100
-    """Epochs over which it falls to zero."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-
-
-class Config(Settings):
+class Config(ConditionalConfig):
     """A pix2pix model."""
 
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"statistics_at_test": ("batch_norm_at_test", "0.3.0")}
+
     kind: Literal["pix2pix"] = "pix2pix"
-    num_labels: Annotated[int, Field(ge=0)] = 0
-    """Classes of the label maps; 0 where the condition is pictures."""
-    condition_channels: Annotated[int, Field(ge=0)] = 0
-    """Channels of condition pictures (1 for edges, 3 for each picture); 0 where it is labels."""
-    use_instances: bool = False
-    """Read instance maps too, as boundary edges."""
     generator: Generator = Generator()
     discriminator: Discriminator = Discriminator()
     losses: LossWeights = LossWeights()
-    schedule: Schedule = Schedule()
-    statistics_at_test: Literal["batch", "running"] = "batch"
+    schedule: ScaleSchedule = ScaleSchedule()
+    batch_norm_at_test: Literal["batch", "running"] = "batch"
     """Batch norm at test normalises by the picture's own statistics, as published, or by the averages of training."""
     dropout_at_test: bool = True
     """Keep dropout at test, as published; results then differ by the seed."""
 
-    @property
-    def channels_per_frame(self) -> int:
-        return self.num_labels + self.condition_channels + int(self.use_instances)
+
+def inputs(config: Config) -> tuple[Input, ...]:
+    """What it reads of every frame."""
+    return config.frame_inputs()
 
 
-class Pix2Pix(Translator):
-    """The generator with its judge."""
+def pretrained(config: Config) -> tuple[Pretrained, ...]:
+    """It needs none."""
+    return ()
+
+
+class Pix2Pix(Translator[Carry]):
+    """The generator with its discriminator."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -121,14 +112,19 @@ class Pix2Pix(Translator):
         self.size_multiple = 2**config.generator.depth
         for part in self.generator.modules():
             if isinstance(part, BatchNorm):
-                part.statistics_in_use = config.statistics_at_test
+                part.statistics_in_use = config.batch_norm_at_test
         drops = [part for part in self.generator.modules() if isinstance(part, NoiseDropout)]
-        for place, part in enumerate(drops):
-            part.is_noise, part.place = config.dropout_at_test, place
+        for index, part in enumerate(drops):
+            part.is_noise, part.layer_index = config.dropout_at_test, index
         initialize(self, zero_biases=True)
 
-    def translate(self, condition: Condition, carry: Any = None) -> tuple[Output, None]:
-        return Output(frame_by_frame(self.generator, self._encode(condition), together=self.training)), None
+    def translate(self, condition: Condition, carry: Carry | None = None) -> tuple[Output, None]:
+        return Output(frame_by_frame(self.generator, self._encode(condition))), None
+
+    def rollout(self, batch: Batch, step: Step, carry: Carry | None = None) -> tuple[Output, None]:
+        encoded = self._encode(batch.window_condition)
+        frames = frame_by_frame(self.generator, encoded, together=True)
+        return Output(frames, extras={"condition": encoded.flatten(0, 1)}), None
 
     def _encode(self, condition: Condition) -> Tensor:
         return encode(condition, num_labels=self.config.num_labels, use_instances=self.config.use_instances)
@@ -136,27 +132,24 @@ class Pix2Pix(Translator):
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
         return Phase("discriminator", (self.discriminator,)), Phase("generator", (self.generator,))
 
-    def losses(self, phase: Phase, batch: Batch, output: Output, teachers: Teachers) -> Losses:
-        condition = self._encode(batch.window_condition).flatten(0, 1)
-        made, real = output.frames.flatten(0, 1), batch.window_target.flatten(0, 1)
-        weights, objective = self.config.losses, self.config.discriminator.objective
-        if phase.name == "generator":
-            gan = adversarial(self._judge(torch.cat([condition, made], 1)), real=True, learner="generator", objective=objective)
-            return {"gan": weights.gan_weight * gan, "l1": weights.l1_weight * F.l1_loss(made, real)}
-        judged = {False: torch.cat([condition, made.detach()], 1), True: torch.cat([condition, real], 1)}
-        terms = {
-            is_real: adversarial(self._judge(pair), real=is_real, learner="discriminator", objective=objective)
-            for is_real, pair in judged.items()
-        }
-        losses = {"discriminator_real": 0.5 * terms[True], "discriminator_fake": 0.5 * terms[False]}
-        if objective == "wasserstein":
-            penalty = gradient_penalty(self._judge, judged[True], judged[False])
-            losses["discriminator_penalty"] = weights.gradient_penalty_weight * penalty
-        return losses
+    def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
+        condition: Tensor = output.extras["condition"]
+        fake, real = output.frames.flatten(0, 1), batch.window_target.flatten(0, 1)
+        pairs = torch.cat([condition, fake], 1), torch.cat([condition, real], 1)
+        if phase.name == "discriminator":
+            return self._adversary.discriminator_losses([pairs[0]], pairs[1])
+        losses = self._adversary.generator_losses([pairs[0]], pairs[1], factor=step.between(step.stage.adversarial))
+        return losses | {"l1": self.config.losses.l1_weight * F.l1_loss(fake, real)}
 
-    def _judge(self, pairs: Tensor) -> Tensor:
-        logits: Tensor = self.discriminator(pairs)[-1]
-        return logits
+    @property
+    def _adversary(self) -> Adversary:
+        weights = self.config.losses
+        return Adversary(
+            self.discriminator,
+            self.config.discriminator.objective,
+            weights.gan_weight,
+            penalty_weight=weights.gradient_penalty_weight,
+        )
 
 
 def _generator(config: Config) -> nn.Module:
@@ -183,14 +176,13 @@ def _discriminator(config: Config) -> nn.Module:
     )
 
 
-def build(config: Config) -> Pix2Pix:
+def build(config: Config, networks: Networks | None = None) -> Pix2Pix:
     """An untrained model.
 
     Raises:
         ConfigError: it has no condition to read.
     """
-    if config.channels_per_frame == 0:
-        raise ConfigError("model: neither num_labels nor condition_channels is set; the model needs a condition")
+    config.check_condition()
     return Pix2Pix(config)
 
 

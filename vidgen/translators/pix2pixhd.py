@@ -1,4 +1,4 @@
-"""pix2pixHD: large pictures from label maps, coarse to fine, with a look for every object.
+"""pix2pixHD: large pictures from label maps, coarse to fine, with a style for every object.
 
 Source: Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs", CVPR 2018, and facts of the
 authors' release. Where we differ on purpose: coarse-to-fine training is one run, in which every level that is trained as the
@@ -10,8 +10,8 @@ does not have them: hinge and vanilla losses with logits, spectral norm, resize-
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -21,21 +21,18 @@ from torch.nn import functional as F
 from vidgen.config import Settings
 from vidgen.errors import ConfigError
 from vidgen.networks import coarse_to_fine, discriminators, label_convolution
+from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import CoarseToFineGenerator, FeatureEncoder
+from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths
 from vidgen.networks.discriminators import MultiscaleDiscriminator
 from vidgen.networks.encoding import encode, instance_edges
+from vidgen.networks.feature_adversary import FeatureAdversary
 from vidgen.networks.image_pool import ImagePool
 from vidgen.networks.layers import NormKind, Upsampling, initialize
-from vidgen.networks.losses import (
-    GanObjective,
-    Judgement,
-    feature_matching,
-    gradient_difference,
-    multiscale_adversarial,
-    perceptual,
-)
-from vidgen.translators.base import Teachers, Translator
-from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage
+from vidgen.networks.losses import GanObjective, gradient_difference, perceptual
+from vidgen.translators.base import Carry, Networks, Translator
+from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
+from vidgen.types import Batch, Condition, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
 
 RENAMES = {
     "generator": coarse_to_fine.rename_generator,
@@ -44,13 +41,17 @@ RENAMES = {
 }
 """What to rename in the published files: `G` fills `generator.image`, `E` `generator.encoder`, `D` `discriminator`."""
 
-Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0)]
-
 
 class Generator(Settings):
     """The generator's shape."""
 
+    kind: Literal["published", "compact"] = "published"
+    """published: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the labels; it draws
+    more in the same time on a processor, and of the settings below it reads only num_levels and width."""
+    num_levels: Annotated[int, Field(ge=3, le=6)] = 4
+    """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
+    width: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    """Of the compact generator: factor on the channels of all levels."""
     base_channels: Count = 64
     """Width of the global network after its first convolution; each enhancer has half of the one before."""
     num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 4
@@ -65,28 +66,30 @@ class Generator(Settings):
 
 
 class Encoder(Settings):
-    """The encoder of objects' looks."""
+    """The encoder of the styles of objects."""
 
     base_channels: Count = 16
     num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 4
     num_features: Count = 3
-    """Numbers that describe the look of an object."""
+    """Numbers that describe the style of an object."""
     regions: Literal["instances", "labels"] = "instances"
-    """What has one look: every object, or every class."""
+    """What has one style: every object, or every class."""
 
 
 class Discriminators(Settings):
-    """Judges of pictures at several sizes."""
+    """Discriminators of pictures at several sizes."""
 
+    patch: bool = True
+    """A multi-scale patch discriminator."""
     base_channels: Count = 64
     num_layers: Count = 3
     num_scales: Count = 2
-    """Picture sizes that are judged when all enhancers have joined; 3 for 2048x1024."""
+    """Picture sizes that are discriminated when all enhancers have joined; 3 for 2048x1024."""
     norm: NormKind = "instance"
     use_spectral_norm: bool = False
     objective: GanObjective = "least_squares"
     pool_size: Annotated[int, Field(ge=0)] = 0
-    """Made pictures that are remembered and judged again later; 0 for none."""
+    """Size of the image history buffer (Shrivastava et al.); 0 for none."""
 
 
 class LossWeights(Settings):
@@ -95,68 +98,77 @@ class LossWeights(Settings):
     gan_weight: Weight = 1.0
     feature_matching_weight: Weight = 10.0
     perceptual_weight: Weight = 10.0
-    """Needs `train.perceptual_weights`, the file of a pretrained VGG-19; without one set this to 0."""
+    """Needs `train.pretrained.vgg19`, the file of a pretrained VGG-19; without one set this to 0."""
     l1_weight: Weight = 0.0
     """Plain L1 to the real picture; not in the original, useful where no perceptual weights are at hand."""
     gradient_weight: Weight = 0.0
-    """L1 between the Sobel gradients of the made and the real picture: edges in the same places."""
+    """L1 between the Sobel gradients of the generated and the real picture: edges in the same places."""
 
 
-class Growth(Settings):
-    """The schedule of one level; an epoch is one pass over the pictures unless `train.steps_per_epoch` says otherwise."""
-
-    epochs: Annotated[int, Field(ge=0)] = 100
-    """Epochs at the full learning rate."""
-    decay_epochs: Annotated[int, Field(ge=0)] = 100
-    """Epochs over which it falls to zero."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    finest_only_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs at the start in which only the finest level learns."""
-
-
-class Config(Settings):
+class Config(ConditionalConfig):
     """A pix2pixHD model."""
 
+    renamed: ClassVar[Mapping[str, tuple[str, str]]] = {"growth": ("schedules", "0.3.0")}
+
     kind: Literal["pix2pixhd"] = "pix2pixhd"
-    num_labels: Annotated[int, Field(ge=0)] = 0
-    """Classes of the label maps; 0 where the condition is pictures."""
-    condition_channels: Annotated[int, Field(ge=0)] = 0
-    """Channels of condition pictures (1 for edges, 3 for each picture); 0 where it is labels."""
-    use_instances: bool = False
-    """Read instance maps too, as boundary edges."""
     generator: Generator = Generator()
     encoder: Encoder | None = None
-    """Learn a look for every object, to choose at test; none by default."""
+    """Learn a style for every object, to choose in use; none by default."""
     discriminators: Discriminators = Discriminators()
     losses: LossWeights = LossWeights()
-    growth: Annotated[tuple[Growth, ...], Field(min_length=1)] = (Growth(),)
+    features: FeatureSettings | None = None
+    """Losses and a discriminator on pretrained features; none in the original."""
+    schedules: Annotated[tuple[ScaleSchedule, ...], Field(min_length=1)] = (ScaleSchedule(),)
     """One schedule per level that is grown, coarsest first; a single one trains all levels together."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         num_levels = self.generator.num_enhancers + 1
-        if len(self.growth) > num_levels:
-            raise ValueError(f"growth has {len(self.growth)} entries for {num_levels} levels (generator.num_enhancers + 1)")
+        if len(self.schedules) > num_levels:
+            raise ValueError(f"schedules has {len(self.schedules)} entries for {num_levels} levels (generator.num_enhancers + 1)")
+        if self.generator.kind == "compact" and self.generator.num_enhancers:
+            raise ValueError("generator.kind: compact has no enhancers; set num_levels for larger pictures")
         if self.generator.base_channels % 2**self.generator.num_enhancers:
             raise ValueError("generator.base_channels must be divisible by 2^num_enhancers, since each enhancer halves it")
         return self
 
-    @property
-    def channels_per_frame(self) -> int:
-        return self.num_labels + self.condition_channels + int(self.use_instances)
+    def for_use(self) -> Config:
+        discriminators = self.discriminators.model_copy(update={"patch": False, "pool_size": 0})
+        return self.model_copy(update={"discriminators": discriminators, "features": None})
+
+
+def inputs(config: Config) -> tuple[Input, ...]:
+    """What it reads of every frame; with an encoder, the real picture in training and styles in use."""
+    if config.encoder is None:
+        return config.frame_inputs()
+    styles = (
+        Input("reference", "picture", 3, when="training"),
+        Input("styles", "styles", config.encoder.num_features, when="use"),
+    )
+    return (*config.frame_inputs(), *styles)
+
+
+def pretrained(config: Config) -> tuple[Pretrained, ...]:
+    """VGG-19 for the perceptual loss, EfficientNet-Lite0 for losses on features."""
+    networks = []
+    if config.losses.perceptual_weight:
+        networks.append(Pretrained("vgg19", "model.losses.perceptual_weight"))
+    if config.features is not None:
+        networks.append(Pretrained("efficientnet_lite0", "model.features"))
+    return tuple(networks)
 
 
 class StyledGenerator(nn.Module):
-    """The generator of pictures, and the encoder of looks that it reads, if there is one."""
+    """The generator of pictures, and the encoder of styles that it reads, if there is one."""
 
-    def __init__(self, image: CoarseToFineGenerator, encoder: FeatureEncoder | None) -> None:
+    def __init__(self, image: CoarseToFineGenerator | CompactGenerator, encoder: FeatureEncoder | None) -> None:
         super().__init__()
         self.image = image
         self.encoder = encoder
 
 
-class Pix2PixHD(Translator):
-    """The coarse-to-fine generator with its judges.
+class Pix2PixHD(Translator[Carry]):
+    """The coarse-to-fine generator with its discriminators.
 
     Buffers:
         active_levels: how many generator levels have grown; a weights file alone then tells how to run it.
@@ -168,59 +180,85 @@ class Pix2PixHD(Translator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        shape, judges, styles = config.generator, config.discriminators, config.encoder
+        shape, discriminating, styles = config.generator, config.discriminators, config.encoder
         encoder = None
         if styles is not None:
             encoder = FeatureEncoder(styles.num_features, styles.base_channels, styles.num_downsamplings, norm=shape.norm)
-        image = CoarseToFineGenerator(
-            config.channels_per_frame + (styles.num_features if styles else 0),
-            shape.base_channels,
-            shape.num_downsamplings,
-            shape.num_blocks,
-            shape.num_enhancers,
-            shape.num_local_blocks,
-            norm=shape.norm,
-            upsampling=shape.upsampling,
-            num_trained_levels=len(config.growth),
-        )
+        image: CoarseToFineGenerator | CompactGenerator = _published(config) if shape.kind == "published" else _compact(config)
         self.generator = StyledGenerator(image, encoder)
-        self.discriminator = MultiscaleDiscriminator(
-            config.channels_per_frame + 3,
-            judges.base_channels,
-            judges.num_layers,
-            judges.num_scales,
-            norm=judges.norm,
-            use_spectral_norm=judges.use_spectral_norm,
-        )
-        self.pool = ImagePool(judges.pool_size) if judges.pool_size else None
+        self.discriminator: MultiscaleDiscriminator | None = None
+        if discriminating.patch:
+            self.discriminator = MultiscaleDiscriminator(
+                config.channels_per_frame + 3,
+                discriminating.base_channels,
+                discriminating.num_layers,
+                discriminating.num_scales,
+                norm=discriminating.norm,
+                use_spectral_norm=discriminating.use_spectral_norm,
+            )
+        if styles is not None:
+            self.style_regions = styles.regions
+        self.pool = ImagePool(discriminating.pool_size) if discriminating.pool_size else None
         self.register_buffer("active_levels", torch.tensor(shape.num_enhancers + 1))
-        self.num_active_levels = shape.num_enhancers + 1
-        self.register_load_state_dict_post_hook(lambda module, _: module._read_active_levels())
-        self.size_multiple = 2 ** max(shape.num_downsamplings + shape.num_enhancers, styles.num_downsamplings if styles else 0)
-        initialize(self)
-
-    # -- making pictures ----------------------------------------------------------------------------------------------
-
-    def translate(self, condition: Condition, carry: Any = None) -> tuple[Output, None]:
-        """Each frame by itself. With an encoder, objects look as `condition.styles` says, or else as they do in
-        `condition.reference`, a picture of the same scene for every frame; without either they get the neutral style 0."""
-        styles = None if self.generator.encoder is None else self._styles(condition)
-        begun = self._begun(condition, styles)
-        seen: Tensor | None = None
-        if begun is None or self.num_active_levels > 1:
-            seen = self._encode(condition) if styles is None else torch.cat([self._encode(condition), styles], dim=2)
-            seen = seen.flatten(0, 1)
-        if self.training:
-            made = self.generator.image(seen, self.num_active_levels)
+        halvings = shape.num_levels if shape.kind == "compact" else shape.num_downsamplings + shape.num_enhancers
+        self.size_multiple = 2 ** max(halvings, styles.num_downsamplings if styles else 0)
+        if isinstance(image, CompactGenerator):  # it begins with weights of its own
+            for part in filter(None, (encoder, self.discriminator)):
+                initialize(part)
         else:
-            inputs = (_each(seen, condition), _each(begun, condition))
-            made = torch.cat([self.generator.image(x, self.num_active_levels, start) for x, start in zip(*inputs, strict=True)])
-        return Output(made.unflatten(0, condition.main.shape[:2])), None
+            initialize(self)
+        self.features: FeatureAdversary | None = None
+        if config.features is not None:
+            chosen = config.features
+            self.features = FeatureAdversary(
+                config.channels_per_frame, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift
+            )
 
-    def _begun(self, condition: Condition, styles: Tensor | None) -> Tensor | None:
+    @property
+    def num_active_scales(self) -> int:
+        """Generator levels that have grown."""
+        return int(self.active_levels)
+
+    # -- generating pictures -------------------------------------------------------------------------------------------
+
+    def translate(self, condition: Condition, carry: Carry | None = None) -> tuple[Output, None]:
+        """Each frame by itself. With an encoder, objects have the style of `condition.styles`, or else that which they have in
+        `condition.reference`, a picture of the same scene for every frame; without either they get the neutral style 0."""
+        styles = self._styles(condition)
+        image, num_scales = self.generator.image, self.num_active_scales
+        if isinstance(image, CompactGenerator):
+            encoded = _with_styles(self._encode(condition), styles)
+            frames = torch.cat([image(frame).frame for frame in encoded.flatten(0, 1).split(1)])
+            return Output(frames.unflatten(0, condition.main.shape[:2])), None
+        first = self._first_convolution(condition, styles, num_scales)
+        inputs: Tensor | None = None
+        if first is None or num_scales > 1:
+            inputs = _with_styles(self._encode(condition), styles).flatten(0, 1)
+        pairs = zip(_each(inputs, condition), _each(first, condition), strict=True)
+        frames = torch.cat([image(x, num_scales, start) for x, start in pairs])
+        return Output(frames.unflatten(0, condition.main.shape[:2])), None
+
+    def rollout(self, batch: Batch, step: Step, carry: Carry | None = None) -> tuple[Output, None]:
+        """All frames at once; the encoder sees the real ones."""
+        condition = batch.window_condition
+        encoded = self._encode(condition)
+        styles = None
+        if self.generator.encoder is not None:
+            styles = self._styles(condition.with_tensors(reference=batch.window_target))
+        inputs = _with_styles(encoded, styles).flatten(0, 1)
+        image = self.generator.image
+        if isinstance(image, CompactGenerator):
+            frames = image(inputs).frame
+        else:
+            frames = image(inputs, step.stage.num_active_scales)
+        frames = frames.unflatten(0, condition.main.shape[:2])
+        return Output(frames, extras={"condition": encoded.flatten(0, 1)}), None
+
+    def _first_convolution(self, condition: Condition, styles: Tensor | None, num_scales: int) -> Tensor | None:
         """The first convolution's result by the short way, [B*T,C,H,W]; None where there is none, or the plain way is as fast."""
-        first = self.generator.image.first_convolution(self.num_active_levels)
-        if condition.labels is None or self.training or not label_convolution.is_faster(first, condition.labels):
+        assert isinstance(self.generator.image, CoarseToFineGenerator)
+        first = self.generator.image.first_convolution(num_scales)
+        if condition.labels is None or not label_convolution.is_faster(first, condition.labels):
             return None
         edges = instance_edges(condition.instances) if condition.instances is not None and self.config.use_instances else None
         maps = {"frames": condition.frames, "edges": edges, "styles": styles}
@@ -235,22 +273,23 @@ class Pix2PixHD(Translator):
         )
 
     def styles_of(self, frames: Tensor, condition: Condition) -> Tensor:
-        """The look of every object in real `frames` [B,T,3,H,W]: [B,T,num_features,H,W] in -1..1, the same all over an object.
+        """The style of every object in real `frames` [B,T,3,H,W]: [B,T,num_features,H,W] in -1..1, the same all over an object.
 
         Raises:
             ValueError: the model has no encoder, or the condition lacks the map of its regions.
         """
         styles, encoder = self.config.encoder, self.generator.encoder
         if styles is None or encoder is None:
-            raise ValueError("this model was trained without an encoder of looks")
+            raise ValueError("this model was trained without an encoder of styles")
         regions = condition.instances if styles.regions == "instances" else condition.labels
         if regions is None:
             raise ValueError(f"this model's encoder needs {styles.regions}, but the condition has none")
         features = encoder(frames.flatten(0, 1), regions.flatten(0, 1))
         return features.unflatten(0, frames.shape[:2])
 
-    def _styles(self, condition: Condition) -> Tensor:
-        assert self.config.encoder is not None
+    def _styles(self, condition: Condition) -> Tensor | None:
+        if self.config.encoder is None:
+            return None
         if condition.styles is not None:
             return condition.styles
         if condition.reference is not None:
@@ -265,82 +304,110 @@ class Pix2PixHD(Translator):
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
-    def _read_active_levels(self) -> None:
-        self.num_active_levels = int(self.active_levels)
-
     def begin(self, stage: Stage) -> None:
-        self.active_levels.fill_(stage.active_scales)
-        self.num_active_levels = stage.active_scales
+        self.active_levels.fill_(stage.num_active_scales)
 
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
         finest_only = stage.learning == "finest"
-        learners = self.generator.image.learners(stage.active_scales, finest_only=finest_only)
+        image = self.generator.image
+        compact = isinstance(image, CompactGenerator)
+        learners: list[nn.Module] = [image]
+        if isinstance(image, CoarseToFineGenerator):
+            learners = image.learners(stage.num_active_scales, finest_only=finest_only)
         if self.generator.encoder is not None and not finest_only:
             learners.append(self.generator.encoder)
-        return Phase("generator", tuple(learners)), Phase("discriminator", (self.discriminator,))
+        phases = [Phase("generator", tuple(learners), OptimizerSettings(betas=(0.5, 0.99) if compact else (0.5, 0.999)))]
+        if stage.adversarial == (0.0, 0.0):
+            return tuple(phases)
+        if self.features is not None and self.features.heads:
+            assert self.config.features is not None
+            scale = self.config.features.learning_rate_scale
+            phases.append(Phase("feature_discriminator", self.features.heads, OptimizerSettings(scale, (0.0, 0.99))))
+        if self.discriminator is not None:
+            phases.append(Phase("discriminator", (self.discriminator,)))
+        return tuple(phases)
 
-    def shown(self, batch: Batch) -> Condition:
-        if self.generator.encoder is None:
-            return batch.window_condition
-        return replace(batch.window_condition, reference=batch.window_target)
+    def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
+        if self.features is not None:
+            frames = (batch.target.flatten(0, 1) for batch in batches)
+            self.features.calibrate(frames, networks["efficientnet_lite0"])
 
-    def losses(self, phase: Phase, batch: Batch, output: Output, teachers: Teachers) -> Losses:
-        condition = self._encode(batch.window_condition).flatten(0, 1)
-        made, real = output.frames.flatten(0, 1), batch.window_target.flatten(0, 1)
-        if phase.name == "generator":
-            return self._generator_losses(condition, made, real, teachers)
-        return self._discriminator_losses(condition, made, real)
-
-    def _generator_losses(self, condition: Tensor, made: Tensor, real: Tensor, teachers: Teachers) -> Losses:
+    def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
+        condition: Tensor = output.extras["condition"]
+        fake, real = output.frames.flatten(0, 1), batch.window_target.flatten(0, 1)
+        pairs = torch.cat([condition, fake], dim=1), torch.cat([condition, real], dim=1)
+        num_scales = self._num_discriminated_scales(step.stage)
+        if phase.name == "discriminator":
+            return self._adversary.discriminator_losses([pairs[0]], pairs[1], num_scales=num_scales)
+        if phase.name == "feature_discriminator":
+            assert self.features is not None
+            return self.features.discriminator_losses(fake, real, condition, output, networks["efficientnet_lite0"])
+        factor = step.between(step.stage.adversarial)
+        losses: Losses = {}
+        if self.discriminator is not None and factor:
+            losses |= self._adversary.generator_losses([pairs[0]], pairs[1], num_scales=num_scales, factor=factor)
+        if self.features is not None:
+            backbone = networks["efficientnet_lite0"]
+            losses |= self.features.generator_losses(fake, real, condition, output, backbone, factor=factor)
         weights = self.config.losses
-        judgement = self._judge(torch.cat([condition, made], dim=1))
-        gan = multiscale_adversarial(judgement, real=True, learner="generator", objective=self.config.discriminators.objective)
-        losses = {"gan": weights.gan_weight * gan}
-        if weights.feature_matching_weight:
-            with torch.no_grad():
-                truth = self._judge(torch.cat([condition, real], dim=1))
-            losses["feature_matching"] = weights.feature_matching_weight * feature_matching(judgement, truth)
         if weights.perceptual_weight:
-            if teachers.perceptual is None:
-                raise ValueError("losses.perceptual_weight needs a teacher of perception")
-            losses["perceptual"] = weights.perceptual_weight * perceptual(teachers.perceptual, made, real)
+            losses["perceptual"] = weights.perceptual_weight * perceptual(networks["vgg19"], fake, real)
         if weights.l1_weight:
-            losses["l1"] = weights.l1_weight * F.l1_loss(made, real)
+            losses["l1"] = weights.l1_weight * F.l1_loss(fake, real)
         if weights.gradient_weight:
-            losses["gradient"] = weights.gradient_weight * gradient_difference(made, real)
+            losses["gradient"] = weights.gradient_weight * gradient_difference(fake, real)
         return losses
 
-    def _discriminator_losses(self, condition: Tensor, made: Tensor, real: Tensor) -> Losses:
-        fake = torch.cat([condition, made.detach()], dim=1)
-        judged = {True: torch.cat([condition, real], dim=1), False: fake if self.pool is None else self.pool(fake)}
-        objective = self.config.discriminators.objective
-        terms = {
-            is_real: multiscale_adversarial(self._judge(pictures), real=is_real, learner="discriminator", objective=objective)
-            for is_real, pictures in judged.items()
-        }
-        return {"discriminator_real": 0.5 * terms[True], "discriminator_fake": 0.5 * terms[False]}
+    @property
+    def _adversary(self) -> Adversary:
+        weights, objective = self.config.losses, self.config.discriminators.objective
+        assert self.discriminator is not None
+        return Adversary(self.discriminator, objective, weights.gan_weight, weights.feature_matching_weight, pool=self.pool)
 
-    def _judge(self, pictures: Tensor) -> Judgement:
-        """Fewer sizes are judged while levels are missing, so that the coarsest stays the same."""
-        missing = self.config.generator.num_enhancers + 1 - self.num_active_levels
-        judgement: Judgement = self.discriminator(pictures, max(1, self.config.discriminators.num_scales - missing))
-        return judgement
+    def _num_discriminated_scales(self, stage: Stage) -> int:
+        """Fewer sizes are discriminated while levels are missing, so that the coarsest stays the same."""
+        missing = self.config.generator.num_enhancers + 1 - stage.num_active_scales
+        return max(1, self.config.discriminators.num_scales - missing)
 
 
-def build(config: Config) -> Pix2PixHD:
+def _published(config: Config) -> CoarseToFineGenerator:
+    shape, styles = config.generator, config.encoder
+    return CoarseToFineGenerator(
+        config.channels_per_frame + (styles.num_features if styles else 0),
+        shape.base_channels,
+        shape.num_downsamplings,
+        shape.num_blocks,
+        shape.num_enhancers,
+        shape.num_local_blocks,
+        norm=shape.norm,
+        upsampling=shape.upsampling,
+        num_trained_levels=len(config.schedules),
+    )
+
+
+def _compact(config: Config) -> CompactGenerator:
+    shape, styles = config.generator, config.encoder
+    extras = config.channels_per_frame - config.num_labels + (styles.num_features if styles else 0)
+    return CompactGenerator(
+        config.num_labels, extras, widths=default_widths(shape.num_levels, shape.width), num_blocks=default_blocks(shape.num_levels)
+    )
+
+
+def build(config: Config, networks: Networks | None = None) -> Pix2PixHD:
     """An untrained model.
 
     Raises:
         ConfigError: it has no condition to read, or an encoder without the map of its regions.
     """
-    if config.channels_per_frame == 0:
-        raise ConfigError("model: neither num_labels nor condition_channels is set; the model needs a condition")
+    config.check_condition()
     if config.encoder is not None:
         has_regions = config.use_instances if config.encoder.regions == "instances" else bool(config.num_labels)
         if not has_regions:
+            regions = config.encoder.regions
+            other = "labels" if regions == "instances" else "instances"
             raise ConfigError(
-                f"model.encoder.regions: is {config.encoder.regions}, but the data show none; set data.condition."
-                f"{config.encoder.regions}, or let the encoder average over {_other(config.encoder.regions)}"
+                f"model.encoder.regions: is {regions}, but data.condition.{regions} is not set; set it, or let the encoder average "
+                f"over {other}"
             )
     return Pix2PixHD(config)
 
@@ -351,8 +418,8 @@ def _each(flat: Tensor | None, condition: Condition) -> list[Tensor | None]:
     return [None] * (batch * num_frames) if flat is None else list(flat.split(1))
 
 
-def _other(regions: str) -> str:
-    return "labels" if regions == "instances" else "instances"
+def _with_styles(encoded: Tensor, styles: Tensor | None) -> Tensor:
+    return encoded if styles is None else torch.cat([encoded, styles], dim=2)
 
 
 def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
@@ -362,26 +429,23 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
     """
     result = []
     num_levels = config.generator.num_enhancers + 1
-    for index, growth in enumerate(config.growth):
-        active = num_levels - len(config.growth) + 1 + index
-        total = growth.epochs + growth.decay_epochs
-        finest_only = growth.finest_only_epochs if active > 1 else 0
-        edges = sorted({edge for edge in (0, finest_only, growth.epochs, total) if edge <= total})
+    for index, schedule in enumerate(config.schedules):
+        active = num_levels - len(config.schedules) + 1 + index
+        total = schedule.epochs + schedule.decay_epochs
+        finest_only = schedule.finest_only_epochs if active > 1 else 0
+        edges = sorted(edge for edge in schedule.edges | {finest_only} if edge <= total)
         for start, stop in itertools.pairwise(edges):
             alone = start < finest_only
             result.append(
                 Stage(
                     name=f"{active} of {num_levels} levels" + ", finest level only" * alone,
                     num_steps=(stop - start) * steps_per_epoch,
-                    learning_rate=growth.learning_rate * _rate_factor(growth, start),
-                    final_learning_rate=growth.learning_rate * _rate_factor(growth, stop),
-                    active_scales=active,
+                    learning_rate=schedule.rate(start),
+                    final_learning_rate=schedule.rate(stop),
+                    num_active_scales=active,
                     size_divisor=2 ** (num_levels - active),
                     learning="finest" if alone else "all",
+                    adversarial=schedule.adversarial_between(start, stop),
                 )
             )
     return tuple(result)
-
-
-def _rate_factor(growth: Growth, epoch: int) -> float:
-    return 1.0 if epoch <= growth.epochs else 1.0 - (epoch - growth.epochs) / growth.decay_epochs

@@ -22,19 +22,10 @@ from vidgen.data.street.polygons import (
     upright,
 )
 from vidgen.data.street.textures import Array, Color
+from vidgen.media.labels import STREET
 
-CLASSES: tuple[tuple[str, tuple[int, int, int]], ...] = (
-    ("sky", (70, 130, 180)),
-    ("building", (70, 70, 70)),
-    ("pole", (220, 220, 0)),
-    ("road", (128, 64, 128)),
-    ("pavement", (244, 35, 232)),
-    ("tree", (107, 142, 35)),
-    ("lane marking", (255, 255, 255)),
-    ("car", (0, 0, 142)),
-    ("pedestrian", (220, 20, 60)),
-)
-"""(name, colour) of each label id."""
+CLASSES = tuple(zip(STREET.names, STREET.colors, strict=True))
+"""(name, color) of each label id."""
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, MARKING, CAR, PEDESTRIAN = range(len(CLASSES))
 

@@ -1,0 +1,220 @@
+"""A model in use on one video: one frame in, one frame out, in memory that does not grow with the video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidgen.data.conditions import ConditionBuilder, ConditionSettings, Size
+from vidgen.errors import InputError
+from vidgen.inference.styles import StyleAssignment
+from vidgen.media import conditions, pixels
+from vidgen.media.frames import Frame
+from vidgen.media.labels import LabelTable
+from vidgen.runtime import Runtime
+from vidgen.types import Condition
+
+WorkSize = Literal["auto", "input"]
+
+_SIZE_TOLERANCE = 1.25
+"""Inputs up to this factor off the training height are translated at their own size."""
+
+
+class Backend(Protocol):
+    """What computes a step of a translator: PyTorch, or an exported graph."""
+
+    def step(self, tensors: Mapping[str, Tensor], state: Any) -> tuple[Tensor, Any]:
+        """One moment.
+
+        Args:
+            tensors: the condition by name, [1,1,...] each.
+            state: what the step before returned; None at the start of a video.
+
+        Returns:
+            the frame [1,1,3,H,W] in -1..1, and the state for the next step.
+        """
+        ...
+
+    def prime(self, tensors: Mapping[str, Tensor], frames: Tensor) -> Any:
+        """The state of a video that begins with known `frames` [1,K,3,H,W], all under the same moment."""
+        ...
+
+    def describe(self) -> str:
+        """Name, device and precision, for reports."""
+        ...
+
+
+class LoadedModel(Protocol):
+    """What a session needs to know of its model."""
+
+    condition: ConditionSettings
+    table: LabelTable | None
+    runtime: Runtime
+
+    @property
+    def size_multiple(self) -> int: ...
+
+    def working_size(self, size: Size, work_size: WorkSize = "auto") -> Size: ...
+
+    def regions(self, condition: Condition) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def picture_tensor(self, picture: np.ndarray, size: Size) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The inputs of one frame.
+
+    Attributes:
+        main: label map, or the first kind of picture that the model reads.
+        instance: object ids, for models that read them.
+        others: further pictures, in the order of the model's inputs.
+    """
+
+    main: Frame
+    instance: Frame | None = None
+    others: tuple[Frame, ...] = ()
+
+
+def as_frame(value: np.ndarray | Frame, name: str) -> Frame:
+    """An array of pixels as a frame without a time."""
+    return value if isinstance(value, Frame) else Frame(np.ascontiguousarray(value), 0, name)
+
+
+class Session:
+    """A video in the making. Get one from `Model.session`; feed it frame by frame.
+
+    Example:
+        >>> session = vidgen.load("runs/street").session((256, 512), seed=1)  # doctest: +SKIP
+        >>> pixels = session.step(labels)  # uint8 [256,512,3]  # doctest: +SKIP
+
+    Attributes:
+        size: (height, width) of the inputs and of the results.
+        work_size: at which the network runs.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        backend: Backend,
+        size: Size,
+        *,
+        seed: int = 0,
+        table: LabelTable | None = None,
+        work_size: WorkSize = "auto",
+        style: StyleAssignment | None = None,
+    ) -> None:
+        self._model = model
+        self._backend = backend
+        self._builder = ConditionBuilder(model.condition, table or model.table)
+        self._style = style
+        self._seed = seed
+        self._state: Any = None
+        self.size = size
+        self.work_size = model.working_size(size, work_size)
+
+    def reset(self) -> None:
+        """Begin another video."""
+        self._state = None
+
+    def build(self, moment: Moment) -> Condition:
+        """The condition of a moment, [1,1,...], on the processor, padded to the model's multiple; safe to call ahead of `step`.
+
+        Raises:
+            InputError: an input is missing, has another size than its companions, or holds an unknown value.
+        """
+        settings, others = self._builder.settings, list(moment.others)
+        edge_source = others.pop() if settings.reads_picture_for_edges else moment.main if settings.edges is not None else None
+        arrays = self._builder.build(
+            self.work_size,
+            label=moment.main if settings.labels is not None else None,
+            instance=moment.instance,
+            pictures=([] if settings.labels is not None or not settings.pictures else [moment.main]) + others,
+            edge_source=edge_source,
+        )
+        padded = {name: conditions.pad_to_multiple(array, self._model.size_multiple) for name, array in arrays.items()}
+        condition = self._builder.condition([padded])
+        if self._style is None:
+            return condition
+        features = self._style.features(*self._model.regions(condition))
+        return condition.with_tensors(styles=torch.from_numpy(features)[None, None])
+
+    def step(
+        self,
+        main: np.ndarray | Frame | Condition,
+        *,
+        instance: np.ndarray | Frame | None = None,
+        others: Sequence[np.ndarray | Frame] = (),
+    ) -> np.ndarray:
+        """The next frame, uint8 [H,W,3].
+
+        Args:
+            main: label map [H,W] or picture [H,W,3], uint8 or uint16, as the files hold them; or what `build` gave.
+            instance, others: likewise, for models that read more.
+
+        Raises:
+            InputError: see `build`.
+        """
+        condition = main if isinstance(main, Condition) else self.build(self._moment(main, instance, others))
+        tensors = self._placed(condition)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed)
+            frame, self._state = self._backend.step(tensors, self._state)
+        return fit(pixels.to_pixels(frame[0])[0], self.work_size, self.size)
+
+    def prime(
+        self,
+        main: np.ndarray | Frame | Condition,
+        known: Sequence[np.ndarray],
+        *,
+        instance: np.ndarray | Frame | None = None,
+        others: Sequence[np.ndarray | Frame] = (),
+    ) -> np.ndarray:
+        """Begin with known frames, uint8 [H,W,3], all taken to lie under the present moment; the last of them is returned."""
+        condition = main if isinstance(main, Condition) else self.build(self._moment(main, instance, others))
+        frames = torch.stack([self._model.picture_tensor(picture, self.work_size) for picture in known], dim=1)
+        self._state = self._backend.prime(self._placed(condition), frames)
+        return conditions.resize_picture(known[-1], self.size)
+
+    def _moment(
+        self, main: np.ndarray | Frame, instance: np.ndarray | Frame | None, others: Sequence[np.ndarray | Frame]
+    ) -> Moment:
+        frame = as_frame(main, "the input")
+        if frame.pixels.shape[:2] != self.size:
+            height, width = frame.pixels.shape[:2]
+            raise InputError(f"{frame.name}: is {width}x{height}, but this session is of {self.size[1]}x{self.size[0]}")
+        further = tuple(as_frame(item, f"further input {index + 1}") for index, item in enumerate(others))
+        return Moment(frame, None if instance is None else as_frame(instance, "the instance map"), further)
+
+    def _placed(self, condition: Condition) -> Mapping[str, Tensor]:
+        return condition.map(self._model.runtime.place).tensors
+
+
+def working_size(size: Size, trained_size: Size, size_multiple: int, work_size: WorkSize = "auto") -> Size:
+    """(height, width) at which the network runs for an input of `size`, before padding to its multiple.
+
+    Raises:
+        InputError: it is too small.
+    """
+    height, width = size
+    factor = trained_size[0] / height
+    if work_size == "auto" and not 1 / _SIZE_TOLERANCE <= factor <= _SIZE_TOLERANCE:
+        height, width = round(height * factor), round(width * factor)
+    if min(height, width) < size_multiple:
+        raise InputError(f"the input is {size[1]}x{size[0]}; this model needs at least {size_multiple}x{size_multiple}")
+    return height, width
+
+
+def fit(picture: np.ndarray, work: Size, size: Size) -> np.ndarray:
+    """Take the padding off uint8 [H,W,3] and resize to the output's size."""
+    picture = np.ascontiguousarray(picture[: work[0], : work[1]])
+    if work == size:
+        return picture
+    enlarges = size[0] > work[0]
+    return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_LANCZOS4 if enlarges else cv2.INTER_AREA)

@@ -1,0 +1,142 @@
+"""Likeness and texture by a pretrained network's features: the losses of both sides of the game, for frames and pairs of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vidgen.networks.feature_discriminators import (
+    FeatureDiscriminator,
+    Features,
+    FeatureStatistics,
+    Variation,
+    detail_loss,
+    feature_loss,
+    hinge_discriminator,
+    hinge_generator,
+    shift,
+    texture_loss,
+)
+from vidgen.types import Losses, Output
+
+LITE0_CHANNELS = (32, 16, 24, 40, 112, 320)
+LITE0_STRIDES = (2, 2, 4, 8, 16, 32)
+"""Feature maps of EfficientNet-Lite0."""
+
+_KEY = "features"
+_NUM_TEXTURE_MAPS, _NUM_LIKENESS_MAPS = 3, 5
+
+
+@dataclass(frozen=True)
+class FeatureWeights:
+    """Weights of the losses; those that are 0 cost nothing."""
+
+    likeness: float = 0.0
+    texture: float = 0.0
+    gan: float = 0.0
+    detail: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Normalized features of the generated and the real frames of an update, seen through the same variation."""
+
+    fake: Features
+    real: Features
+    condition: Tensor
+
+    def detach(self) -> _Compared:
+        """Without the way back to the generator."""
+        return _Compared([values.detach() for values in self.fake], self.real, self.condition)
+
+
+class FeatureAdversary(nn.Module):
+    """The feature loss, the texture loss and a discriminator on features, conditional on the labels.
+
+    The generator's losses compute the features once and leave them in `Output.extras`; the discriminator's read them there.
+
+    Args:
+        condition_channels: of the encoded condition.
+        weights: what is used; without `gan` there is no discriminator.
+        head_strides: strides of the features that the discriminator's heads stand on.
+        max_shift: largest random shift in pixels per update, the same for both; strided features do not print their grid then.
+
+    Buffers:
+        calibrated: whether the statistics of the training frames are known.
+    """
+
+    calibrated: Tensor
+
+    def __init__(
+        self, condition_channels: int, weights: FeatureWeights, *, head_strides: tuple[int, ...] = (4, 8), max_shift: int = 8
+    ) -> None:
+        super().__init__()
+        self.weights, self.max_shift = weights, max_shift
+        self.statistics = FeatureStatistics(LITE0_CHANNELS)
+        self.register_buffer("calibrated", torch.tensor(0))
+        self.discriminator: FeatureDiscriminator | None = None
+        self._maps = [index for index in range(1, len(LITE0_STRIDES)) if LITE0_STRIDES[index] >= min(head_strides)]
+        if weights.gan:
+            channels, strides = ([values[index] for index in self._maps] for values in (LITE0_CHANNELS, LITE0_STRIDES))
+            self.discriminator = FeatureDiscriminator(channels, strides, condition_channels, head_strides=head_strides)
+
+    def calibrate(self, frames: Iterable[Tensor], backbone: nn.Module) -> None:
+        """Take the statistics of features of real frames, [N,3,H,W] in -1..1 each."""
+        with torch.no_grad():
+            self.statistics.measure(backbone(frame) for frame in frames)
+        self.calibrated.fill_(1)
+
+    def generator_losses(
+        self, fake: Tensor, real: Tensor, condition: Tensor, output: Output, backbone: nn.Module, *, factor: float = 1.0
+    ) -> Losses:
+        """Losses of the generator.
+
+        Args:
+            fake, real: [N,3,H,W] in -1..1.
+            condition: [N,C,H,W], encoded.
+            output: whose extras carry the features to the discriminator's losses.
+            factor: on the adversarial loss.
+        """
+        plays = self.discriminator is not None and factor > 0
+        compared = self._compare(fake, real, condition, backbone, len(LITE0_CHANNELS) if plays else _NUM_LIKENESS_MAPS)
+        output.extras[_KEY] = compared.detach()
+        features, truth = compared.fake, compared.real
+        losses: Losses = {}
+        if self.weights.likeness:
+            losses["feature"] = self.weights.likeness * feature_loss(features[:_NUM_LIKENESS_MAPS], truth[:_NUM_LIKENESS_MAPS])
+        if self.weights.texture:
+            maps = slice(0, _NUM_TEXTURE_MAPS)
+            losses["texture"] = self.weights.texture * texture_loss(features[maps], truth[maps])
+        if self.weights.detail:
+            losses["detail"] = self.weights.detail * detail_loss(fake, real)
+        if self.discriminator is not None and plays:
+            logits = self.discriminator([[features[index] for index in self._maps]], compared.condition)
+            losses["feature_gan"] = self.weights.gan * factor * hinge_generator(logits)
+        return losses
+
+    def discriminator_losses(self, fake: Tensor, real: Tensor, condition: Tensor, output: Output, backbone: nn.Module) -> Losses:
+        """Losses of the discriminator, on what the generator's losses compared where they came before; arguments as there."""
+        assert self.discriminator is not None
+        compared: _Compared | None = output.extras.get(_KEY)
+        if compared is None or len(compared.fake) < len(LITE0_CHANNELS):
+            with torch.no_grad():
+                compared = self._compare(fake, real, condition, backbone, len(LITE0_CHANNELS))
+        both = [torch.cat([compared.fake[index], compared.real[index]]) for index in self._maps]
+        logits = self.discriminator([both], torch.cat([compared.condition, compared.condition]))
+        count = len(compared.condition)
+        return {"feature_discriminator": hinge_discriminator([item[:count] for item in logits], [item[count:] for item in logits])}
+
+    def _compare(self, fake: Tensor, real: Tensor, condition: Tensor, backbone: nn.Module, num_maps: int) -> _Compared:
+        variation = Variation.draw(len(fake), torch.default_generator, max_shift=self.max_shift)
+        with torch.no_grad():
+            truth = self.statistics(backbone(variation(real.float()), num_maps))
+        features = self.statistics(backbone(variation(fake.float()), num_maps))
+        return _Compared(features, truth, shift(condition, variation.down, variation.right))
+
+    @property
+    def heads(self) -> tuple[nn.Module, ...]:
+        """What learns of the discriminator; empty where there is none."""
+        return () if self.discriminator is None else (self.discriminator.heads,)

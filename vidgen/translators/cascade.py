@@ -1,0 +1,381 @@
+"""What generators of a single picture share, whatever their levels are: one cascade over a pyramid, trained level after level.
+
+Levels count from 0, the coarsest. Pictures are float [B,3,H,W] in -1..1; sizes are (height, width) in pixels.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidgen.errors import ConfigError
+from vidgen.networks import single_image
+from vidgen.networks.single_image import (
+    Pyramid,
+    Size,
+    noise_loop,
+    noise_walk,
+    pixelwise_gradient_penalty,
+    random_window,
+    resize_to,
+)
+from vidgen.translators.base import Translator
+from vidgen.translators.settings import Count, DataFacts, ModelConfig, Weight
+from vidgen.types import Batch, Condition, Losses, Output, Stage
+
+_SAME_IMAGE = 0.04
+"""Mean difference up to which two pictures are one: what different ways to downscale and compress leave, in units of -1..1."""
+
+
+class SingleImageConfig(ModelConfig):
+    """A model of one picture: what its pyramid, its schedule and its losses have in common."""
+
+    kind: str = ""
+    image_size: tuple[Count, Count] | None = None
+    """Height and width of the picture; it follows the data."""
+    min_size: Annotated[int, Field(ge=single_image.MIN_SIDE)] = 25
+    """Short side of the coarsest scale in pixels; 20 for animation, 18 for super-resolution."""
+    max_size: Annotated[int, Field(ge=16)] = 250
+    """Long side of the finest scale in pixels; a larger picture is downscaled."""
+    border: Literal["zeros", "noise"] = "zeros"
+    """What surrounds a scale's input: zeros fix the layout at the border, noise frees it (animation)."""
+    steps_per_scale: Count | tuple[Count, ...] = 2000
+    """One number, or one for each scale."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    decay_at: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """The learning rate drops to a tenth after this share of a scale's steps."""
+    num_discriminator_steps: Count = 3
+    penalty_weight: Weight = 0.1
+    reconstruction_weight: Weight = 10.0
+    """100 for super-resolution."""
+    noise_amplitude: Weight = 0.1
+    """Noise of a scale, relative to what is missing in the reconstruction of the scale below."""
+    penalty_crop_size: Annotated[int, Field(ge=24)] | None = None
+    """Take the gradient penalty on random squares of this side."""
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Sizes of the scales.
+
+        Raises:
+            ConfigError: the picture's size is not known yet.
+            InputError: the picture is too small to learn from.
+        """
+        raise NotImplementedError
+
+    def width(self, level: int) -> int:
+        """Channels of a scale."""
+        raise NotImplementedError
+
+    def steps(self, level: int) -> int:
+        """Training steps of a scale."""
+        return self.steps_per_scale if isinstance(self.steps_per_scale, int) else self.steps_per_scale[level]
+
+    @model_validator(mode="after")
+    def _fits_its_pyramid(self) -> Self:
+        if self.image_size is not None:
+            self.check_scales()
+        return self
+
+    def following(self, facts: DataFacts) -> Self:
+        followed = self._filled(image_size=facts.size)
+        try:
+            followed.check_scales()
+        except ValueError as error:
+            raise ConfigError(f"model.{error}") from None
+        return followed
+
+    def check_scales(self) -> None:
+        """
+        Raises:
+            ValueError: something in here belongs to another number of scales.
+            InputError: the picture is too small to learn from.
+        """
+        levels = self.pyramid.num_levels
+        if isinstance(self.steps_per_scale, tuple) and len(self.steps_per_scale) != levels:
+            raise ValueError(f"steps_per_scale: has {len(self.steps_per_scale)} numbers for {levels} scales")
+
+    @property
+    def known_size(self) -> Size:
+        """
+        Raises:
+            ConfigError: the picture's size is not known yet.
+        """
+        if self.image_size is None:
+            raise ConfigError("model.image_size: not known before the data are read")
+        return self.image_size
+
+    def scale_stages(self, levels: Sequence[int], word: str, learning: Literal["all", "paint"] = "all") -> tuple[Stage, ...]:
+        """Each scale in two parts: the learning rate falls to a tenth after the first. Epochs play no role."""
+        result = []
+        for level in levels:
+            steps = self.steps(level)
+            early = max(1, round(steps * self.decay_at))
+            for name, count, rate in (("", early, self.learning_rate), (" slow", steps - early, self.learning_rate / 10)):
+                if count:
+                    result.append(Stage(f"{word} {level}{name}", count, rate, rate, num_active_scales=level + 1, learning=learning))
+        return tuple(result)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How many samples a stream has had: each has noise of its own."""
+
+    count: int
+
+    def detach(self) -> Samples:
+        return self
+
+
+@dataclass(frozen=True)
+class ScaleMemory:
+    """What stays the same while a scale learns.
+
+    Attributes:
+        level: the scale.
+        real: [1,3,h,w], the picture at that scale.
+    """
+
+    level: int
+    real: Tensor
+
+    def detach(self) -> Self:
+        return self
+
+
+class SingleImageTranslator(Translator[Samples | ScaleMemory]):
+    """A generator that learns one picture; everything it is good for is one cascade over its levels.
+
+    Call its applications under `torch.inference_mode()` and the runtime's autocast, in eval mode. A "state" is what one level
+    hands to the next.
+
+    Buffers (all in the weights file, which is enough for every application):
+        image: [1,3,H,W], -1..1, the picture at the finest scale. has_image: whether it is known.
+        amplitudes: [levels], of the noise; 1 at the coarsest.
+        num_begun_scales: scales that have begun to learn.
+    """
+
+    config: SingleImageConfig
+    pyramid: Pyramid
+    image: Tensor
+    amplitudes: Tensor
+    num_begun_scales: Tensor
+    has_image: Tensor
+    size_multiple = 1
+
+    def _register_progress(self) -> None:
+        """The buffers that all have."""
+        self.register_buffer("image", torch.zeros(1, 3, *self.pyramid.finest))
+        self.register_buffer("amplitudes", torch.full((self.pyramid.num_levels,), self.config.noise_amplitude))
+        self.amplitudes[0] = 1.0
+        for name in ("num_begun_scales", "has_image"):
+            self.register_buffer(name, torch.tensor(0))
+
+    @property
+    def num_active_scales(self) -> int:
+        """Levels that have begun to learn; finer ones are not used. All of them on the meta device, where nobody can tell."""
+        return self.pyramid.num_levels if self.num_begun_scales.is_meta else max(1, int(self.num_begun_scales))
+
+    # -- what a level is ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def draw(self, level: int, size: Size, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Unit noise of a level for images of `size`."""
+
+    @abstractmethod
+    def fixed(self, level: int, size: Size) -> Tensor:
+        """The noise of a level that reconstructs the picture, for images of `size`."""
+
+    @abstractmethod
+    def advance(self, level: int, noise: Tensor, state: Any, size: Size) -> Any:
+        """One level of the cascade; `state` is None at the coarsest."""
+
+    @abstractmethod
+    def picture(self, state: Any) -> Tensor:
+        """The image [B,3,h,w] of a state, unclamped."""
+
+    @abstractmethod
+    def layout(self, level: int, sizes: Sequence[Size]) -> Any:
+        """The state before `level` that keeps the picture's layout; None before level 0."""
+
+    @abstractmethod
+    def inject_image(self, reference: Tensor, level: int, sizes: Sequence[Size]) -> Any:
+        """The state before `level` that stands for a picture made by hand."""
+
+    # -- applications -------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        size: Size | None = None,
+        *,
+        start_scale: int = 0,
+        start_image: Tensor | None = None,
+        num_samples: int = 1,
+        stop_scale: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """New pictures [num_samples,3,H,W].
+
+        Args:
+            size: of the result; the learned size by default. Any aspect.
+            start_scale: first level with fresh noise; the coarser ones keep the layout of the learned picture.
+            start_image: a picture [1,3,h,w] to inject before `start_scale` in place of the learned one.
+            stop_scale: the last level to run; the result then has that level's size.
+        """
+        sizes = self.pyramid.sizes_for(size or self.pyramid.finest)
+        state = self.layout(start_scale, sizes) if start_image is None else self.inject_image(start_image, start_scale, sizes)
+        for level in range(start_scale, self._last_level(stop_scale) + 1):
+            state = self.advance(level, self.draw(level, sizes[level], num_samples, generator), state, sizes[level])
+        return self._finished(state, sizes, stop_scale)
+
+    def reconstruct(self, stop_scale: int | None = None) -> Tensor:
+        """The learned picture as the generator gives it back [1,3,H,W]."""
+        sizes = self.pyramid.sizes
+        return self._finished(self.layout(self._last_level(stop_scale) + 1, sizes), sizes, stop_scale)
+
+    def inject(self, reference: Tensor, scale: int, *, num_samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        """A picture [1,3,h,w] of any size made anew in the learned picture's style, from level `scale` (1 or finer) on."""
+        size = self.pyramid.finest
+        if reference.shape[-2:] != size:
+            reference = resize_to(reference, size)
+        return self.generate(size, start_scale=scale, start_image=reference, num_samples=num_samples, generator=generator)
+
+    def animate(
+        self,
+        num_frames: int,
+        *,
+        alpha: float = 0.1,
+        beta: float = 0.9,
+        start_scale: int = 0,
+        loop: bool = True,
+        size: Size | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Tensor]:
+        """Frames [1,3,H,W] of a walk through noise around the learned picture; the first is the picture itself.
+
+        Args:
+            alpha: how strongly the walk is drawn back to the picture.
+            beta: how smoothly it goes, 0..1.
+            start_scale: the first level that moves; finer starts move less.
+            loop: close the path, so that the frame after the last is the first.
+        """
+        sizes = self.pyramid.sizes_for(size or self.pyramid.finest)
+        base = self.layout(start_scale, sizes)
+        levels = range(start_scale, self.num_active_scales)
+        still = {level: self.fixed(level, sizes[level]) for level in levels}
+        paths = {}
+        for level in levels:
+            shape, device = self.draw(level, sizes[level], 1, generator).shape, still[level].device
+            if loop:
+                paths[level] = noise_loop(shape, num_frames, alpha=alpha, beta=beta, device=device, generator=generator)
+            else:
+                paths[level] = noise_walk(shape, alpha=alpha, beta=beta, device=device, generator=generator)
+        for _ in range(num_frames):
+            state = base
+            for level in levels:
+                state = self.advance(level, still[level] + next(paths[level]), state, sizes[level])
+            yield self._finished(state, sizes, None)
+
+    def _last_level(self, stop_scale: int | None) -> int:
+        last = self.num_active_scales - 1
+        return last if stop_scale is None else min(stop_scale, last)
+
+    def _finished(self, state: Any, sizes: Sequence[Size], stop_scale: int | None) -> Tensor:
+        """Clamped, and at the full size where finer levels have not learned yet."""
+        image = self.picture(state).float()
+        if stop_scale is None:
+            image = resize_to(image, sizes[-1])
+        return image.clamp(-1, 1)
+
+    # -- the contract with the loop -----------------------------------------------------------------------------------
+
+    def translate(self, condition: Condition, carry: Samples | ScaleMemory | None = None) -> tuple[Output, Samples]:
+        """Samples of the condition's size; frame k of a stream is sample k."""
+        num_samples, num_frames, *_, height, width = condition.main.shape
+        begin = carry.count if isinstance(carry, Samples) else 0
+        size = self.pyramid.size_for((height, width), self.config.known_size)
+        frames = []
+        for frame in range(begin, begin + num_frames):
+            image = self.generate(size, num_samples=num_samples, generator=torch.Generator().manual_seed(frame))
+            frames.append(resize_to(image, (height, width)).clamp(-1, 1))
+        return Output(torch.stack(frames, dim=1)), Samples(begin + num_frames)
+
+    def begin(self, stage: Stage) -> None:
+        """Let scales begin until there are as many as the stage has; a stage that has begun before changes nothing."""
+        for level in range(self._num_begun, stage.num_active_scales):
+            if level > 0:
+                self._start_from_scale_below(level)
+            self.num_begun_scales.fill_(level + 1)
+            if self._knows_image:
+                self._measure_amplitude(level)
+
+    def memory(self, stage: Stage, batch: Batch) -> ScaleMemory:
+        """The picture at the stage's scale.
+
+        Raises:
+            ConfigError: the picture is another one than the model has learned so far.
+        """
+        self._set_training_image(batch.window_target)
+        level = stage.num_active_scales - 1
+        return ScaleMemory(level, self.pyramid.level(self.image, level))
+
+    @property
+    def _num_begun(self) -> int:
+        return self.pyramid.num_levels if self.num_begun_scales.is_meta else int(self.num_begun_scales)
+
+    @property
+    def _knows_image(self) -> bool:
+        return not self.has_image.is_meta and bool(self.has_image)
+
+    def _set_training_image(self, target: Tensor) -> None:
+        if self._knows_image:
+            self.check_image(target[:1, 0], "data")
+            return
+        self.image.copy_(self.pyramid.finest_of(target[:1, 0].float()))
+        self.has_image.fill_(1)
+        for level in range(self.num_active_scales):
+            self._measure_amplitude(level)
+
+    def check_image(self, image: Tensor, where: str) -> None:
+        """
+        Args:
+            image: [1,3,h,w], -1..1; downscaling it in another way makes no difference.
+
+        Raises:
+            ConfigError: the model has learned another picture.
+        """
+        if float((self.pyramid.finest_of(image.float()) - self.image).abs().mean()) > _SAME_IMAGE:
+            raise ConfigError(f"{where}: the model has learned another picture", hint="choose another folder for this one")
+
+    @abstractmethod
+    def _start_from_scale_below(self, level: int) -> None:
+        """Copy what a scale begins with from the one before it."""
+
+    @abstractmethod
+    def _measure_amplitude(self, level: int) -> None:
+        """Set how strong a level's noise is, from what the levels before it lack of the picture."""
+
+    # -- losses -------------------------------------------------------------------------------------------------------
+
+    def _critic_losses(self, critic: nn.Module, fake: Tensor, real: Tensor) -> Losses:
+        """What a critic learns from; gradients do not reach `fake`."""
+        fake = fake.detach()
+        quality = critic(fake).float().mean() - critic(real).float().mean()
+        top, left, height, width = random_window((real.shape[-2], real.shape[-1]), self.config.penalty_crop_size)
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        penalty = pixelwise_gradient_penalty(critic, real[..., rows, columns], fake[..., rows, columns])
+        return {"discriminator": quality, "discriminator_penalty": self.config.penalty_weight * penalty}
+
+    def _generator_losses(self, critic: nn.Module, fake: Tensor, reconstruction: Tensor, real: Tensor) -> Losses:
+        """What a generator learns from: the critic's view of a sample, and how well it gives the picture back."""
+        return {
+            "generator": -critic(fake).float().mean(),
+            "reconstruction": self.config.reconstruction_weight * F.mse_loss(reconstruction.float(), real),
+        }

@@ -1,0 +1,168 @@
+"""Settings that several translators share: their condition, loss weights and schedules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from vidgen.config import Settings
+from vidgen.errors import ConfigError
+from vidgen.networks.feature_adversary import FeatureWeights
+from vidgen.types import Input
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a model takes from its data, so that no number is written twice.
+
+    Attributes:
+        num_labels: classes of the label maps; 0 where there are none.
+        condition_channels: channels of the condition pictures and edges together.
+        has_instances: whether there are instance maps.
+        size: (height, width) of the ground truth.
+    """
+
+    num_labels: int
+    condition_channels: int
+    has_instances: bool
+    size: tuple[int, int]
+
+
+class ModelConfig(Settings):
+    """Base of all translators' configurations."""
+
+    def following(self, facts: DataFacts) -> Self:
+        """The same with what follows the data filled in.
+
+        Raises:
+            ConfigError: it states another number than the data have, or reads a condition that the data do not have.
+        """
+        return self
+
+    def for_use(self) -> Self:
+        """The same without what serves training alone, so that a model file of it holds what use needs and no more."""
+        return self
+
+    def _filled(self, **found: object) -> Self:
+        for name, value in found.items():
+            stated = getattr(self, name)
+            if stated and stated != value:
+                raise ConfigError(f"model.{name}: {stated}, but the data give {value}; leave it out, it follows the data")
+        return self.model_copy(update=found)
+
+
+class ConditionalConfig(ModelConfig):
+    """A model that reads label maps, pictures, edges or instances of every frame."""
+
+    num_labels: Annotated[int, Field(ge=0)] = 0
+    """Classes of the label maps; 0 where the condition is pictures."""
+    condition_channels: Annotated[int, Field(ge=0)] = 0
+    """Channels of condition pictures (1 for edges, 3 for each picture); 0 where it is labels."""
+    use_instances: bool = False
+    """Read instance maps too, as boundary edges."""
+
+    @property
+    def channels_per_frame(self) -> int:
+        return self.num_labels + self.condition_channels + int(self.use_instances)
+
+    def frame_inputs(self) -> tuple[Input, ...]:
+        """The declared inputs of a frame."""
+        every = (
+            Input("labels", "labels", self.num_labels),
+            Input("frames", "picture", self.condition_channels),
+            Input("instances", "instances", int(self.use_instances)),
+        )
+        return tuple(item for item in every if item.channels)
+
+    def following(self, facts: DataFacts) -> Self:
+        if not facts.num_labels and not facts.condition_channels:
+            raise ConfigError("data.condition: is empty, but this model needs label maps, pictures or edges; set one of them")
+        return self._filled(
+            num_labels=facts.num_labels, condition_channels=facts.condition_channels, use_instances=facts.has_instances
+        )
+
+    def check_condition(self) -> None:
+        """
+        Raises:
+            ConfigError: there is no condition to read.
+        """
+        if self.channels_per_frame == 0:
+            raise ConfigError("model: neither num_labels nor condition_channels is set; the model needs a condition")
+
+
+class FeatureSettings(Settings):
+    """Losses and a discriminator on the features of EfficientNet-Lite0, which comes with vidgen."""
+
+    likeness_weight: Weight = 10.0
+    """Normalized features of the generated picture against those of the real one."""
+    texture_weight: Weight = 0.0
+    """Local deviation of shallow features: as much fine structure of each kind, but not pixel for pixel."""
+    detail_weight: Weight = 0.0
+    """Mean strength of fine detail (the Laplacian of luma) in each small window, but not pixel for pixel."""
+    gan_weight: Weight = 0.0
+    """Adversarial loss of the discriminator on features; 0 for none."""
+    head_strides: tuple[Count, ...] = (4, 8)
+    """Strides of the features that the discriminator's heads stand on: 4, 8, 16, 32."""
+    max_shift: Annotated[int, Field(ge=0)] = 8
+    """Random shift in pixels before the feature network, drawn anew for every update, so that its grid is not printed."""
+    learning_rate_scale: Annotated[float, Field(gt=0)] = 0.8
+    """Factor on the learning rate for the discriminator."""
+
+    def weights(self) -> FeatureWeights:
+        """As the networks take them."""
+        return FeatureWeights(self.likeness_weight, self.texture_weight, self.gan_weight, self.detail_weight)
+
+
+class ScaleSchedule(Settings):
+    """The schedule of one scale; an epoch is one pass over the data unless `train.steps_per_epoch` says otherwise."""
+
+    epochs: Annotated[int, Field(ge=0)] = 100
+    """Epochs at the full learning rate."""
+    decay_epochs: Annotated[int, Field(ge=0)] = 100
+    """Epochs over which it falls to zero."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    finest_only_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the start in which only the finest scale learns."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the start over which the learning rate rises from a tenth."""
+    final_rate_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the learning rate that is left at the end of the decay."""
+    adversarial_from_epoch: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the start without discriminators."""
+    adversarial_ramp_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs over which the weight of the adversarial losses then rises to its full value."""
+
+    @property
+    def total_epochs(self) -> int:
+        return self.epochs + self.decay_epochs
+
+    @property
+    def edges(self) -> set[int]:
+        """Epochs at which the slope of a rate or weight changes."""
+        start, ramp = self.adversarial_from_epoch, self.adversarial_ramp_epochs
+        return {0, self.warmup_epochs, start, start + ramp, self.epochs, self.total_epochs}
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate after so many epochs: rising, constant, then linear to its final share."""
+        if epoch < self.warmup_epochs:
+            return self.learning_rate * (0.1 + 0.9 * epoch / self.warmup_epochs)
+        if epoch <= self.epochs:
+            return self.learning_rate
+        left = max(0.0, 1.0 - (epoch - self.epochs) / self.decay_epochs)
+        return self.learning_rate * (self.final_rate_share + (1 - self.final_rate_share) * left)
+
+    def adversarial(self, epoch: int) -> float:
+        """Factor on the adversarial losses after so many epochs."""
+        since = epoch - self.adversarial_from_epoch
+        if since < 0:
+            return 0.0
+        return min(1.0, since / self.adversarial_ramp_epochs) if self.adversarial_ramp_epochs else 1.0
+
+    def adversarial_between(self, start: int, stop: int) -> tuple[float, float]:
+        """The factor at both ends of a stretch between two edges."""
+        return (0.0, 0.0) if stop <= self.adversarial_from_epoch else (self.adversarial(start), self.adversarial(stop))

@@ -1,0 +1,168 @@
+"""What a model file says of itself: enough to use it with nothing else at hand, and versioned, so that old files go on loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import vidgen
+from vidgen import config, translators
+from vidgen.errors import CheckpointError, VidgenError
+from vidgen.media.labels import LabelTable
+from vidgen.translators.base import Networks, Translator
+from vidgen.translators.settings import ModelConfig
+from vidgen.types import Input
+from vidgen.weights.checkpoints import find_weights
+from vidgen.weights.files import Weights, load_into
+
+FORMAT = 1
+"""The format written. 0 held the whole run's configuration, training options included; it is still read."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a trained model is, apart from its tensors.
+
+    Attributes:
+        model: configuration of the translator.
+        condition: how frames become its condition (`data.condition` of the run), as plain data.
+        table: meaning of the labels it reads, or None.
+        size: (height, width) of the frames it was trained on.
+        pretrained: SHA-256 of each declared pretrained network.
+        extra: further text: where imported weights come from.
+        version: of the vidgen that wrote it.
+    """
+
+    model: ModelConfig
+    condition: Mapping[str, Any]
+    table: LabelTable | None
+    size: tuple[int, int]
+    pretrained: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict)
+    version: str = vidgen.__version__
+
+    @property
+    def kind(self) -> str:
+        """Name of the translator."""
+        kind: str = self.model.kind  # type: ignore[attr-defined]
+        return kind
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What the model declares to read."""
+        declared: tuple[Input, ...] = translators.find(self.kind).inputs(self.model)
+        return declared
+
+    def metadata(self) -> dict[str, str]:
+        """Text for the weights file."""
+        return {
+            "format": str(FORMAT),
+            "vidgen": self.version,
+            "model": json.dumps(self.model.model_dump(mode="json")),
+            "inputs": json.dumps([vars(item) for item in self.inputs]),
+            "condition": json.dumps(dict(self.condition)),
+            "labels": json.dumps(self.table.to_dict() if self.table else None),
+            "size": json.dumps(self.size),
+            "pretrained": json.dumps(dict(self.pretrained)),
+            **self.extra,
+        }
+
+    @staticmethod
+    def read(metadata: Mapping[str, str], where: str) -> ModelCard:
+        """The card of a weights file's metadata.
+
+        Raises:
+            CheckpointError: vidgen did not write it, a later version did, or it is damaged.
+        """
+        if "config" not in metadata and "model" not in metadata:
+            raise CheckpointError(f"{where}: these weights carry no vidgen model card; train with vidgen, or import them first")
+        version = metadata.get("format", "0")
+        if not version.isdecimal() or int(version) > FORMAT:
+            raise CheckpointError(f"{where}: is of model format {version}; this version of vidgen reads formats up to {FORMAT}")
+        try:
+            if int(version) == 0:
+                run = json.loads(metadata["config"])
+                model, condition = run["model"], run["data"]["condition"]
+            else:
+                model, condition = json.loads(metadata["model"]), json.loads(metadata["condition"])
+            labels, (height, width) = json.loads(metadata.get("labels", "null")), json.loads(metadata["size"])
+            pretrained = json.loads(metadata.get("pretrained", "{}"))
+            written = json.loads(metadata.get("inputs", "[]"))
+            kind = model["kind"]
+            table = None if labels is None else LabelTable.from_dict(labels)
+            size = (int(height), int(width))
+            names = {item["name"] for item in written}
+            condition = dict(condition)
+            pretrained = dict(pretrained)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, VidgenError) as error:
+            raise CheckpointError(f"{where}: its model card is damaged ({error})") from error
+        settings = config.from_data(model, translators.find(kind, where).Config, where)
+        extra = {name: text for name, text in metadata.items() if name == "imported"}
+        card = ModelCard(settings, condition, table, size, pretrained, extra, metadata.get("vidgen", "0.1"))
+        unknown = names - {item.name for item in card.inputs}
+        if unknown:
+            known = ", ".join(item.name for item in card.inputs) or "none"
+            raise CheckpointError(f"{where}: reads the input {sorted(unknown)[0]!r}, which {kind} does not declare here ({known})")
+        return card
+
+    def build(self, networks: Networks | None = None) -> Translator[Any]:
+        """The untrained translator."""
+        translator: Translator[Any] = translators.find(self.kind).build(self.model, networks)
+        return translator
+
+
+def for_use(card: ModelCard, weights: Weights) -> Weights:
+    """The content of a model file that holds only what use needs, convolutions in half precision: about a sixth of the size.
+
+    Training can start from it (its discriminators then start anew), but not resume.
+    """
+    slim = replace(card, model=card.model.for_use(), pretrained={})
+    names = slim.build().state_dict().keys()
+    tensors = {
+        name: value.half() if value.ndim > 1 and value.is_floating_point() else value
+        for name, value in weights.tensors.items()
+        if name in names
+    }
+    return Weights(tensors, slim.metadata())
+
+
+def start_from(translator: Translator[Any], weights: Weights, where: Path) -> list[str]:
+    """Fill a translator for a new training: its generator from the weights, the rest as far as they hold it.
+
+    Returns:
+        the parts that start anew.
+
+    Raises:
+        CheckpointError: the generator is another one.
+    """
+    own = translator.state_dict()
+    fits = {name: value for name, value in weights.tensors.items() if name in own and own[name].shape == value.shape}
+    missing = [name for name in own if name.startswith("generator.") and name not in fits]
+    if missing:
+        raise CheckpointError(
+            f"{where}: its generator does not fit this model; {len(missing)} weights differ, such as {missing[0]}"
+        )
+    translator.load_state_dict({**own, **fits})
+    return sorted({name.split(".")[0] for name in own.keys() - fits.keys()})
+
+
+def read_card(path: Path) -> tuple[ModelCard, Weights, Path]:
+    """Card and tensors of a weights file, checkpoint folder or run folder, and the file they come from.
+
+    Raises:
+        CheckpointError: there are no usable weights.
+    """
+    weights, file = find_weights(path)
+    return ModelCard.read(weights.metadata, str(file)), weights, file
+
+
+def fill(translator: Translator[Any], weights: Weights, where: Path) -> None:
+    """Load the tensors into a translator, every key accounted for.
+
+    Raises:
+        CheckpointError: they belong to another model.
+    """
+    load_into(translator, weights.tensors, str(where))

@@ -23,7 +23,7 @@ from vidgen.errors import ConfigError
 from vidgen.networks import coarse_to_fine, discriminators, label_convolution
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import CoarseToFineGenerator, FeatureEncoder
-from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths
+from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.discriminators import MultiscaleDiscriminator
 from vidgen.networks.encoding import encode, instance_edges
 from vidgen.networks.feature_adversary import FeatureAdversary
@@ -248,7 +248,7 @@ class Pix2PixHD(Translator[Carry]):
         inputs = _with_styles(encoded, styles).flatten(0, 1)
         image = self.generator.image
         if isinstance(image, CompactGenerator):
-            frames = image(inputs).frame
+            frames = image(inputs, noise_shift=draw_noise_shift()).frame
         else:
             frames = image(inputs, step.stage.num_active_scales)
         frames = frames.unflatten(0, condition.main.shape[:2])

@@ -24,7 +24,7 @@ from vidgen.config import Settings
 from vidgen.errors import ConfigError
 from vidgen.networks import composite, discriminators
 from vidgen.networks.adversary import Adversary
-from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths
+from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
 from vidgen.networks.encoding import encode
@@ -379,6 +379,8 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         for scale in range(active):
             before = _corrupt(past[scale], hidden, training).flatten(1, 2) if self.num_past_frames else None
             network = self.generator[scale]
+            compact = isinstance(network, CompactGenerator) and training is not None
+            noise = {"noise_shift": draw_noise_shift()} if compact else {}
             learns = any(parameter.requires_grad for parameter in network.parameters())
             with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or bool(generated))):
                 step = network(
@@ -387,6 +389,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
                     raw_only=raw_only,
                     foreground_mask=masks[scale],
                     coarse=generated[-1] if generated else None,
+                    **noise,
                 )
             generated.append(step)
         return generated

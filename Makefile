@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; `make demo TORCH=cpu` does so without the CUDA libraries.
 # Without make: sh tools/bootstrap && .venv/bin/vidgen demo --overwrite
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser lint bench clean
+.PHONY: help demo test test-slow test-browser lint docs bench clean
 export TORCH
 
 help: ## show this list
@@ -10,16 +10,16 @@ help: ## show this list
 .venv/.ready: requirements.lock pyproject.toml setup.py tools/bootstrap
 	@sh tools/bootstrap
 
-demo: .venv/.ready ## train, translate and measure on a small made-up street
+demo: .venv/.ready ## train, translate and evaluate on a procedurally generated street
 	.venv/bin/vidgen demo --overwrite
 
 test: .venv/.ready ## run the tests
 	.venv/bin/python -m pytest
 
-test-slow: .venv/.ready ## run the checks that take minutes
+test-slow: .venv/.ready ## run the tests that take minutes
 	.venv/bin/python -m pytest -m slow
 
-test-browser: .venv/.ready ## run the checks of the pages, in headless Chromium
+test-browser: .venv/.ready ## test the HTML pages in headless Chromium
 	.venv/bin/python -m pytest -m browser
 
 lint: .venv/.ready ## check style and types
@@ -27,9 +27,12 @@ lint: .venv/.ready ## check style and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+docs: .venv/.ready ## build the documentation in site/
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
 bench: .venv/.ready ## measure speed and memory
 	.venv/bin/python tools/bench.py
 
 clean: ## remove caches and build products, not .venv
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -4,30 +4,52 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that tests start; read when torch is imported
+
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def _folder(variable: str, default: str) -> Path:
-    folder = Path(os.environ.get(variable, REPOSITORY.parent / "shared" / default))
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent (set {variable})")
-    return folder
+_STARTED = time.monotonic()
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Real clips, images and flow ground truth."""
-    return _folder("VIDGEN_DATA", "data")
+    folder = Path(os.environ.get("VIDGEN_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent (set VIDGEN_DATA)")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def parity_root() -> Path:
     """Weights, inputs and outputs of the original networks."""
-    return _folder("VIDGEN_PARITY", "parity")
+    return Path(__file__).with_name("data") / "parity"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_from_the_start() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again() -> Iterator[None]:
+    """Commands that a test calls may set another number."""
+    yield
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long the whole run took, to watch that the tests stay quick."""
+    ran = sum(len(terminalreporter.stats.get(kind, ())) for kind in ("passed", "failed"))
+    minutes, seconds = divmod(round(time.monotonic() - _STARTED), 60)
+    terminalreporter.write_line(f"{ran} tests in {minutes} min {seconds} s")
 
 
 @pytest.fixture(autouse=True, scope="session")

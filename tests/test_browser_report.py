@@ -14,8 +14,8 @@ import skimage.io
 
 from tests.chromium import Browser, browser
 from vidgen.commands.compare import compare
-from vidgen.commands.evaluate import evaluate
 from vidgen.commands.report import report
+from vidgen.evaluation.measure import evaluate
 from vidgen.media.frames import open_sink
 from vidgen.media.images import write_png
 
@@ -77,7 +77,7 @@ def set_slider(chromium: Browser, selector: str, value: float) -> None:
 
 
 def pixel(chromium: Browser, number: int) -> list[int]:
-    """The mean colour that a video shows."""
+    """The mean color that a video shows."""
     return chromium.ask(
         f"(() => {{ const v = document.querySelectorAll('video')[{number}]; const c = document.createElement('canvas');"
         " c.width = v.videoWidth; c.height = v.videoHeight; const g = c.getContext('2d'); g.drawImage(v, 0, 0);"

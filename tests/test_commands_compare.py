@@ -95,7 +95,7 @@ def test_videos_of_different_length_are_refused_or_cut(tmp_path: Path):
     inputs = [save(tmp_path / "a.mkv", pan(6)), save(tmp_path / "b.mkv", pan(4))]
     with pytest.raises(InputError, match=r"differ in length: a has 6 frames \(0.60 s\), b has 4 frames \(0.40 s\)") as caught:
         compare(inputs, tmp_path / "both.mkv")
-    assert "--allow-trim" in (caught.value.hint or "")
+    assert "`allow_trim`" in (caught.value.hint or "")
     assert not (tmp_path / "both.mkv").exists()
     assert compare(inputs, tmp_path / "both.mkv", allow_trim=True)["frames"] == 4
     assert len(read(tmp_path / "both.mkv")) == 4
@@ -143,7 +143,7 @@ def test_wrong_use_is_one_clear_error(tmp_path: Path, capsys):
     video = save(tmp_path / "a.mkv", pan(2))
     with pytest.raises(ConfigError, match="needs at least two videos, got 1"):
         compare([video], tmp_path / "x.mp4")
-    with pytest.raises(ConfigError, match="--view wipe: shows two videos, got 3"):
+    with pytest.raises(ConfigError, match="`view` wipe: shows two videos, got 3"):
         compare([video] * 3, tmp_path / "x.mp4", view="wipe")
     with pytest.raises(InputError, match=r"cannot write \.txt"):
         compare([video, video], tmp_path / "x.txt")

@@ -348,17 +348,17 @@ def test_an_image_model_warns_once_that_videos_flicker_and_steady_blends_them(
     _label_folder(tmp_path / "many/b", 4)
     translate(image_run, [str(tmp_path / "many")], str(tmp_path / "plain"))
     assert [record.getMessage() for record in caplog.records if "train vid2vid" in record.getMessage()][1:] == []
-    assert "--steady" in caplog.text
+    assert "--smoothing" in caplog.text
     caplog.clear()
     translate(image_run, [str(source)], str(tmp_path / "out/"), steady=0.8)
-    assert "--steady" not in caplog.text
+    assert "--smoothing" not in caplog.text
     model = Model.load(image_run)
     plain, steady = list(model.translate(source)), list(model.translate(source, options=Options(smoothing=0.8)))
     assert np.array_equal(plain[0], steady[0])
     assert not np.array_equal(plain[1], steady[1])
     assert all(np.array_equal(a, b) for a, b in zip(_frames(tmp_path / "out"), steady, strict=True))
     translate(image_run, [str(source / "0000.png")], str(tmp_path / "one.png"))
-    assert "--steady" not in caplog.text
+    assert "--smoothing" not in caplog.text
 
 
 def test_blending_is_refused_where_the_model_sees_its_past(run_folder: Path, tmp_path: Path) -> None:

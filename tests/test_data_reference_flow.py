@@ -126,9 +126,11 @@ def test_crops_and_mirrored_clips_share_the_cached_flow_of_the_whole_frame(root:
 # -- files -----------------------------------------------------------------------------------------------------------------
 
 
-def test_flow_from_files_is_what_the_engine_that_wrote_them_gives(root: Path, files: Path) -> None:
-    read = clips(root, FlowFiles(files, {path.name: 10 for path in files.iterdir()}), flip=False)
-    made = clips(root, estimate, flip=False)
+@pytest.mark.parametrize("frames", [None, "3:9"])
+def test_flow_from_files_is_what_the_engine_that_wrote_them_gives(root: Path, files: Path, frames: str | None) -> None:
+    """Also where only a part of each sequence is used: the files still belong to the whole."""
+    read = clips(root, FlowFiles(files, {path.name: 10 for path in files.iterdir()}), flip=False, frames=frames)
+    made = clips(root, estimate, flip=False, frames=frames)
     for step in range(4):
         one, other = batch(read, step), batch(made, step)
         assert one.flow is not None

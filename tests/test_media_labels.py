@@ -229,3 +229,14 @@ def test_shades_of_a_colour_are_one_class_and_smoothed_outlines_mean_the_nearest
 def test_main_colours_are_not_sought_in_ids(tmp_path):
     with pytest.raises(InputError, match=r"holds ids, not colors"):
         labels.main_colors(sources(tmp_path, np.zeros((4, 4), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("shade", "is_the_same"),
+    [((148, 100, 100), True), ((149, 100, 100), False), ((127, 127, 127), True), ((128, 128, 128), False)],
+)
+def test_a_main_colour_takes_in_shades_up_to_48_away_in_colour_space(tmp_path, shade, is_the_same):
+    painted = np.full((40, 40, 3), 100, np.uint8)
+    painted[:, 30:] = shade
+    table = labels.main_colors(sources(tmp_path, painted))
+    assert set(table.colors) == ({(100, 100, 100)} if is_the_same else {(100, 100, 100), shade})

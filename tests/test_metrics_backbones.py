@@ -15,7 +15,7 @@ import torchmetrics.functional.image.lpips as their_lpips
 from torch import Tensor, nn
 from torchvision import models
 
-from tests.tiny_judges import I3D_LAYERS, clip_tensors, dino_tensors, filled, i3d_tensors, torchmetrics_file
+from tests.tiny_networks import I3D_LAYERS, clip_tensors, dino_tensors, filled, i3d_tensors, torchmetrics_file
 from vidgen.errors import CheckpointError
 from vidgen.metrics import backbones
 
@@ -201,7 +201,7 @@ def patch_tokens(frame: np.ndarray, weight: Tensor) -> np.ndarray:
     return np.stack(cells) @ flat.T
 
 
-def normalised(frame: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]) -> np.ndarray:
+def normalized(frame: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]) -> np.ndarray:
     values = frame[0].double().numpy()
     return (values - np.array(mean)[:, None, None]) / np.array(deviation)[:, None, None]
 
@@ -209,7 +209,7 @@ def normalised(frame: Tensor, mean: tuple[float, ...], deviation: tuple[float, .
 def test_dino_equals_a_transformer_written_with_numpy():
     tensors = dino_tensors(width=128, depth=2, patch=32)
     frame = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(4))
-    values = patch_tokens(normalised(frame, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), tensors["patch_embed.proj.weight"])
+    values = patch_tokens(normalized(frame, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), tensors["patch_embed.proj.weight"])
     values += tensors["patch_embed.proj.bias"].double().numpy()
     values = np.concatenate([tensors["cls_token"].double().numpy()[0], values]) + tensors["pos_embed"].double().numpy()[0]
     for index in range(2):
@@ -239,7 +239,7 @@ def test_clip_equals_a_transformer_written_with_numpy():
     frame = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(5))
     visual = {name.removeprefix("visual."): value for name, value in tensors.items()}
     mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-    values = patch_tokens(normalised(frame, mean, deviation), visual["conv1.weight"])
+    values = patch_tokens(normalized(frame, mean, deviation), visual["conv1.weight"])
     values = (
         np.concatenate([visual["class_embedding"].double().numpy()[None], values]) + visual["positional_embedding"].double().numpy()
     )

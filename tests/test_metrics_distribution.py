@@ -10,7 +10,7 @@ from scipy import linalg, stats
 from torch import Tensor
 
 from vidgen.metrics import distribution
-from vidgen.metrics.distribution import ColourSample, GaussianStatistics, LookSample, PatchSample
+from vidgen.metrics.distribution import ColorSample, DistributionSample, GaussianStatistics, PatchSample
 
 
 def photo_frames(count: int, *, step: int = 3, size: tuple[int, int] = (96, 96), picture: str = "chelsea") -> list[Tensor]:
@@ -193,42 +193,42 @@ def test_patches_tell_textures_apart():
     assert all(near < 0.7 * far for near, far in pairs)
 
 
-# --- colours --------------------------------------------------------------------------------------------------------------
+# --- colors --------------------------------------------------------------------------------------------------------------
 
 
-def colours_of(frames: list[Tensor]) -> ColourSample:
-    sample = ColourSample()
+def colors_of(frames: list[Tensor]) -> ColorSample:
+    sample = ColorSample()
     for frame in frames:
         sample.add(frame[0])
     return sample
 
 
-def test_a_shift_of_all_colours_is_measured_in_grey_levels():
+def test_a_shift_of_all_colors_is_measured_in_grey_levels():
     frame = photo_frames(1)[0] * 0.8
     levels = torch.tensor([10.0, 20.0, -5.0]).view(1, 3, 1, 1)
-    found = colours_of([frame]).distance(colours_of([frame + levels / 255]))
+    found = colors_of([frame]).distance(colors_of([frame + levels / 255]))
     assert found == pytest.approx(levels.norm().item() / 2, rel=0.15)  # 64 directions estimate the mean over the sphere
     exact = (distribution.random_directions(64, 3) @ levels.flatten()).abs().mean().item()
     assert found == pytest.approx(exact, rel=0.02)
 
 
-def test_colours_do_not_depend_on_places_or_order():
+def test_colors_do_not_depend_on_places_or_order():
     frames = photo_frames(5)
     shuffled = [frame.flatten(2)[..., torch.randperm(96 * 96)].view(1, 3, 96, 96) for frame in frames[::-1]]
-    assert colours_of(frames).distance(colours_of(shuffled)) == pytest.approx(0, abs=1e-9)
+    assert colors_of(frames).distance(colors_of(shuffled)) == pytest.approx(0, abs=1e-9)
 
 
-def test_colour_distance_holds_at_the_corners_of_the_cube():
+def test_color_distance_holds_at_the_corners_of_the_cube():
     black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
     exact = distribution.random_directions(64, 3).sum(dim=1).abs().mean().item() * 255
-    assert colours_of([black]).distance(colours_of([white])) == pytest.approx(exact, rel=0.02)
+    assert colors_of([black]).distance(colors_of([white])) == pytest.approx(exact, rel=0.02)
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------------
 
 
-def look_of(frames: list[Tensor], **options) -> LookSample:
-    sample = LookSample(options.pop("height", 200), **options)
+def look_of(frames: list[Tensor], **options) -> DistributionSample:
+    sample = DistributionSample(options.pop("height", 200), **options)
     for frame in frames:
         sample.add(frame)
     return sample
@@ -237,7 +237,7 @@ def look_of(frames: list[Tensor], **options) -> LookSample:
 def test_a_video_looks_like_itself():
     frames = photo_frames(14, size=(200, 300), step=7)
     scores = look_of(frames).scores(look_of(frames))
-    assert set(scores) == {"swd", "swd/1", "swd/2", "swd/4", "swd/8", "swd_t", "niqe_ref", "colour_distance"}
+    assert set(scores) == {"swd", "swd/1", "swd/2", "swd/4", "swd/8", "swd_t", "niqe_ref", "color_distance"}
     for key, score in scores.items():
         assert score.value == pytest.approx(0, abs=1e-6), key
         assert score.count > 0, key
@@ -251,7 +251,7 @@ def test_every_distance_sees_a_blur_or_a_tint():
     assert blur["swd"].value > 20
     assert blur["swd_t"].value > 20
     assert blur["niqe_ref"].value > 1
-    assert tint["colour_distance"].value > 5
+    assert tint["color_distance"].value > 5
 
 
 def test_patches_in_time_see_a_shuffle_that_patches_in_space_do_not():
@@ -278,4 +278,4 @@ def test_frames_are_compared_at_the_height_of_the_reference():
     small = [torch.nn.functional.avg_pool2d(frame, 2) for frame in large]
     scores = look_of(large, height=100).scores(look_of(small, height=100))
     assert scores["swd"].value < 1
-    assert scores["colour_distance"].value < 0.1
+    assert scores["color_distance"].value < 0.1

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from vidgen.metrics import learned, temporal
 from vidgen.metrics.distribution import squared_mmd
-from vidgen.metrics.learned import FeatureSample, JudgeMeter, SetMeter
+from vidgen.metrics.learned import FeatureSample, MetricNetworks, NetworkMeter, SetMeter
 from vidgen.metrics.temporal import Frames
-from vidgen.metrics.weights import Judges
 
 
 class Means(torch.nn.Module):
-    """A network whose features are known: the mean colour, from [N,3,...]."""
+    """A network whose features are known: the mean color, from [N,3,...]."""
 
     def forward(self, values: Tensor) -> Tensor:
         return values.flatten(2).mean(dim=2)
@@ -36,8 +35,10 @@ def video(levels: list[float]) -> list[np.ndarray]:
     return [np.full((40, 50, 3), level, dtype=np.uint8) for level in levels]
 
 
-def measured(judges: Judges, chosen: set[str], output: list[float], target: list[float] | None = None) -> temporal.Columns:
-    meter = JudgeMeter(judges, chosen)
+def measured(
+    networks: MetricNetworks, chosen: set[str], output: list[float], target: list[float] | None = None
+) -> temporal.Columns:
+    meter = NetworkMeter(networks, chosen)
     rows = []
     for index, pixels in enumerate(video(output)):
         now = {"output": pixels} | ({} if target is None else {"target": video(target)[index]})
@@ -46,10 +47,10 @@ def measured(judges: Judges, chosen: set[str], output: list[float], target: list
 
 
 def test_tlp_is_a_hundred_times_the_difference_of_perceptual_changes():
-    columns = measured(Judges(lpips=Perceptual()), {"lpips", "tlp"}, [0, 51, 51], [0, 0, 102])
+    columns = measured(MetricNetworks(lpips=Perceptual()), {"lpips", "tlp"}, [0, 51, 51], [0, 0, 102])
     np.testing.assert_allclose(columns["lpips"], [0, 0.6, 0.6], atol=1e-6)
     np.testing.assert_allclose(columns["tlp"], [math.nan, 60, 120], atol=1e-4)
-    scores = learned.judge_scores(columns, Judges())
+    scores = learned.network_scores(columns, MetricNetworks())
     assert scores["tlp"].value == pytest.approx(90)
     assert scores["tlp"].count == 2
 
@@ -60,26 +61,26 @@ def test_consistency_is_the_mean_of_likeness_to_the_frame_before_and_to_the_firs
             angle = torch.deg2rad(frame.mean() * 255)
             return 7 * torch.stack([angle.cos(), angle.sin()])[None]
 
-    columns = measured(Judges(clip=Angle()), {"clip_consistency"}, [0, 60, 90, 180])
+    columns = measured(MetricNetworks(clip=Angle()), {"clip_consistency"}, [0, 60, 90, 180])
     expected = [(0.5 + 0.5) / 2, (math.cos(math.pi / 6) + 0) / 2, (0 + 0) / 2]
     np.testing.assert_allclose(columns["clip_consistency"][1:], expected, atol=1e-5)
     np.testing.assert_allclose(columns["clip_consistency@2"][2:], [0, -0.5], atol=1e-5)
-    scores = learned.judge_scores(columns, Judges())
+    scores = learned.network_scores(columns, MetricNetworks())
     assert scores["clip_consistency@1"].value == pytest.approx((0.5 + math.cos(math.pi / 6) + 0) / 3, abs=1e-5)
     assert scores["clip_consistency@20"].reason == "needs at least 21 frames, got 4"
 
 
-def test_a_frozen_video_is_perfectly_consistent_so_the_catalogue_ranks_nobody_by_it():
-    columns = measured(Judges(dino=Means()), {"dino_consistency"}, [50] * 3)
-    assert learned.judge_scores(columns, Judges())["dino_consistency"].value == pytest.approx(1)
-    assert learned.judge_scores(columns, Judges()).keys() >= {"dino_consistency", "dino_consistency@1"}
+def test_a_frozen_video_is_perfectly_consistent_so_the_catalog_ranks_nobody_by_it():
+    columns = measured(MetricNetworks(dino=Means()), {"dino_consistency"}, [50] * 3)
+    assert learned.network_scores(columns, MetricNetworks())["dino_consistency"].value == pytest.approx(1)
+    assert learned.network_scores(columns, MetricNetworks()).keys() >= {"dino_consistency", "dino_consistency@1"}
 
 
 def test_frames_too_small_for_a_network_have_a_reason_and_no_value():
-    meter = JudgeMeter(Judges(lpips=Perceptual(), dists=Means()), {"lpips", "tlp", "dists"})
+    meter = NetworkMeter(MetricNetworks(lpips=Perceptual(), dists=Means()), {"lpips", "tlp", "dists"})
     tiny = torch.rand(1, 3, 16, 16)
     columns = temporal.columns_of(meter.add(Frames(tiny, target=tiny), {}) for _ in range(2))
-    for score in learned.judge_scores(columns, Judges()).values():
+    for score in learned.network_scores(columns, MetricNetworks()).values():
         assert score.value is None
         assert score.reason == "needs frames of at least 32 pixels on the shorter side"
 
@@ -156,7 +157,7 @@ def test_the_members_kept_are_bounded_and_do_not_depend_on_their_order(monkeypat
 
 
 def test_one_frame_a_second_of_a_video_and_every_picture_count():
-    meter = SetMeter(Judges(inception=Means()))
+    meter = SetMeter(MetricNetworks(inception=Means()))
     meter.start_clip(25.0)
     for pixels in video([float(level) for level in range(60)]):
         meter.add(pixels)
@@ -174,7 +175,7 @@ def test_clips_are_16_frames_in_a_row_at_224_pixels_in_minus_one_to_one():
         seen.append((clips.shape, clips[0, 0, :, 0, 0]))
         return clips.mean(dim=(2, 3, 4))
 
-    meter = SetMeter(Judges(i3d=network))
+    meter = SetMeter(MetricNetworks(i3d=network))
     for length in (15, 33):
         meter.start_clip(10.0)
         for pixels in video([float(level) for level in range(length)]):
@@ -192,8 +193,8 @@ def test_clips_are_16_frames_in_a_row_at_224_pixels_in_minus_one_to_one():
 
 
 def test_scores_by_other_weights_than_the_published_say_so():
-    judges = Judges(inception=Means(), files={"inception": {"published": False}})
-    meter = SetMeter(judges)
+    networks = MetricNetworks(inception=Means(), unpublished={"inception"})
+    meter = SetMeter(networks)
     meter.start_clip(None)
     for pixels in video([0, 10, 30]):
         meter.add(pixels)

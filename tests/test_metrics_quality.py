@@ -45,9 +45,9 @@ def test_psnr_and_ssim_equal_scikit_image(photo, worse, kind):
     assert quality.ssim(first, second).item() == pytest.approx(
         skimage.metrics.structural_similarity(photo, worse[kind], channel_axis=2, **settings), abs=1e-4
     )
-    greys = [picture @ [0.299, 0.587, 0.114] for picture in (photo, worse[kind])]
+    grays = [picture @ [0.299, 0.587, 0.114] for picture in (photo, worse[kind])]
     assert quality.ssim(quality.luma(first), quality.luma(second)).item() == pytest.approx(
-        skimage.metrics.structural_similarity(*greys, **settings), abs=1e-4
+        skimage.metrics.structural_similarity(*grays, **settings), abs=1e-4
     )
 
 
@@ -66,22 +66,22 @@ def test_ssim_and_ms_ssim_agree_with_torchmetrics(photo, worse, kind):
 
 
 def test_psnr_equals_libavfilter(photo, worse):
-    greys = [np.ascontiguousarray((picture[..., 1] * 255).round().astype(np.uint8)) for picture in (photo, worse["noise"])]
-    height, width = greys[0].shape
+    grays = [np.ascontiguousarray((picture[..., 1] * 255).round().astype(np.uint8)) for picture in (photo, worse["noise"])]
+    height, width = grays[0].shape
     graph = av.filter.Graph()
-    inputs = [graph.add_buffer(width=width, height=height, format="gray", time_base="1/25") for _ in greys]
+    inputs = [graph.add_buffer(width=width, height=height, format="gray", time_base="1/25") for _ in grays]
     compare, sink = graph.add("psnr"), graph.add("buffersink")
     for index, source in enumerate(inputs):
         source.link_to(compare, 0, index)
     compare.link_to(sink)
     graph.configure()
-    for source, grey in zip(inputs, greys, strict=True):
-        frame = av.VideoFrame.from_ndarray(grey, format="gray")
+    for source, gray in zip(inputs, grays, strict=True):
+        frame = av.VideoFrame.from_ndarray(gray, format="gray")
         frame.pts, frame.time_base = 0, Fraction(1, 25)
         source.push(frame)
         source.push(None)
     theirs = float(dict(sink.pull().metadata)["lavfi.psnr.psnr.y"])
-    first, second = (to_frame(np.repeat(grey[..., None] / 255, 3, axis=2)) for grey in greys)
+    first, second = (to_frame(np.repeat(gray[..., None] / 255, 3, axis=2)) for gray in grays)
     assert quality.psnr(first, second).item() == pytest.approx(theirs, abs=1e-4)
 
 
@@ -116,9 +116,9 @@ def test_local_variance_equals_that_of_each_window(photo):
         assert found[y, x].item() == pytest.approx(window.var(axis=(0, 1)).mean(), rel=1e-4)
 
 
-@pytest.mark.parametrize("grey", [0.0, 0.1, 0.5, 0.987])
-def test_a_flat_frame_has_no_local_variance(grey):
-    assert quality.local_variance(torch.full((1, 3, 40, 40), grey)).max() < 1e-12
+@pytest.mark.parametrize("gray", [0.0, 0.1, 0.5, 0.987])
+def test_a_flat_frame_has_no_local_variance(gray):
+    assert quality.local_variance(torch.full((1, 3, 40, 40), gray)).max() < 1e-12
 
 
 def test_sharpness_is_the_second_difference_of_luma():
@@ -168,17 +168,17 @@ def fitted(samples: np.ndarray) -> tuple[float, float, float]:
 
 
 def test_natural_scene_features_equal_a_numpy_implementation(photo):
-    grey = photo[:192, :192] @ [0.299, 0.587, 0.114] * 255
+    gray = photo[:192, :192] @ [0.299, 0.587, 0.114] * 255
     offsets = np.arange(-3, 4)
     kernel = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * (7 / 6) ** 2))
     kernel /= kernel.sum()
-    mean = ndimage.correlate(grey, kernel, mode="nearest")
-    deviation = np.sqrt(np.abs(ndimage.correlate(grey**2, kernel, mode="nearest") - mean**2))
-    normalised = (grey - mean) / (deviation + 1)
+    mean = ndimage.correlate(gray, kernel, mode="nearest")
+    deviation = np.sqrt(np.abs(ndimage.correlate(gray**2, kernel, mode="nearest") - mean**2))
+    normalized = (gray - mean) / (deviation + 1)
     found = quality.natural_scene_features(to_frame(photo[:192, :192]).double())
     assert found.shape == (4, 36)
     for index, (y, x) in enumerate(((0, 0), (0, 96), (96, 0), (96, 96))):
-        block = normalised[y : y + 96, x : x + 96]
+        block = normalized[y : y + 96, x : x + 96]
         shape, left, right = fitted(block)
         expected = [shape, (left + right) / 2]
         for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):

@@ -18,8 +18,8 @@ class Brightness(nn.Module):
     """Scores of three classes: dark, middle, bright."""
 
     def forward(self, frames: Tensor) -> Tensor:
-        grey = frames.mean(dim=1, keepdim=True)
-        return torch.cat([0.33 - grey, -(grey - 0.5).abs() + 0.1, grey - 0.67], dim=1)
+        gray = frames.mean(dim=1, keepdim=True)
+        return torch.cat([0.33 - gray, -(gray - 0.5).abs() + 0.1, gray - 0.67], dim=1)
 
 
 def frame_of(values: list[list[int]]) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_classes_of_the_network_stand_for_classes_of_the_labels():
     ],
 )
 def test_an_answer_that_cannot_be_used_is_one_clear_error(program, message):
-    with pytest.raises(InputError, match=f"--segmenter net: {message}"):
+    with pytest.raises(InputError, match=f"`segmenter` net: {message}"):
         segmenter(program).predict(frame_of([[0, 0], [0, 0]]), (2, 2))
 
 
@@ -129,7 +129,7 @@ def scripted(path: Path, module: nn.Module) -> Path:
 def test_a_torchscript_file_is_run_without_a_warning(tmp_path: Path, recwarn):
     path = scripted(tmp_path / "net.pt", Brightness())
     recwarn.clear()
-    program = programs.load_program(str(path), "--segmenter")
+    program = programs.load_program(str(path), "`segmenter`")
     assert segmenter(program).predict(frame_of([[0, 255]]), (1, 2)).tolist() == [[0, 2]]
     assert not [warning for warning in recwarn if issubclass(warning.category, FutureWarning)]
     assert programs.is_torchscript(path)
@@ -139,14 +139,14 @@ def test_a_python_function_of_the_current_folder_is_found(tmp_path: Path, monkey
     (tmp_path / "my_net.py").write_text("class Nets:\n    def dark(frames):\n        return (frames.mean(dim=1) < 0.5).long()\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    program = programs.load_program("my_net:Nets.dark", "--segmenter")
+    program = programs.load_program("my_net:Nets.dark", "`segmenter`")
     assert segmenter(program).predict(frame_of([[0, 255]]), (1, 2)).tolist() == [[1, 0]]
 
 
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("nowhere.pt", ConfigError, "--segmenter nowhere.pt: no such file"),
+        ("nowhere.pt", ConfigError, "`segmenter` nowhere.pt: no such file"),
         ("no_module_here:net", ConfigError, r"cannot be imported \(ModuleNotFoundError"),
         ("math:sine", ConfigError, r"cannot be imported \(AttributeError"),
         ("math:pi", ConfigError, "is float, not a function"),
@@ -155,7 +155,7 @@ def test_a_python_function_of_the_current_folder_is_found(tmp_path: Path, monkey
 )
 def test_a_program_that_is_not_there_is_named(text, error, message):
     with pytest.raises(error, match=message):
-        programs.load_program(text, "--segmenter")
+        programs.load_program(text, "`segmenter`")
 
 
 def test_a_file_that_is_no_program_is_refused(tmp_path: Path):
@@ -164,14 +164,14 @@ def test_a_file_that_is_no_program_is_refused(tmp_path: Path):
     assert not programs.is_torchscript(tmp_path / "tensors.pt")
     for name in ("tensors.pt", "text.pt"):
         with pytest.raises(CheckpointError, match="not a TorchScript file"):
-            programs.load_program(str(tmp_path / name), "--segmenter")
+            programs.load_program(str(tmp_path / name), "`segmenter`")
 
 
 def test_a_program_cut_short_is_refused(tmp_path: Path):
     path = scripted(tmp_path / "net.pt", Brightness())
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(CheckpointError, match="not a TorchScript file"):
-        programs.load_program(str(path), "--segmenter")
+        programs.load_program(str(path), "`segmenter`")
 
 
 def test_onnx_without_its_runtime_says_what_to_install_and_with_it_is_run(tmp_path: Path):
@@ -181,8 +181,8 @@ def test_onnx_without_its_runtime_says_what_to_install_and_with_it_is_run(tmp_pa
         import onnxruntime  # noqa: F401
     except ImportError:
         with pytest.raises(MissingExtraError, match="onnxruntime is needed") as caught:
-            programs.load_program(str(path), "--segmenter")
-        assert "vidgen[onnx]" in (caught.value.hint or "")
+            programs.load_program(str(path), "`segmenter`")
+        assert "[onnx]" in (caught.value.hint or "")
     else:
         with pytest.raises(CheckpointError, match="not an ONNX network"):
-            programs.load_program(str(path), "--segmenter")
+            programs.load_program(str(path), "`segmenter`")

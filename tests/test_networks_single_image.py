@@ -172,6 +172,13 @@ def test_a_noise_loop_closes_at_zero_and_moves_evenly() -> None:
     assert float(steps[0]) < 1.5 * float(steps.median())
 
 
+def test_a_noise_loop_never_stands_still() -> None:
+    """The frame after the last is the first; so the last is not."""
+    frames = torch.stack(list(noise_loop((1, 3, 20, 20), 12, alpha=0.1, beta=0.5, device="cpu", generator=torch.Generator())))
+    steps = (frames.roll(-1, 0) - frames).square().mean(dim=(1, 2, 3, 4)).sqrt()
+    assert float(steps.min()) > 0.3 * float(steps.median())
+
+
 def test_a_noise_loop_is_as_lively_as_the_published_walk() -> None:
     generator = torch.Generator().manual_seed(1)
     options = {"alpha": 0.1, "beta": 0.9, "device": "cpu", "generator": generator}

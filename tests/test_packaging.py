@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
+import vidgen
+from vidgen import errors
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCKED_EXTRAS = ("test", "dev", "track", "metrics")
+LOCKED_EXTRAS = ("test", "dev", "docs", "track", "metrics")
 
 
 def tracked(*folders: str) -> list[str]:
@@ -35,7 +40,7 @@ def test_the_lock_names_no_address_and_hashes_every_package() -> None:
 def test_the_lock_holds_every_dependency() -> None:
     locked = set(re.findall(r"(?m)^([\w.-]+)==", (REPOSITORY / "requirements.lock").read_text(encoding="ascii")))
     extras = [name for extra in LOCKED_EXTRAS for name in PROJECT["optional-dependencies"][extra]]
-    wanted = {re.split(r"[\[<>=!~ ;]", line)[0].lower() for line in [*PROJECT["dependencies"], *extras]} - {"vidgen"}
+    wanted = {re.split(r"[\[<>=!~ ;]", line)[0].lower() for line in [*PROJECT["dependencies"], *extras]} - {errors.DISTRIBUTION}
     assert wanted <= locked
 
 
@@ -43,10 +48,10 @@ def test_the_console_script_gives_the_version() -> None:
     script = Path(sys.executable).with_name("vidgen")
     for line in ([script], [sys.executable, "-m", "vidgen"]):
         done = subprocess.run([*line, "--version"], capture_output=True, text=True, check=True, timeout=60)
-        assert done.stdout == f"vidgen {PROJECT['version']}\n"
+        assert done.stdout == f"vidgen {vidgen.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["translate", "--help"], ["config"], ["nonsense"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["translate", "--help"], ["config"], ["nonsense"], ["completion", "bash"]])
 def test_help_and_usage_load_nothing_slow(arguments: list[str]) -> None:
     code = (
         "import sys; from vidgen.cli import main; main(sys.argv[1:]);"
@@ -57,9 +62,17 @@ def test_help_and_usage_load_nothing_slow(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["config", "list"], ["models", "list"]])
+def test_lists_load_no_torch(arguments: list[str]) -> None:
+    code = "import sys; from vidgen.cli import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "vid2vid" in done.stdout
+
+
 def test_the_wheel_holds_both_packages_with_their_data_and_nothing_else(tmp_path: Path) -> None:
-    packaged = tracked("vidgen", "flow")
-    for name in [*packaged, "pyproject.toml", "setup.py", "README.md", "LICENSE"]:
+    packaged, configs = tracked("vidgen", "flow"), tracked("configs")
+    for name in [*packaged, *configs, "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"]:
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(REPOSITORY / name, tmp_path / "source" / name)
     code = f"from setuptools import build_meta; print(build_meta.build_wheel({str(tmp_path)!r}))"
@@ -68,9 +81,33 @@ def test_the_wheel_holds_both_packages_with_their_data_and_nothing_else(tmp_path
     )
     with zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-        scripts = wheel.read(next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))).decode()
-    assert names == set(packaged)
-    assert "vidgen = vidgen.cli:main" in scripts
+        about = {name.partition("/")[2]: wheel.read(name).decode() for name in wheel.namelist() if ".dist-info/" in name}
+        wheel.extractall(tmp_path / "installed")
+    assert names == {*packaged, *(f"vidgen/{name}" for name in configs)}
+    assert {"vidgen/py.typed", "flow/py.typed"} <= names
+    assert "vidgen = vidgen.cli:main" in about["entry_points.txt"]
+    assert f"Name: {errors.DISTRIBUTION}\n" in about["METADATA"]
+    assert f"Version: {vidgen.__version__}\n" in about["METADATA"]
+    line = [sys.executable, "-m", "vidgen", "config", "list", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    listed = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=60).stdout
+    assert {f"configs/{name}.yaml" for name in json.loads(listed)} == set(configs)
+
+
+def test_every_line_that_installs_an_extra_names_our_own_package() -> None:
+    """The name of the package to import belongs to another project where pip looks."""
+    extras = PROJECT["optional-dependencies"]
+    named = []
+    for name in tracked():
+        path = REPOSITORY / name
+        if path.suffix in (".py", ".md", ".yaml", ".yml", ".toml", ".ipynb") and path != Path(__file__):
+            named += re.findall(r"pip install [^\n`]*?([\w-]+)\[([\w,-]+)\]", path.read_text(encoding="utf-8"))
+    assert {package for package, _ in named} <= {errors.DISTRIBUTION}
+    assert {extra for _, text in named for extra in text.split(",")} <= set(extras)
+    assert errors.install_hint("track") == "pip install 'vidgen-toolkit[track]'"
+    used = re.findall(r'install_hint\("(\w+)"\)', "".join(path.read_text() for path in (REPOSITORY / "vidgen").rglob("*.py")))
+    assert used
+    assert set(used) <= set(extras)
 
 
 def test_set_up_needs_only_a_posix_shell() -> None:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError,
 from vidgen.training import run
 from vidgen.translators import available
 from vidgen.weights import checkpoints, files
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -415,9 +406,33 @@ def test_samples_and_tensorboard_are_written_and_change_nothing(config: Path, tm
     assert list((tmp_path / "watched" / "tensorboard").iterdir())
 
 
-def test_a_time_limit_ends_a_run_that_the_same_call_goes_on_with(config: Path, tmp_path: Path) -> None:
-    first = train(config, tmp_path / "run", time_limit_seconds=0.0)
+def test_a_run_that_is_to_stop_early_is_gone_on_with_by_the_same_call(config: Path, tmp_path: Path) -> None:
+    first = train(config, tmp_path / "run", stop_after_seconds=0.0)
     assert first["steps"] == 1
-    assert "time limit" in first["ended"]
+    assert "before its end" in first["ended"]
     second = train(config, tmp_path / "run", steps=3)
     assert (second["steps"], second["ended"]) == (3, "complete")
+
+
+def test_a_time_limit_shortens_every_stage_so_that_the_schedule_is_complete(config: Path, tmp_path: Path) -> None:
+    stretches = (
+        "{epochs: 3000, decay_epochs: 2000, clip_frames: 4, window_frames: 2, max_window_frames: 2, grow_every_epochs: 9999}"
+    )
+    long = [f"model.schedules=[{stretches}]"]
+    result = train(config, tmp_path / "run", sets=long, time_limit_seconds=4.0)
+    assert result["ended"] == "complete"
+    assert 2 <= result["steps"] == result["of_steps"] < 20_000
+    stretch = run.load_run_config(tmp_path / "run" / "config.yaml", []).train.stretch
+    assert stretch < 1
+    rates = [line["learning_rate"] for line in _log(tmp_path / "run")]
+    assert rates[0] == 2e-4
+    assert rates[-1] < 2e-4, "the decay is part of the shortened schedule"
+
+
+def test_a_resumed_run_keeps_the_plan_of_its_time_limit(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, time_limit_seconds=3.0, stop_after_seconds=0.0)
+    before = run.load_run_config(folder / "config.yaml", []).train.stretch
+    result = train(config, folder, time_limit_seconds=3.0)
+    assert run.load_run_config(folder / "config.yaml", []).train.stretch == before
+    assert result["ended"] == "complete"

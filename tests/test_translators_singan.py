@@ -257,7 +257,7 @@ def test_a_weights_file_alone_is_enough(data_root: Path, tmp_path: Path) -> None
     config.write_text(CONFIG.format(side=40, repeats=1, steps=2, root=data_root / "single"))
     train(config, tmp_path / "run", device="cpu", precision="fp32")
     weights, path = find_weights(tmp_path / "run")
-    assert weights.metadata["config"]
+    assert weights.metadata["model"]
     model = Model.load(path, device="cpu", precision="fp32")
     with torch.inference_mode():
         assert model.translator.reconstruct().shape == (1, 3, 30, 40)

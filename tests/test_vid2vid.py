@@ -7,15 +7,16 @@ import math
 import pytest
 import torch
 
+import tests.literal as lit
 from flow.warp import warp
 from vidgen.errors import ConfigError
 from vidgen.networks.composite import CompositeGenerator
-from vidgen.networks.encoding import encode, instance_edges, one_hot
+from vidgen.networks.encoding import instance_edges, one_hot
 from vidgen.networks.losses import feature_matching, masked_l1, multiscale_adversarial
 from vidgen.training.loop import learning_rate, stage_of
 from vidgen.translators import vid2vid
 from vidgen.translators.vid2vid import temporal_windows
-from vidgen.types import Batch, Condition, Output, Step
+from vidgen.types import Batch, Condition, Step
 
 
 @pytest.mark.parametrize(
@@ -124,9 +125,9 @@ def test_the_coarse_scale_does_not_move_while_the_finest_learns_alone() -> None:
 
 @pytest.mark.parametrize("num_scales", [1, 2, 3])
 def test_least_squares_losses_sum_over_scales(num_scales: int) -> None:
-    judged = [[torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 5, 5)] for _ in range(num_scales)]
-    gan = multiscale_adversarial(judged, real=True, learner="generator", objective="least_squares")
-    fake = multiscale_adversarial(judged, real=False, learner="discriminator", objective="least_squares")
+    discriminated = [[torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 5, 5)] for _ in range(num_scales)]
+    gan = multiscale_adversarial(discriminated, real=True, learner="generator", objective="least_squares")
+    fake = multiscale_adversarial(discriminated, real=False, learner="discriminator", objective="least_squares")
     assert (gan.item(), fake.item()) == (num_scales, 0)
 
 
@@ -139,10 +140,10 @@ def test_feature_matching_is_forty_for_features_one_apart_whatever_the_scales(nu
 
 
 def test_hinge_loss_pushes_a_generator_by_the_mean_and_a_judge_to_the_margin() -> None:
-    judged = [[torch.full((1, 1, 2, 2), 0.5)]]
-    assert multiscale_adversarial(judged, real=True, learner="generator", objective="hinge").item() == -0.5
-    assert multiscale_adversarial(judged, real=True, learner="discriminator", objective="hinge").item() == 0.5
-    assert multiscale_adversarial(judged, real=False, learner="discriminator", objective="hinge").item() == 1.5
+    discriminated = [[torch.full((1, 1, 2, 2), 0.5)]]
+    assert multiscale_adversarial(discriminated, real=True, learner="generator", objective="hinge").item() == -0.5
+    assert multiscale_adversarial(discriminated, real=True, learner="discriminator", objective="hinge").item() == 0.5
+    assert multiscale_adversarial(discriminated, real=False, learner="discriminator", objective="hinge").item() == 1.5
 
 
 def test_masked_l1_averages_over_masked_pixels_too() -> None:
@@ -232,17 +233,55 @@ def test_the_discriminator_of_a_region_sees_the_square_around_it() -> None:
         num_input_frames=1,
         generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2, flow="none"),
         discriminators=discriminators,
+        losses=vid2vid.LossWeights(perceptual_weight=0),
     )
-    translator = vid2vid.build(config)
+    translator = lit.build(config)
     labels = torch.zeros(1, 2, 64, 128, dtype=torch.long)
-    labels[:, 0, 40:44, 100:110] = 2  # the second frame has no region: its middle is taken
-    target = torch.rand(1, 2, 3, 64, 128) * 2 - 1
-    batch = Batch(Condition(labels=labels), target)
-    encoded = encode(batch.condition, num_labels=3, use_instances=False).flatten(0, 1)
-    fake, real = translator._region_inputs(batch, Output(frames=-target, extras={"condition": encoded}))
-    assert fake.shape == real.shape == (2, 6, 32, 32)
-    assert torch.equal(real[0, 3:], target[0, 0, :, 25:57, 88:120])
-    assert torch.equal(fake[1, 3:], -target[0, 1, :, 16:48, 48:80])
+    labels[:, 0, 40:44, 100:110] = 2  # the second frame has no region: its middle is discriminated
+    target = torch.rand(1, 2, 3, 64, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    batch = lit.make_batch(target, labels)
+    lit.begin(translator, lit.stages(config)[0])
+    losses = lit.losses_of(translator, lit.stages(config)[0], batch, lit.roll_out(translator, batch))["region", 0]
+    pictures = torch.cat([one_hot(labels[0], 3), target[0]], dim=1)
+    squares = torch.stack([pictures[0, :, 25:57, 88:120], pictures[1, :, 16:48, 48:80]])
+    discriminated = lit.networks(translator)["region"](squares)
+    assert losses["region_discriminator_real"].item() == pytest.approx(
+        0.5 * (discriminated[0][-1] - 1).square().mean().item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("num_known", [2, 5])
+def test_a_video_goes_on_from_the_last_of_its_known_frames(num_known: int) -> None:
+    config = vid2vid.Config(num_labels=3, generator=vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2))
+    translator = lit.build(config).eval()
+    labels = torch.randint(0, 3, (1, 7, 16, 16), generator=torch.Generator().manual_seed(0))
+    known = lit.pictures("known", 1, 5, 3, 16, 16)
+    condition = Condition(labels=labels)
+    with torch.no_grad():
+        carry = translator.prime(condition.slice_time(5 - num_known, 5), known[:, 5 - num_known :])
+        frames = translator.translate(condition.slice_time(5, 7), carry)[0].frames
+        last = translator.prime(condition.slice_time(3, 5), known[:, 3:])
+        expected = translator.translate(condition.slice_time(5, 7), last)[0].frames
+        first = translator.prime(condition.slice_time(0, 2), known[:, :2])
+        other = translator.translate(condition.slice_time(5, 7), first)[0].frames
+    torch.testing.assert_close(frames, expected)
+    assert (frames - other).abs().max() > 0.01
+
+
+def test_discriminators_of_motion_remember_the_newest_frames_as_far_as_they_reach() -> None:
+    discriminators = vid2vid.Discriminators(base_channels=4, num_temporal_scales=2, num_temporal_frames=3)
+    shape = vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=2)
+    growth = vid2vid.Schedule(window_frames=4, max_window_frames=4)
+    config = vid2vid.Config(num_labels=3, generator=shape, discriminators=discriminators, schedules=(growth,))
+    translator = lit.build(config)
+    lit.begin(translator, lit.stages(config)[0])
+    batch = lit.make_batch(lit.pictures("clip", 1, 12, 3, 16, 16), torch.zeros(1, 12, 16, 16, dtype=torch.long))
+    carry, frames = None, []
+    for start in (0, 4, 8):
+        rolled = lit.roll_out(translator, lit.window(batch, start, start + 4), carry)
+        carry = rolled.carry
+        frames.append(rolled.frames)
+    assert torch.equal(carry.history, torch.cat(frames, dim=1)[:, -6:])
 
 
 def test_a_foreground_class_that_does_not_exist_is_refused_by_name() -> None:

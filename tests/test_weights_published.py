@@ -93,21 +93,47 @@ def test_a_judge_of_motion_is_imported_where_its_file_is_given(parity_root: Path
     assert models.info(file)["imported"]["untrained"] == ["discriminator"]
 
 
-def test_the_published_street_channels_mean_cityscapes_with_instances() -> None:
-    shown, channels, table = published._condition(36, None)
-    assert table is not None
-    assert (table.names[26], channels, shown["instances"]) == ("car", {"num_labels": 35, "use_instances": True}, "instances")
-    assert published._condition(6, None)[1] == {"condition_channels": 6}
-    assert published._condition(1, None)[0] == {"pictures": [], "edges": {}}
+def _reading(parity_root: Path, tmp_path: Path, num_channels: int) -> list[str]:
+    """The published generator, changed to read another number of channels a frame."""
+    weights, values = _parity(parity_root / "vid2vid_composite.npz")
+    first = weights["model_down_seg.1.weight"]
+    num_frames = values["input/condition"].shape[1] // 7
+    return _save(tmp_path, G0={**weights, "model_down_seg.1.weight": first[:, :1].repeat(1, num_frames * num_channels, 1, 1)})
+
+
+def _told(file: Path) -> dict:
+    metadata = find_weights(file)[0].metadata
+    return {"model": json.loads(metadata["model"]), "data": {"condition": json.loads(metadata["condition"])}}
+
+
+def test_the_published_street_channels_mean_cityscapes_with_instances(parity_root: Path, tmp_path: Path) -> None:
+    file = _import(tmp_path, _reading(parity_root, tmp_path, 36))
+    told = _told(file)
+    assert (told["model"]["num_labels"], told["model"]["use_instances"]) == (35, True)
+    assert told["data"]["condition"]["instances"] == "instances"
+    assert json.loads(find_weights(file)[0].metadata["labels"])["names"][26] == "car"
     with pytest.raises(ConfigError, match="12 classes, but the model reads 36"):
-        published._condition(36, "camvid")
+        _import(tmp_path, _reading(parity_root, tmp_path, 36), labels="camvid")
 
 
-def test_batch_norms_without_a_batch_count_load_and_unused_statistics_are_dropped() -> None:
-    batch = {"1.weight": torch.ones(3), "1.running_mean": torch.ones(3), "1.running_var": torch.ones(3)}
-    assert published._without_unused_statistics(batch)["1.num_batches_tracked"] == 0
-    instance = {"0.weight": torch.ones(1), "1.running_mean": torch.ones(3), "1.running_var": torch.ones(3)}
-    assert set(published._without_unused_statistics(instance)) == {"0.weight"}
+@pytest.mark.parametrize(("num_channels", "num_pictures", "edges"), [(6, 2, False), (3, 1, False), (1, 0, True)])
+def test_other_channels_mean_pictures_and_edges(
+    parity_root: Path, tmp_path: Path, num_channels: int, num_pictures: int, edges: bool
+) -> None:
+    told = _told(_import(tmp_path, _reading(parity_root, tmp_path, num_channels)))
+    assert (told["model"]["num_labels"], told["model"]["condition_channels"]) == (0, num_channels)
+    assert len(told["data"]["condition"]["pictures"]) == num_pictures
+    assert (told["data"]["condition"]["edges"] is not None) == edges
+
+
+def test_batch_norms_without_a_batch_count_load(parity_root: Path, tmp_path: Path) -> None:
+    batch, _ = _parity(parity_root / "vid2vid_composite.npz")
+    means = [key for key in batch if key.endswith(".running_mean")]
+    assert means
+    counts = {key.replace("running_mean", "num_batches_tracked") for key in means}
+    state = {key: value for key, value in batch.items() if key not in counts}
+    tensors = find_weights(_import(tmp_path, _save(tmp_path, G0=state), labels="7"))[0].tensors
+    assert {int(value) for key, value in tensors.items() if key.startswith("generator") and key.endswith("tracked")} == {0}
 
 
 @pytest.mark.parametrize(

@@ -202,17 +202,18 @@ def bench_singan(repeats: int) -> list[dict[str, Any]]:
     "plain" follows the original's steps in float32 without autocast or channels_last: three updates of each network, a new
     cascade of the coarser scales for each. "steps kept" does the same in bf16 where it is safe. "fast" is what a budget trains.
     """
-    from vidgen.commands.single import model_settings
+    from vidgen.single_image.training import model_config
 
     plain = Runtime(torch.device("cpu"), use_bf16=False)
     shipped = Runtime.choose("cpu")
-    faithful = {**model_settings("singan", "faithful", "animation"), "max_channels": SINGAN_WIDTH}
-    fast = {**model_settings("singan", "fast", "animation"), "max_channels": SINGAN_WIDTH}
+    narrow = {"max_channels": SINGAN_WIDTH}
+    faithful = model_config("singan", "faithful", "animation", image_size=SINGAN_SIZE).model_copy(update=narrow)
+    fast = model_config("singan", "fast", "animation", image_size=SINGAN_SIZE).model_copy(update=narrow)
     rows = []
     for name, level in SINGAN_CASES.items():
         seconds = {
-            way: _singan_seconds(settings, level, runtime, prepared, repeats)
-            for way, settings, runtime, prepared in (
+            way: _singan_seconds(config, level, runtime, prepared, repeats)
+            for way, config, runtime, prepared in (
                 ("plain", faithful, plain, False),
                 ("steps kept", faithful, shipped, True),
                 ("fast", fast, shipped, True),
@@ -229,9 +230,8 @@ def bench_singan(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _singan_seconds(settings: dict[str, Any], level: int, runtime: Runtime, prepared: bool, repeats: int) -> float:
+def _singan_seconds(config: Any, level: int, runtime: Runtime, prepared: bool, repeats: int) -> float:
     """Processor seconds of one iteration, after those that fill the kept cascades."""
-    config = singan.Config(**settings, image_size=SINGAN_SIZE)
     if config.num_kept_cascades:
         config = config.model_copy(update={"num_kept_cascades": 1})
     torch.manual_seed(0)

@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flow.engines import create_engine
-from vidgen.commands.evaluate import evaluate
 from vidgen.data.street import Street
+from vidgen.evaluation.measure import evaluate
 from vidgen.media.frames import open_sink
 from vidgen.media.images import read_picture
 from vidgen.metrics import temporal
@@ -66,7 +66,7 @@ def _show_speed(folder: Path, width: int, height: int, num_frames: int) -> None:
     seconds, scores = {}, {}
     for name, work in {"plain script": lambda: plain(folder), "vidgen, cold": ours, "vidgen, warm": ours}.items():
         seconds[name], scores[name] = _timed(work)
-    if not all(np.allclose(scores["plain script"], found, rtol=1e-4) for found in scores.values()):
+    if not all(np.allclose(scores["plain script"], other, rtol=1e-4) for other in scores.values()):
         raise click.ClickException(f"the scores differ: {json.dumps(scores)}")
     table = Table("", "s a frame", "times as fast", *KEYS, title=f"{width}x{height}, {num_frames} frames")
     for name, taken in seconds.items():
@@ -77,7 +77,7 @@ def _show_speed(folder: Path, width: int, height: int, num_frames: int) -> None:
 
 def _ours(folder: Path) -> Callable[[], list[float]]:
     def measure() -> list[float]:
-        found = evaluate(
+        report = evaluate(
             folder / "output",
             source=folder / "source",
             metrics=",".join(KEYS),
@@ -85,7 +85,7 @@ def _ours(folder: Path) -> Callable[[], list[float]]:
             strides=(1,),
             cache=folder / "cache",
         )
-        return [found[key] or 0.0 for key in KEYS]
+        return [report[key] or 0.0 for key in KEYS]
 
     return measure
 

@@ -22,8 +22,8 @@ Frames = np.ndarray
 """uint8 [T,H,W,3], RGB."""
 
 
-def grey(frames: Frames) -> Frames:
-    """One flat grey: perfectly steady, and worthless."""
+def gray(frames: Frames) -> Frames:
+    """One flat gray: perfectly steady, and worthless."""
     return np.full_like(frames, 128)
 
 
@@ -39,18 +39,18 @@ def blur(frames: Frames) -> Frames:
 
 
 def noise(frames: Frames) -> Frames:
-    """New noise in every frame (standard deviation 8 grey levels)."""
+    """New noise in every frame (standard deviation 8 gray levels)."""
     return _rounded(frames + 8 * _random(0).standard_normal(frames.shape, np.float32))
 
 
 def flicker(frames: Frames) -> Frames:
-    """Exposure up and down by 4 grey levels, frame by frame."""
+    """Exposure up and down by 4 gray levels, frame by frame."""
     signs = np.where(np.arange(len(frames)) % 2 == 0, 4, -4)
     return _rounded(frames.astype(np.float32) + signs[:, None, None, None])
 
 
 def blotches(frames: Frames) -> Frames:
-    """Every block of 32x32 pixels brighter or darker by chance in every frame (standard deviation 4 grey levels)."""
+    """Every block of 32x32 pixels brighter or darker by chance in every frame (standard deviation 4 gray levels)."""
     num_frames, height, width, _ = frames.shape
     blocks = 4 * _random(1).standard_normal((num_frames, -(-height // 32), -(-width // 32), 1), np.float32)
     spread = blocks.repeat(32, axis=1).repeat(32, axis=2)[:, :height, :width]
@@ -106,7 +106,7 @@ def jitter(frames: Frames) -> Frames:
 CORRUPTIONS: dict[str, Callable[[Frames], Frames]] = {
     corruption.__name__: corruption
     for corruption in (
-        grey, frozen, blur, noise, flicker, blotches, shuffled, doubled, smoothed, jpeg, gamma, stuck, jitter
+        gray, frozen, blur, noise, flicker, blotches, shuffled, doubled, smoothed, jpeg, gamma, stuck, jitter
     )
 }  # fmt: skip
 

@@ -23,16 +23,15 @@ from rich.console import Console
 from rich.progress import track
 
 from vidgen import durable
-from vidgen.commands.evaluate import evaluate
 from vidgen.errors import InputError, VidgenError
+from vidgen.evaluation.compare import is_contest
+from vidgen.evaluation.measure import evaluate
 from vidgen.media.frames import open_sink, open_source
-from vidgen.metrics.score import base_of, metric_of
+from vidgen.metrics.score import metric_of
 
 COPY = "copy"
 Values = dict[str, dict[str, list[float | None]]]
 """metric key -> corruption -> value in every clip, None where it refuses to answer."""
-
-_OF_THE_REFERENCE = ("warp_error_source", "warp_error_target")
 
 CELL_WIDTH, CELL_HEIGHT, LABEL_WIDTH, HEAD_HEIGHT = 62, 20, 190, 76
 
@@ -67,9 +66,9 @@ def measure(clips: tuple[Path, ...], num_frames: int, height: int) -> tuple[Valu
             report = evaluate(
                 list(kinds[kind](frames)), source=original, target=original, reference_set=folder, metrics="all", strides=(1, 3)
             )
-            for key, score in report.scores.items():
-                if metric_of(key).better != "context" and "/" not in key and base_of(key) not in _OF_THE_REFERENCE:
-                    values.setdefault(key, {}).setdefault(kind, []).append(score.value)
+            for key, entry in report.metrics.items():
+                if is_contest(key, entry.better) and "/" not in key:
+                    values.setdefault(key, {}).setdefault(kind, []).append(entry.value)
             verdicts.setdefault(kind, []).append("; ".join(report.reasons))
     return values, verdicts
 
@@ -93,7 +92,7 @@ def _full_scale(key: str, copy: float) -> float:
     unit = metric_of(key).unit
     if unit.startswith("squared"):
         return 3 * max(copy, 5e-4)
-    return {"pixels": 2.0, "grey levels 0..255": 4.0, "x 1000": 100.0, "distance": 10.0, "fraction": 0.5}.get(unit, 1.0)
+    return {"pixels": 2.0, "gray levels 0..255": 4.0, "x 1000": 100.0, "distance": 10.0, "fraction": 0.5}.get(unit, 1.0)
 
 
 def as_markdown(values: Values, verdicts: dict[str, list[str]], command: str, num_clips: int, picture: str) -> str:

@@ -4,7 +4,7 @@
     python tools/single_sheets.py ../shared/data/single -o sheets --table      # the table
 
 The pictures go by their usual names: balloons, birds, 33039_LR, lightning1, edit/tree, harmonize/oil_tree.
-Models are kept in OUT/models.
+Models are stored in OUT/models.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
-from vidgen import durable, single
+from vidgen import durable
 from vidgen.commands import pictures
 from vidgen.errors import VidgenError
 from vidgen.media import images
 from vidgen.media.conditions import resize_picture
 from vidgen.media.frames import open_source
+from vidgen.single_image.pictures import contact_sheet
 
 ASPECTS = {"as it is": None, "wide": "2:1", "tall": "2:3"}
 TABLE_PICTURES = ("balloons", "birds")
@@ -40,32 +41,32 @@ def sheets(data: Path, out: Path, seed: int) -> dict[str, Any]:
             result = pictures.sample(data / f"{name}.png", folder, num_samples=6, aspect=aspect, **options)
             seconds[f"{name}, 6 samples, {label}"] = result["seconds"]
             rows += [images.read_picture(folder / f"{index:03d}.png") for index in range(6)]
-        images.write_png(out / f"{name}.png", single.contact_sheet(rows, num_columns=6))
+        images.write_png(out / f"{name}.png", contact_sheet(rows, num_columns=6))
     result = pictures.super_resolve(data / "33039_LR.png", out / "33039_x4.png", factor=4, **options)
     seconds["33039_LR x4"] = result["seconds"]
-    made = images.read_picture(out / "33039_x4.png")
-    plain = resize_picture(images.read_picture(data / "33039_LR.png"), made.shape[:2])
-    images.write_png(out / "33039_bicubic_and_made.png", single.contact_sheet([plain, made], num_columns=2))
+    enlarged = images.read_picture(out / "33039_x4.png")
+    plain = resize_picture(images.read_picture(data / "33039_LR.png"), enlarged.shape[:2])
+    images.write_png(out / "33039_bicubic_and_enlarged.png", contact_sheet([plain, enlarged], num_columns=2))
     tree, edited = data / "edit" / "tree.png", data / "edit" / "tree_edit_1.png"
-    result = pictures.edit(tree, edited, out / "tree_made.png", mask=data / "edit" / "tree_edit_1_mask.png", **options)
+    result = pictures.edit(tree, edited, out / "tree_edited.png", mask=data / "edit" / "tree_edit_1_mask.png", **options)
     seconds["edit tree"] = result["seconds"]
     images.write_png(
         out / "tree.png",
-        single.contact_sheet([images.read_picture(p) for p in (tree, edited, out / "tree_made.png")], num_columns=3),
+        contact_sheet([images.read_picture(p) for p in (tree, edited, out / "tree_edited.png")], num_columns=3),
     )
     folder = data / "harmonize"
     naive = folder / "oil_tree_naive.jpg"
     result = pictures.harmonize(
-        naive, folder / "oil_tree.jpg", out / "oil_tree_made.png", mask=folder / "oil_tree_naive_mask.jpg", **options
+        naive, folder / "oil_tree.jpg", out / "oil_tree_edited.png", mask=folder / "oil_tree_naive_mask.jpg", **options
     )
     seconds["harmonize oil_tree"] = result["seconds"]
-    shown = [images.read_picture(path) for path in (naive, out / "oil_tree_made.png")]
-    images.write_png(out / "oil_tree.png", single.contact_sheet(shown, num_columns=2))
+    pair = [images.read_picture(path) for path in (naive, out / "oil_tree_edited.png")]
+    images.write_png(out / "oil_tree.png", contact_sheet(pair, num_columns=2))
     result = pictures.animate(str(data / "lightning1.png"), str(out / "lightning1.mp4"), loop=True, **options)
     seconds["animate lightning1"] = result["seconds"]
     seconds["loop gap of lightning1"] = result["loop_gap"]
     frames = [frame.pixels for frame in open_source(out / "lightning1.mp4")]
-    images.write_png(out / "lightning1.png", single.contact_sheet(frames[::4], num_columns=4))
+    images.write_png(out / "lightning1.png", contact_sheet(frames[::4], num_columns=4))
     return seconds
 
 

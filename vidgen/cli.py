@@ -2,6 +2,7 @@
 
 Results go to stdout (a short summary, or one JSON object with `--json`); progress, log and errors go to stderr. Every expected
 failure is one line `error: ...` with a hint and an exit code; see `main`. Nothing here imports torch, so help is immediate.
+An option means the same in every command; counts are `--num-...`, durations are written like 90s or 1h30m.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import traceback
@@ -18,11 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import click
 
+import vidgen
 from flow.errors import FlowError
+from vidgen.deprecation import deprecated
 from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
 
 Result = Mapping[str, Any]
@@ -31,17 +35,18 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 PATH = click.Path(path_type=Path)
-POSITIVE = click.IntRange(min=1)
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+OLD_SPELLINGS_END = "0.3.0"
+"""The release that no longer knows the options and commands of 0.1."""
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
     """Seconds, written like 90s, 5m or 1h30m."""
 
     name = "duration"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        """Give the seconds; wrong text is wrong usage."""
+        """Parse the seconds."""
         from vidgen.config import parse_duration
 
         return parse_duration(value) if isinstance(value, str) else value
@@ -50,61 +55,88 @@ class Duration(click.ParamType):
 DURATION = Duration()
 
 
+class Count(click.IntRange):
+    """A whole number within limits."""
+
+    name = "n"
+
+
+POSITIVE = Count(min=1)
+
+
+class Precision(click.Choice[str]):
+    """fp32 or bf16; the names of numpy and torch, which earlier releases took, still work."""
+
+    OLD: ClassVar[Mapping[str, str]] = {"float32": "fp32", "bfloat16": "bf16"}
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """Parse the precision."""
+        if value in self.OLD:
+            deprecated(f"--precision {value}", f"--precision {self.OLD[value]}", OLD_SPELLINGS_END)
+            value = self.OLD[value]
+        return super().convert(value, parameter, context)
+
+
 class Number(click.FloatRange):
-    """A number within limits; click lets nan and the infinite ones through where a side is open."""
+    """A finite number within limits; click alone accepts nan and infinities on an open side."""
+
+    name = "number"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        """Give the number; what is none is wrong usage."""
+        """Parse the number."""
         number = float(super().convert(value, parameter, context))
         if not math.isfinite(number):
-            self.fail(f"{value} is no number to reckon with.", parameter, context)
+            self.fail(f"{value} is not a finite number.", parameter, context)
         return number
 
 
 @dataclass
 class Screen:
-    """How much is said, and in which form; filled by the global options wherever they stand on the line."""
+    """Verbosity and format of the output; set by the global options wherever they stand on the line."""
 
     json: bool = False
     debug: bool = False
     verbosity: int = 0
 
+    has_result: bool = False
+
     def show(self, result: Result, summary: Callable[[Result], str]) -> None:
         """Write a command's result to stdout."""
+        self.has_result = True
         click.echo(json.dumps(result, indent=2, default=str) if self.json else summary(result))
 
     def show_error(self, message: str, *, hint: str | None = None, word: str = "error") -> None:
-        """Write an error to stderr, and as an object to stdout where a program reads it."""
+        """Write an error to stderr, and as an object to stdout where a program reads it and has no result yet."""
         color = False if os.environ.get("NO_COLOR") else None
         message, hint = printable_lines(message), printable_lines(hint or "") or None
         click.echo(f"{click.style(f'{word}:', fg='red', bold=True)} {message}", err=True, color=color)
         if hint:
             click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True, color=color)
-        if self.json:
+        if self.json and not self.has_result:
             click.echo(json.dumps({"error": message, "hint": hint}))
         if self.debug:
             click.echo(traceback.format_exc(), err=True)
 
 
 class Log(logging.Handler):
-    """Log lines on stderr, above a progress bar where there is one."""
+    """Log lines on stderr, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; warnings and worse say so."""
+        """Write one record, with its level from warnings on."""
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         click.echo(prefix + printable_lines(self.format(record)), err=True)
 
 
-def summarise(result: Result, indent: int = 0) -> str:
-    """A result as readable lines: one per value, nested ones indented."""
+def summarize(result: Result, indent: int = 0) -> str:
+    """A result as lines of text: one per value, nested ones indented."""
     width = max((len(name) for name in result), default=0)
     lines = []
     for name, value in result.items():
         label = " " * indent + name
         if isinstance(value, Mapping):
-            lines += [label, summarise(value, indent + 2)] if value else []
+            lines += [label, summarize(value, indent + 2)] if value else []
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-            lines += [label, *(summarise(item, indent + 2) for item in value)]
+            lines += [label, *(summarize(item, indent + 2) for item in value)]
         elif value is not None:
             lines.append(f"{label:{width + indent}}  {_plain(value)}")
     return "\n".join(lines)
@@ -141,34 +173,92 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
         return click.Option(names, is_flag=True, expose_value=False, callback=callback, help=text, hidden=hidden)
 
     return [
-        flag("--json", callback=_set("json", True), text="One JSON object on stdout."),
-        flag("-v", "--verbose", callback=_set("verbosity", 1), text="Say more on stderr."),
-        flag("-q", "--quiet", callback=_set("verbosity", -1), text="Only errors on stderr."),
+        flag("--json", callback=_set("json", True), text="Print the result as one JSON object."),
+        flag("-v", "--verbose", callback=_set("verbosity", 1), text="Log debug messages too."),
+        flag("-q", "--quiet", callback=_set("verbosity", -1), text="Log errors only."),
         flag("--debug", callback=_set("debug", True), text="Show the traceback of an error."),
-        flag("--no-color", callback=_no_color, text="Plain text."),
+        flag("--no-color", callback=_no_color, text="Disable colored output."),
     ]
 
 
-class Command(click.Command):
-    """A command that knows an example of itself and how its result reads."""
+class Option(click.Option):
+    """An option whose environment variable is named by its spelling, as VIDGEN_TRANSLATE_LABEL_ENCODING."""
 
-    def __init__(self, name: str, *, example: str, summary: Callable[[Result], str] = summarise, **options: Any) -> None:
-        super().__init__(name, epilog=f"\b\nExample:\n  {example}", **options)
-        self.example = example
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Look the value up."""
+        words = max(self.opts, key=len).lstrip("-").replace("-", "_").upper()
+        return os.environ.get(f"{ctx.auto_envvar_prefix}_{words}") or None
+
+
+class OldOption(Option):
+    """An option of an earlier release: hidden; its value goes, with a warning, to the option that replaced it."""
+
+    def __init__(
+        self, names: Sequence[str], *, instead: str, convert: Callable[[Any], Any] = lambda value: value, **options: Any
+    ) -> None:
+        super().__init__([*names, "old_" + names[0].lstrip("-").replace("-", "_")], hidden=True, **options)
+        self.instead = instead
+        self.convert_value = convert
+
+    def hand_over(self, context: click.Context) -> None:
+        """Move the value to the new option.
+
+        Raises:
+            click.UsageError: both were given.
+        """
+        assert self.name is not None
+        value = context.params.pop(self.name)
+        if not _is_given(context, self):
+            return
+        new = next(parameter for parameter in context.command.params if self.instead in parameter.opts)
+        assert new.name is not None
+        if _is_given(context, new) and not new.multiple:
+            raise click.UsageError(f"{self.opts[0]} is the old name of {self.instead}; give only {self.instead}.", context)
+        deprecated(f"the option {self.opts[0]}", self.instead, OLD_SPELLINGS_END)
+        value = self.convert_value(value)
+        context.params[new.name] = (*context.params[new.name], *value) if new.multiple else value
+
+
+def _is_given(context: click.Context, parameter: click.Parameter) -> bool:
+    """Whether the user set a parameter, on the command line or in the environment."""
+    given = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+    return parameter.name is not None and context.get_parameter_source(parameter.name) in given
+
+
+class Command(click.Command):
+    """Command with a usage example and a result formatter."""
+
+    def __init__(self, name: str, *, example: str, summary: Callable[[Result], str] = summarize, **options: Any) -> None:
+        lines = example.splitlines()
+        super().__init__(name, epilog="\n  ".join(["\b\nExample:" if len(lines) == 1 else "\b\nExamples:", *lines]), **options)
+        self.examples = lines
         self.summary = summary
         self.params += _global_options(hidden=True)
 
     def invoke(self, context: click.Context) -> None:
-        """Run the command and show its result, if it did not do so itself."""
+        """Run the command and print its result, unless it printed that itself."""
         screen = context.ensure_object(Screen)
         _start_log(screen)
-        result = super().invoke(context)
+        for parameter in self.params:
+            if isinstance(parameter, OldOption):
+                parameter.hand_over(context)
+        try:
+            result = super().invoke(context)
+        except VidgenError as error:
+            error.args = (self._with_options(str(error)),)
+            error.hint = error.hint and self._with_options(error.hint)
+            raise
         if result is not None:
             screen.show(result, self.summary)
 
+    def _with_options(self, message: str) -> str:
+        """A message of the library with its parameters, which it names in backticks, as this command's options."""
+        options = {parameter.name: max(parameter.opts, key=len) for parameter in self.params if isinstance(parameter, click.Option)}
+        return re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[0]), message)
+
 
 class Group(click.Group):
-    """A group that lists its commands in the order of the work."""
+    """A group that lists its commands in the order of a workflow, not of the alphabet."""
 
     command_class = Command
     group_class = type
@@ -198,7 +288,8 @@ def _start_log(screen: Screen) -> None:
 def _call(verb: str, /, **options: Any) -> Result:
     """Call `vidgen.commands.<file>.<function>`, named as `file.function`; imported only now because most need torch."""
     module, function = verb.split(".")
-    return getattr(importlib.import_module(f"vidgen.commands.{module}"), function)(**options)
+    result: Result = getattr(importlib.import_module(f"vidgen.commands.{module}"), function)(**options)
+    return result
 
 
 # --- options that several commands share ----------------------------------------------------------------------------------
@@ -213,20 +304,46 @@ def _options(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorat
     return decorate
 
 
-sets = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one value of the configuration; repeatable.")
-overwrite = click.option("-y", "--overwrite", is_flag=True, help="Replace what exists.")
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random.")
+def option(*names: str, **attributes: Any) -> Callable[[Decorated], Decorated]:
+    """As click's, for the class `Option`."""
+    return click.option(*names, **{"cls": Option, **attributes})
+
+
+def _old(*names: str, instead: str, **options: Any) -> Callable[[Decorated], Decorated]:
+    return option(*names, cls=OldOption, instead=instead, **options)
+
+
+sets = option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override one value of the configuration; repeatable.")
+overwrite = option("-y", "--overwrite", is_flag=True, help="Overwrite existing output.")
+seed = option("--seed", type=Count(min=0), default=0, show_default=True, help="Random seed.")
+device = option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps", help="Compute device.")
+threads = option("--threads", type=POSITIVE, help="Number of CPU threads.")
 compute = _options(
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
-    click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="auto takes bf16 where it is fast."),
-    click.option("--threads", type=POSITIVE, help="CPU threads."),
+    device,
+    option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Arithmetic; auto uses bf16 where it is fast."),
+    threads,
 )
-
-
-looks = _options(
-    click.option("--styles", type=PATH, help="File of 'vidgen styles'; by default the one beside the model."),
-    click.option("--style", "chosen", multiple=True, metavar="CLASS=STYLE", help="Look of all objects of a class; repeatable."),
-    click.option("--reference", nargs=3, metavar="PICTURE LABELS INSTANCES", help="Objects look like those of this picture."),
+quality = option(
+    "--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True, help="Video encoding quality."
+)
+fps = option("--fps", type=Number(min=0.1, max=1000), help="Frame rate of folders of images.")
+allow_trim = option("--allow-trim", is_flag=True, help="If lengths differ, use the common part.")
+allow_truncated = option("--allow-truncated", is_flag=True, help="Accept a truncated video: use the frames that exist.")
+label_encoding = "auto|ids|NAME|palette:NAME|FILE"
+conditioning = _options(
+    option("--instances", metavar="INPUT", help="Instance maps: a video or folder of object ids."),
+    option("--other", "others", multiple=True, metavar="INPUT", help="Further input that the model reads; repeatable."),
+)
+object_styles = _options(
+    option("--styles", type=PATH, help="Styles file written by 'vidgen styles'.  [default: the one beside the model]"),
+    option("--style", "chosen", multiple=True, metavar="CLASS=STYLE", help="Style of all objects of a class; repeatable."),
+    option("--reference", nargs=3, metavar="IMAGE LABELS INSTANCES", help="Take the styles from the objects of this image."),
+)
+pretrained = _options(
+    option(
+        "--pretrained", "weights", multiple=True, metavar="NAME=FILE", help="Pretrained network that a metric needs; repeatable."
+    ),
+    _old("--weights", instead="--pretrained", multiple=True),
 )
 
 
@@ -237,208 +354,299 @@ looks = _options(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "VIDGEN", "max_content_width": 110},
     params=_global_options(hidden=False),
-    epilog="\b\nExample:\n  vidgen demo\nEach option can be set in the environment too: VIDGEN_TRANSLATE_DEVICE=cpu.",
+    epilog="\b\nExample:\n  vidgen demo\nEvery option can also be set in the environment: VIDGEN_TRANSLATE_DEVICE=cpu.",
 )
-@click.version_option(package_name="vidgen", message="%(prog)s %(version)s")
+@click.version_option(vidgen.__version__, message="%(prog)s %(version)s")
 def cli() -> None:
-    """Video-to-video translation: train it, use it, measure how steady the result is."""
+    """Video-to-video translation: train, translate, evaluate."""
 
 
 @cli.command(example="vidgen demo -o demo")
-@click.option("-o", "--out", type=PATH, default=Path("demo"), show_default=True, help="Folder to fill.")
-@click.option("--minutes", type=Number(min=0.1), default=4.0, show_default=True, help="Time to train for.")
+@option("-o", "--out", type=PATH, default=Path("demo"), show_default=True, help="Output folder.")
+@option("--time-limit", type=DURATION, default="4m", show_default=True, help="Training time, such as 90s, 5m, 1h30m.")
+@_old("--minutes", instead="--time-limit", type=Number(min=0.1), convert=lambda minutes: 60 * minutes)
 @seed
 @overwrite
-def demo(**options: Any) -> Result:
-    """Train, translate and measure on a small made-up street."""
-    return _call("demo.demo", **options)
+def demo(time_limit: float, **options: Any) -> Result:
+    """Train and evaluate on a procedurally generated street."""
+    return _call("demo.demo", minutes=time_limit / 60, **options)
 
 
-@cli.command(example="vidgen train configs/vid2vid/street.yaml -o runs/street --time-limit 2h")
+@cli.command(
+    example="vidgen train street.yaml -o runs/street --time-limit 2h\n"
+    "vidgen train vid2vid/one_clip --set data.root=datasets/clip -o runs/clip\n"
+    "vidgen train -o runs/street --resume"
+)
 @click.argument("config", type=PATH, required=False)
-@click.option("-o", "--out", type=PATH, help="Run folder.  [default: runs/NAME]")
+@option("-o", "--out", type=PATH, help="Run folder.  [default: runs/NAME]")
 @sets
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run folder.")
+@option("--resume", is_flag=True, help="Continue from the latest checkpoint in the run folder.")
 @overwrite
-@click.option("--steps", type=POSITIVE, help="Stop after so many steps in all.")
-@click.option("--time-limit", "time_limit_seconds", type=DURATION, help="Stop and save after so long, such as 90s, 5m, 2h.")
-@click.option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes to train with.")
+@option("--steps", type=POSITIVE, help="Stop after this many steps in total.")
+@option(
+    "--time-limit",
+    "time_limit_seconds",
+    type=DURATION,
+    help="Scale the schedule of a new run to this time, such as 5m, 2h.",
+)
+@option("--stop-after", "stop_after_seconds", type=DURATION, help="Save and stop after this time; the same command continues.")
+@option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes (distributed data parallel).")
 @compute
-@click.option("--dry-run", is_flag=True, help="Show what would be trained: parameters, shapes, memory.")
-@click.option("--init", type=PATH, metavar="WEIGHTS", help="Start from these weights.")
+@option("--dry-run", is_flag=True, help="Print the number of parameters, shapes and memory; do not train.")
+@option("--init", type=PATH, metavar="MODEL", help="Start from the weights of this model.")
 def train(**options: Any) -> Result:
-    """Train a translator as one configuration file says."""
+    """Train a model from a configuration file.
+
+    CONFIG is a YAML file, or the name of a configuration that comes with vidgen ('vidgen config list').
+    """
     return _call("train.train", **options)
 
 
-@cli.command(example="vidgen translate runs/street labels.mkv -o street.mp4 --side-by-side")
+@cli.command(
+    example="vidgen translate runs/street labels.mkv -o street.mp4 --side-by-side\n"
+    "vidgen translate runs/street 'clips/*.mkv' -o results --skip-existing"
+)
 @click.argument("model", type=PATH)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--out", required=True, help="Video or folder of frames; a folder for several inputs.")
-@click.option("--first-frame", type=PATH, help="Picture or video to continue, or a model that makes the first frame.")
-@click.option("--labels", metavar="auto|ids|palette:NAME|FILE", help="How the input encodes classes.")
-@click.option("--instances", metavar="INPUT", help="Video or folder of object ids.")
-@click.option("--other", "others", multiple=True, metavar="INPUT", help="A further kind of picture the model reads; repeatable.")
-@click.option("--work-size", type=click.Choice(["auto", "input"]), default="auto", show_default=True, help="Of the frames made.")
-@click.option("--side-by-side", is_flag=True, help="Input and result in one picture.")
-@click.option("--samples", type=POSITIVE, default=1, show_default=True, help="Results per input, where the model has noise.")
-@click.option("--steady", type=Number(0, 1), help="Share of the last result, moved along, for models of single images.")
-@looks
-@click.option("--start", metavar="TIME", help="First moment to translate: seconds, or frames such as 45f.")
-@click.option("--end", metavar="TIME", help="Moment to stop before.")
-@click.option("--shard", metavar="K/N|auto", help="Take only part K of N of the inputs; auto reads a SLURM array.")
-@click.option("--skip-existing", is_flag=True, help="Leave outputs alone that are already there.")
+@option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames; for several inputs a folder.")
+@option("--first-frame", type=PATH, help="Image or video to continue, or an image model that generates the first frame.")
+@option("--label-encoding", "labels", metavar=label_encoding, help="How the label maps encode classes.  [default: auto]")
+@_old("--labels", instead="--label-encoding")
+@conditioning
+@option(
+    "--work-size",
+    type=click.Choice(["auto", "input"]),
+    default="auto",
+    show_default=True,
+    help="Resolution the network runs at: training height (auto) or input size.",
+)
+@option("--side-by-side", is_flag=True, help="Show the input beside the result.")
+@option("--num-samples", "samples", type=POSITIVE, default=1, show_default=True, help="Results per input, for models with noise.")
+@_old("--samples", instead="--num-samples", type=POSITIVE)
+@option(
+    "--smoothing",
+    "steady",
+    type=Number(0, 1),
+    help="Temporal smoothing for image models: blend weight of the warped previous output.  [default: 0 (off)]",
+)
+@_old("--steady", instead="--smoothing", type=Number(0, 1))
+@object_styles
+@option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
+@option("--end", metavar="TIME", help="End time (exclusive).")
+@option("--shard", metavar="K/N|auto", help="Process only part K of N of the inputs; auto reads the SLURM array variables.")
+@option("--skip-existing", is_flag=True, help="Skip inputs whose output exists.")
 @overwrite
 @compute
-@click.option("--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True)
+@quality
 @seed
-@click.option("--weights", type=click.Choice(["auto", "average", "last"]), default="auto", show_default=True, help="Of a run.")
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
+@option(
+    "--checkpoint",
+    "weights",
+    type=click.Choice(["auto", "ema", "last"]),
+    default="auto",
+    show_default=True,
+    help="Which weights of a run to load: EMA, last, or EMA if present (auto).",
+)
+@_old(
+    "--weights",
+    instead="--checkpoint",
+    type=click.Choice(["auto", "average", "last"]),
+    convert=lambda name: "ema" if name == "average" else name,
+)
 def translate(**options: Any) -> Result:
-    """Turn label, edge or pose videos into realistic ones."""
+    """Translate label, edge or pose videos with a model."""
     return _call("translate.translate", **options)
 
 
-@cli.command(example="vidgen edit runs/city labels.png --instances objects.png --remove 26003 --move 26001:-40,0 -o edited.png")
+@cli.command(
+    "edit-labels",
+    example="vidgen edit-labels runs/city labels.png --instances objects.png\n"
+    "vidgen edit-labels runs/city labels.png --instances objects.png --remove 7600 --move 7003:-10,0 -o edited.png",
+)
 @click.argument("model", type=PATH)
 @click.argument("labels")
-@click.option("-o", "--out", "output", type=PATH, required=True, help="Picture to write (.png); its maps are written beside it.")
-@click.option("--instances", metavar="INPUT", help="Picture of object ids.")
-@click.option("--other", "others", multiple=True, metavar="INPUT", help="A further kind of picture the model reads; repeatable.")
-@click.option("--set", "sets", multiple=True, metavar="object=ID:class=CLASS", help="Another class; or object=ID:style=STYLE.")
-@click.option("--remove", "removals", multiple=True, metavar="ID[:CLASS]", help="Put what is around, or CLASS, in its place.")
-@click.option("--move", "moves", multiple=True, metavar="ID:DX,DY", help="Move an object, in pixels.")
-@click.option("--paint", "paints", multiple=True, metavar="CLASS:X,Y,R", help="Paint a disc, or as said above.")
-@click.option("--variants", metavar="ID:N", help="N pictures, in which the object has the styles 0..N-1.")
-@looks
+@option("-o", "--out", "output", type=PATH, help="Image to write (.png); the edited maps are written beside it.")
+@conditioning
+@option("--set-class", "classes", multiple=True, metavar="ID:CLASS", help="Change the class of an object; repeatable.")
+@option(
+    "--remove", "removals", multiple=True, metavar="ID[:CLASS]", help="Remove an object; fill with its surroundings or with CLASS."
+)
+@option("--move", "moves", multiple=True, metavar="ID:DX,DY", help="Move an object, in pixels.")
+@option("--paint", "paints", multiple=True, metavar="CLASS:X,Y,R", help="Paint a disc, stroke, polygon or rectangle; see above.")
+@option("--set-style", "object_styles", multiple=True, metavar="ID:STYLE", help="Change the style of an object.")
+@option("--variants", metavar="ID:N", help="Write N images that show the object in its styles 0..N-1.")
+@object_styles
 @seed
 @overwrite
 @compute
-@click.option("--mask", type=PATH, help="Of a picture whose parts were moved: white where.")
-def edit(mask: Path | None, **options: Any) -> Result:
-    """Change objects of a label map, and its picture.
+def edit_labels(**options: Any) -> Result:
+    """Edit objects in a label map and render the result.
 
-    An ID is a number of the instance map; without one, every connected area of a class is an object, CLASS * 1000 + 0, 1 and so on
-    from the largest. Without an order, nothing changes and all objects are listed. Orders are obeyed as listed here:
+    An ID is a value of the instance map; without instance map, each connected region of a class is an object, numbered
+    CLASS * 1000 + 0, 1, ... from the largest. With no edit options, only list the objects. All edit options are repeatable. Edits
+    are applied in this order:
 
     \b
-      --set object=26003:class=truck          another class
-      --remove 26003, --remove 26003:road     what is around, or a class, takes its place
-      --move 26003:-40,0                      40 pixels to the left
-      --paint road:10,90,60,90,5              a stroke of radius 5 through two points
-      --paint road:polygon:0,99,50,60,99,99   an area by its corners
-      --paint sky:rectangle:0,0,99,30         an area by two opposite corners
-      --set object=26003:style=4              a look, for models with a feature encoder
-      --variants 26003:3                      three pictures, each with another look of one object
-
-    With a picture and its copy whose parts were moved about, `vidgen edit tree.png moved.png -o out.png`, remove the seams.
+      --set-class 26003:truck                 change the class
+      --remove 26003, --remove 26003:road     fill with the surroundings, or with a class
+      --move 26003:-40,0                      move by 40 pixels to the left
+      --paint road:10,90,60,90,5              stroke of radius 5 through two points
+      --paint road:polygon:0,99,50,60,99,99   polygon
+      --paint sky:rectangle:0,0,99,30         rectangle, by two opposite corners
+      --set-style 26003:4                     change the style (models with a feature encoder)
+      --variants 26003:3                      three images, each with another style of one object
     """
-    if options["model"].suffix.lower() in PICTURE_SUFFIXES:
-        shared = {name: options[name] for name in ("output", "seed", "overwrite", "device", "threads")}
-        return _call("pictures.edit", image=options["model"], edited=Path(options["labels"]), mask=mask, **shared)
-    return _call("edit.edit", **options)
+    return _call("edit.edit_labels", **options)
 
 
-# What single pictures are enough for.
+# Single-image commands.
 
 training = _options(
-    click.option(
+    option(
         "--method",
         type=click.Choice(["patch", "fast", "consingan", "singan"]),
         default="patch",
         show_default=True,
-        help="patch needs no training; fast trains in minutes; singan as published.",
+        help="patch: nearest patches, no training; fast: small SinGAN, minutes; consingan, singan: as published.",
     ),
-    click.option("--budget", "budget_seconds", type=DURATION, help="Time to train in, such as 5m."),
-    click.option("--model", type=PATH, metavar="FOLDER", help="Keep the trained model here, or use it from here."),
-    click.option("--max-size", default="auto", show_default=True, metavar="auto|N", help="Reduce to this longer side first."),
-    click.option("--dry-run", is_flag=True, help="Show what would be trained, and how long."),
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
-    click.option("--threads", type=POSITIVE, help="CPU threads."),
+    option("--time-limit", "budget_seconds", type=DURATION, help="Training time, such as 90s, 5m, 1h30m."),
+    _old("--budget", instead="--time-limit", type=DURATION),
+    option("--run", "model", type=PATH, metavar="FOLDER", help="Run folder: train into it, or reuse the model trained there."),
+    _old("--model", instead="--run", type=PATH),
+    option("--max-size", default="auto", show_default=True, metavar="auto|N", help="Downscale to this longer side first."),
+    option("--dry-run", is_flag=True, help="Print scales and estimated time; do not train."),
+    device,
+    threads,
 )
 shape = _options(
-    click.option("--size", metavar="WxH", help="Of the result."),
-    click.option("--aspect", metavar="W:H", help="Of the result, at the area of the original."),
+    option("--size", metavar="WxH", help="Output size (WxH)."),
+    option("--aspect", metavar="W:H", help="Output aspect ratio, keeping the original area."),
 )
-picture_out = click.option("-o", "--out", "output", type=PATH, required=True, help="Picture to write (.png).")
+image_out = option("-o", "--out", "output", type=PATH, required=True, help="Image to write (.png).")
 
 
-@cli.command(example="vidgen animate lake.jpg -o lake.mp4 --loop")
+@cli.command(
+    "edit-image",
+    example="vidgen edit-image tree.png moved.png -o out.png",
+)
+@click.argument("image", type=PATH)
+@click.argument("edited", type=PATH)
+@image_out
+@option("--mask", type=PATH, help="Mask of the edited regions (white = edited).  [default: where the two images differ]")
+@option("--start-scale", type=Count(min=0), help="Scale the edit is injected at; finer scales keep more of it.")
+@training
+@seed
+@overwrite
+def edit_image(**options: Any) -> Result:
+    """Remove the seams of an edited image.
+
+    IMAGE is the original, EDITED its copy with parts copied or moved.
+    """
+    return _call("pictures.edit", **options)
+
+
+@cli.command(
+    example="vidgen animate lake.jpg -o lake.mp4 --loop\nvidgen animate clip.mp4 -o longer.mp4 --num-frames 200",
+)
 @click.argument("source")
-@click.option("-o", "--out", "output", required=True, help=".mp4 .webm .mkv .gif .apng .webp, or a folder of PNG files.")
-@click.option("--frames", "num_frames", type=click.IntRange(1, 2000), help="How many.  [default: 48, or those of the clip]")
-@click.option("--fps", "frame_rate", type=Number(1, 120), default=12, show_default=True, help="Of a still picture.")
-@click.option("--loop", is_flag=True, help="Let the first frame follow the last.")
+@option(
+    "-o", "--out", "output", metavar="PATH", required=True, help="Video (.mp4 .webm .mkv .gif .apng .webp), or folder of PNG files."
+)
+@option("--num-frames", type=Count(1, 2000), help="Number of frames.  [default: 48, or those of the clip]")
+@_old("--frames", instead="--num-frames", type=Count(1, 2000))
+@option("--fps", "frame_rate", type=Number(1, 120), default=12, show_default=True, help="Frame rate for a still image.")
+@option("--loop", is_flag=True, help="Make it loop seamlessly.")
 @shape
-@click.option("--start-scale", type=click.IntRange(min=0), default=1, show_default=True, help="Finer scales move less.")
-@click.option("--alpha", type=Number(0, 1), default=0.1, show_default=True, help="How close it stays to the picture.")
-@click.option("--beta", type=Number(0, 1), default=0.9, show_default=True, help="How slowly it changes.")
-@click.option("--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True)
-@click.option("--allow-truncated", is_flag=True, help="Use the frames there are of a clip that is cut off.")
+@option(
+    "--start-scale",
+    type=Count(min=0),
+    help="Coarsest scale that moves; finer ones move less.  [default: by the content]",
+)
+@option("--alpha", type=Number(0, 1), default=0.1, show_default=True, help="Pull towards the original image (SinGAN's alpha).")
+@option("--beta", type=Number(0, 1), default=0.9, show_default=True, help="Smoothness of the motion (SinGAN's beta).")
+@quality
+@allow_truncated
 @training
 @seed
 @overwrite
 def animate(**options: Any) -> Result:
-    """Make a picture move, or a new clip of a short one."""
+    """Animate a still image, or extend a short clip.
+
+    From a still image: an animation. From a clip: a new clip of any length in its style.
+    """
     return _call("pictures.animate", **options)
 
 
-@cli.command(example="vidgen sample birds.png -o sheet.png --num 6 --aspect 16:9 --score")
+@cli.command(example="vidgen sample birds.png -o sheet.png --num-samples 6 --aspect 16:9 --score")
 @click.argument("image", type=PATH)
-@click.option("-o", "--out", "output", type=PATH, required=True, help="Contact sheet (.png), or folder for samples and sheet.")
-@click.option("--num", "num_samples", type=click.IntRange(1, 1000), default=6, show_default=True, help="How many.")
+@option("-o", "--out", "output", type=PATH, required=True, help="Contact sheet (.png), or folder for the samples and the sheet.")
+@option("--num-samples", type=Count(1, 1000), default=6, show_default=True, help="Number of samples.")
+@_old("--num", instead="--num-samples", type=Count(1, 1000))
 @shape
-@click.option("--start-scale", type=click.IntRange(min=0), default=0, show_default=True, help="Finer scales keep the layout.")
-@click.option("--score", is_flag=True, help="Measure likeness, diversity and copying.")
-@click.option("--weights", multiple=True, metavar="sifid=FILE", help="Inception v3 of torchvision: SIFID among the scores.")
+@option(
+    "--start-scale",
+    type=Count(min=0),
+    default=0,
+    show_default=True,
+    help="Coarsest scale that varies; finer ones keep the layout.",
+)
+@option("--score", is_flag=True, help="Measure fidelity, diversity and copying.")
+@pretrained
 @training
 @seed
 @overwrite
 def sample(**options: Any) -> Result:
-    """Make new pictures in the manner of one, of any size."""
+    """Generate new images in the style of a single image."""
     return _call("pictures.sample", **options)
 
 
 @cli.command("super-resolve", example="vidgen super-resolve small.png -o large.png --factor 4")
 @click.argument("image", type=PATH)
-@picture_out
-@click.option("--factor", type=Number(min=1, min_open=True), default=4.0, show_default=True, help="Of each side.")
+@image_out
+@option("--factor", type=Number(min=1, min_open=True), default=4.0, show_default=True, help="Upscaling factor per side.")
 @training
 @seed
 @overwrite
 def super_resolve(**options: Any) -> Result:
-    """Enlarge a picture with detail of its own."""
+    """Single-image super-resolution."""
     return _call("pictures.super_resolve", **options)
 
 
 @cli.command(example="vidgen harmonize pasted.png --image painting.png --mask mask.png -o out.png")
 @click.argument("naive", type=PATH)
-@click.option("--image", type=PATH, required=True, help="The picture without what was pasted.")
-@click.option("--mask", type=PATH, help="White where it was pasted.  [default: where the two differ]")
-@picture_out
-@click.option("--start-scale", type=click.IntRange(min=0), help="Finer scales keep more of what was pasted.")
+@option("--image", type=PATH, required=True, help="The image without the pasted object.")
+@option("--mask", type=PATH, help="Mask of the pasted object (white).  [default: where the two images differ]")
+@image_out
+@option("--start-scale", type=Count(min=0), help="Scale the composite is injected at; finer scales keep more of it.")
 @training
 @seed
 @overwrite
 def harmonize(**options: Any) -> Result:
-    """Give what was pasted into a picture the picture's look."""
+    """Blend a pasted object into an image.
+
+    NAIVE is the image with the object pasted in.
+    """
     return _call("pictures.harmonize", **options)
 
 
 @cli.command(example="vidgen paint sketch.png --image photo.png -o out.png --start-scale 1")
 @click.argument("painting", type=PATH)
-@click.option("--image", type=PATH, required=True, help="The picture whose look is wanted.")
-@picture_out
-@click.option("--start-scale", type=click.IntRange(min=0), default=1, show_default=True, help="Finer scales keep more of it.")
+@option("--image", type=PATH, required=True, help="The image whose style to use.")
+@image_out
+@option(
+    "--start-scale",
+    type=Count(min=0),
+    default=1,
+    show_default=True,
+    help="Scale the painting is injected at; finer scales keep more of it.",
+)
 @training
 @seed
 @overwrite
 def paint(**options: Any) -> Result:
-    """Make of a rough painting what it means in a picture's look."""
+    """Paint-to-image: render a painting in the style of an image."""
     return _call("pictures.paint", **options)
-
-
-def _score_table(result: Result) -> str:
-    return str(_call("evaluate.table", result=result))
 
 
 def _score_schema(context: click.Context, parameter: click.Parameter, given: bool) -> None:
@@ -449,72 +657,105 @@ def _score_schema(context: click.Context, parameter: click.Parameter, given: boo
 
 def _list_metrics(context: click.Context, parameter: click.Parameter, given: bool) -> None:
     if given:
-        context.ensure_object(Screen).show(_call("evaluate.list_metrics"), summarise)
+        context.ensure_object(Screen).show(_call("evaluate.list_metrics"), summarize)
         context.exit()
 
 
-@cli.command(example="vidgen evaluate street.mp4 --source labels.mkv --target real.mp4 --fail-if 'warp_error@1>0.02'")
+@cli.command(
+    example="vidgen evaluate street.mp4 --source labels.mkv --target real.mp4\n"
+    "vidgen evaluate street.mp4 --source labels.mkv --target real.mp4 --json --fail-if 'warp_error@1>2' > scores.json"
+)
 @click.argument("output")
-@click.option("--source", metavar="INPUT", help="What the video was made from.")
-@click.option("--target", metavar="INPUT", help="Paired real frames.")
-@click.option("--reference-set", metavar="FOLDER", help="Real pictures or videos that are not paired.")
-@click.option("--metrics", default="default", show_default=True, metavar="default|all|A,B", help="What to measure.")
-@click.option("--flow", default="dis", show_default=True, metavar="ENGINE", help="Engine that estimates motion.")
-@click.option("--flow-weights", type=PATH, help="Its weights file, where it needs one.")
-@click.option("--flow-from", type=click.Choice(["auto", "source", "target"]), default="auto", show_default=True)
-@click.option("--eval-height", type=POSITIVE, default=288, show_default=True, help="Reduce to this height first.")
-@click.option("--strides", default="1,3,9", show_default=True, metavar="A,B", help="Distances in frames to compare at.")
-@click.option("--fast", is_flag=True, help="Coarser flow, and stride 1 only.")
-@click.option("--fps", metavar="RATE", help="Bring all inputs to this frame rate first, by the frame nearest in time.")
-@click.option("--weights", multiple=True, metavar="NAME=FILE[#SHA256]", help="A published network some metrics need; repeatable.")
-@click.option("--segmenter", metavar="NET", help="TorchScript or .onnx file or MODULE:FUNCTION that finds classes; its code runs.")
-@click.option("--segmenter-range", type=click.Choice(["unit", "signed", "imagenet"]), default="unit", show_default=True)
-@click.option("--segmenter-classes", metavar="A,B", help="The label class that each of its classes stands for.")
-@click.option("--label-maps", metavar="INPUT", help="Label maps to compare its answers with.  [default: the source]")
-@click.option("--labels", metavar="ids|NAME|palette:NAME|FILE", help="What the values of label maps mean.")
-@click.option("--allow-trim", is_flag=True, help="Measure the common part of inputs that differ in length.")
-@click.option("--allow-truncated", is_flag=True, help="Use the frames there are of a video that is cut off.")
-@click.option("--cache", type=PATH, metavar="FOLDER", help="Keeps the motion of the reference.  [default: ~/.cache/vidgen/flow]")
-@click.option("--no-cache", is_flag=True, help="Do not keep the motion of the reference for the next time.")
-@click.option("--csv", type=PATH, help="Write one line of scores per video.")
-@click.option("--per-frame", type=PATH, help="Write the values of every frame as CSV.")
-@click.option("--compare", multiple=True, metavar="NAME=INPUT", help="Measure another video too, and compare; repeatable.")
-@click.option("--fail-if", multiple=True, metavar="CONDITION", help="Exit with 4 where it holds; repeatable.")
-@click.option("--strict", is_flag=True, help="Exit with 3 where a metric has no value.")
-@click.option("--list-metrics", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="Show them all.")
-@click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=_score_schema, help="JSON schema of --json.")
+@option("--source", metavar="INPUT", help="The video that OUTPUT was translated from.")
+@option("--target", metavar="INPUT", help="Ground truth: the paired real video.")
+@option("--reference-set", metavar="FOLDER", help="Unpaired real images or videos.")
+@option("--metrics", default="default", show_default=True, metavar="default|all|A,B", help="Metrics to compute.")
+@option("--flow", default="dis", show_default=True, metavar="ENGINE", help="Optical flow engine.")
+@option("--flow-weights", type=PATH, help="Weights file of the flow engine, if it needs one.")
+@option(
+    "--flow-from",
+    type=click.Choice(["auto", "source", "target"]),
+    default="auto",
+    show_default=True,
+    help="Video whose motion is the reference: the target if present (auto).",
+)
+@option("--eval-height", type=POSITIVE, default=288, show_default=True, help="Downscale all inputs to this height first.")
+@option("--strides", default="1,3,9", show_default=True, metavar="A,B", help="Frame strides for the temporal metrics.")
+@option("--fast", is_flag=True, help="Use coarse flow and stride 1 only.")
+@option("--fps", metavar="RATE", help="Resample all inputs to this frame rate first (nearest frame).")
+@pretrained
+@option("--segmenter", metavar="NET", help="Segmentation network: TorchScript, .onnx, or MODULE:FUNCTION. Its code is run.")
+@option(
+    "--segmenter-range",
+    type=click.Choice(["unit", "signed", "imagenet"]),
+    default="unit",
+    show_default=True,
+    help="Input normalization of the segmenter: 0..1, -1..1, or ImageNet statistics.",
+)
+@option("--segmenter-classes", metavar="A,B", help="Label class of each segmenter class.")
+@option("--label-maps", metavar="INPUT", help="Label maps to compare the segmentation with.  [default: the source]")
+@option("--label-encoding", "labels", metavar=label_encoding.removeprefix("auto|"), help="How the label maps encode classes.")
+@_old("--labels", instead="--label-encoding")
+@allow_trim
+@allow_truncated
+@option("--cache", type=PATH, metavar="FOLDER", help="Cache folder for reference flow.  [default: ~/.cache/vidgen/flow]")
+@option("--no-cache", is_flag=True, help="Do not cache reference flow.")
+@option("--csv", type=PATH, help="Write one row of scores per video.")
+@option("--per-frame", type=PATH, help="Write the per-frame values as CSV.")
+@option("--compare", multiple=True, metavar="NAME=INPUT", help="Evaluate another video too and compare; repeatable.")
+@option("--fail-if", multiple=True, metavar="CONDITION", help="Exit with code 4 if the condition holds; repeatable.")
+@option("--strict", is_flag=True, help="Exit with code 3 if a metric has no value.")
+@option(
+    "--list-metrics", is_flag=True, is_eager=True, expose_value=False, callback=_list_metrics, help="List all metrics and exit."
+)
+@option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_score_schema,
+    help="Print the JSON schema of --json and exit.",
+)
 def evaluate(strict: bool, **options: Any) -> None:
-    """Measure how steady a video is, and how close to real ones."""
-    result = _call("evaluate.run", **options)
-    click.get_current_context().ensure_object(Screen).show(result, _score_table)
-    _call("evaluate.enforce", result=result, strict=strict)
+    """Measure the quality and temporal consistency of a video."""
+    report = _call("evaluate.run", **options)
+    screen = click.get_current_context().ensure_object(Screen)
+    screen.show(_call("evaluate.as_json", report=report), lambda _: str(_call("evaluate.as_table", report=report)))
+    _call("evaluate.enforce", report=report, strict=strict)
 
 
-@cli.command(example="vidgen report scores.json other.json runs/street -o report.html")
+@cli.command(example="vidgen report scores.json runs/street -o report.html")
 @click.argument("inputs", nargs=-1, required=True, metavar="RUN|SCORES...")
-@click.option("-o", "--out", type=PATH, default=Path("report.html"), show_default=True, help="The page.")
-@click.option("--max-megabytes", type=Number(min=1), default=30.0, show_default=True, help="About how large it may be.")
-@click.option("--max-height", type=click.IntRange(min=96), default=480, show_default=True, help="Of the videos in it.")
-@click.option("--fps", type=Number(min=0.1, max=1000), help="Frames per second of folders of pictures.")
-@click.option("--rank-by", default="warp_error_norm", show_default=True, metavar="SCORE", help="What ranks several outputs.")
+@option("-o", "--out", type=PATH, default=Path("report.html"), show_default=True, help="HTML file to write.")
+@option("--max-megabytes", type=Number(min=1), default=30.0, show_default=True, help="Approximate maximum file size.")
+@option("--max-height", type=Count(min=96), default=480, show_default=True, help="Maximum height of embedded videos.")
+@fps
+@option("--rank-by", default="warp_error_norm", show_default=True, metavar="SCORE", help="Score that ranks several outputs.")
+@option("--allow-path", type=PATH, multiple=True, metavar="FOLDER", help="Also embed videos from this folder; repeatable.")
 @overwrite
 def report(**options: Any) -> Result:
-    """Show scores and training as one self-contained page."""
+    """Build one HTML report of scores and training runs."""
     return _call("report.report", **options)
 
 
-@cli.command(example="vidgen compare ours=street.mp4 theirs=other.mp4 real=frames/ -o compare.html")
+@cli.command(example="vidgen compare ours=street.mp4 theirs=other.mp4 real=frames -o compare.html")
 @click.argument("inputs", nargs=-1, required=True, metavar="[NAME=]INPUT...")
-@click.option("-o", "--out", required=True, help="A page (.html), or a video of labelled panels (.mp4 .webm .mkv .gif).")
-@click.option("--view", type=click.Choice(["side", "wipe", "difference"]), default="side", show_default=True)
-@click.option("--height", type=click.IntRange(min=16), help="Of a panel.  [default: of the lowest input; at most 480 in a page]")
-@click.option("--fps", type=Number(min=0.1, max=1000), help="Frames per second of folders of pictures.")
-@click.option("--allow-trim", is_flag=True, help="Show the common part of inputs that differ in length.")
-@click.option("--max-megabytes", type=Number(min=1), default=30.0, show_default=True, help="Size of a page.")
-@click.option("--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True, help="Of a video.")
+@option("-o", "--out", metavar="PATH", required=True, help="HTML page, or video of labeled panels (.mp4 .webm .mkv .gif).")
+@option(
+    "--view",
+    type=click.Choice(["side", "wipe", "difference"]),
+    default="side",
+    show_default=True,
+    help="Side by side, split by a wipe line, or absolute difference.",
+)
+@option("--height", type=Count(min=16), help="Panel height.  [default: that of the lowest input; at most 480 in a page]")
+@fps
+@allow_trim
+@option("--max-megabytes", type=Number(min=1), default=30.0, show_default=True, help="Approximate maximum size of a page.")
+@quality
 @overwrite
 def compare(**options: Any) -> Result:
-    """Show videos next to each other, in step."""
+    """Compare videos side by side, synchronized."""
     return _call("compare.compare", **options)
 
 
@@ -526,36 +767,44 @@ class FlowGroup(Group):
 
 @cli.group(cls=FlowGroup)
 def flow() -> None:
-    """Optical flow. `vidgen flow A [B] -o OUT` estimates it between two pictures or along a video."""
+    """Estimate, evaluate and train optical flow.
+
+    'vidgen flow A [B] -o OUT' is short for 'vidgen flow estimate'.
+    """
 
 
 engine = _options(
-    click.option("--engine", default="dis", show_default=True, metavar="NAME", help="dis, dis-fast, farneback, learned or raft-*."),
-    click.option("--weights", type=PATH, help="The engine's weights file, or a folder of flow files."),
-    click.option("--sha256", metavar="HEX", help="Expected checksum of the weights file."),
+    option("--engine", default="dis", show_default=True, metavar="NAME", help="dis, dis-fast, farneback, learned or raft-*."),
+    option("--engine-weights", "weights", type=PATH, help="Weights file of the engine, or folder of flow files."),
+    _old("--weights", instead="--engine-weights", type=PATH),
+    option("--sha256", metavar="HEX", help="Expected checksum of the weights file."),
 )
 
 
-@flow.command("estimate", example="vidgen flow estimate drive.mp4 -o flow.mp4")
+@flow.command(
+    "estimate", example="vidgen flow estimate drive.mp4 -o flow.mp4\nvidgen flow a.png b.png -o flow.flo --occlusion occluded.png"
+)
 @click.argument("first")
 @click.argument("second", required=False)
-@click.option("-o", "--out", "output", help=".flo, .pfm, .png or video file, or a folder of .flo files.")
-@click.option("--occlusion", metavar="OUT", help="Write what the other frame does not show: .png, video or folder.")
+@option("-o", "--out", "output", metavar="PATH", help=".flo, .pfm, .png or video file, or a folder of .flo files.")
+@option("--occlusion", metavar="OUT", help="Write the occlusion mask: .png, video or folder.")
 @engine
-@click.option("--into", type=click.Choice(["previous", "next"]), default="previous", show_default=True, help="Where it points.")
-@click.option("--kind", type=click.Choice(["flow", "picture"]), help="Numbers or colours; by default what the output suggests.")
-@click.option("--max-flow", type=Number(min=0, min_open=True), help="Length in pixels that gets full colour.")
+@option(
+    "--into", type=click.Choice(["previous", "next"]), default="previous", show_default=True, help="Frame the flow points into."
+)
+@option("--kind", type=click.Choice(["flow", "picture"]), help="Raw vectors or color wheel.  [default: by the output's suffix]")
+@option("--max-flow", type=Number(min=0, min_open=True), help="Flow magnitude in pixels of full saturation.")
 @overwrite
 def flow_estimate(**options: Any) -> Result:
-    """Estimate flow and write it as numbers or colours."""
+    """Estimate the optical flow between two images or along a video."""
     return _call("flow.estimate", **options)
 
 
-@flow.command("eval", example="vidgen flow eval middlebury --engine dis")
+@flow.command("eval", example="vidgen flow eval middlebury --engine dis,farneback")
 @click.argument("folder")
 @engine
 def flow_eval(engine: str, **options: Any) -> Result:
-    """Measure engines (separated by commas) against known flow."""
+    """Measure engines (comma-separated) against ground-truth flow."""
     return {name: _call("flow.evaluate", engine=name, **options) for name in engine.split(",")}
 
 
@@ -563,111 +812,171 @@ def _flow_table(result: Result) -> str:
     return str(_call("flow_table.as_text", result=result))
 
 
-@flow.command("table", example="vidgen flow table --middlebury middlebury --motorcycle")
-@click.option("--engine", default="dis,dis-fast,farneback,learned", show_default=True, metavar="A,B", help="Engines to compare.")
-@click.option("--weights", type=PATH, help="Weights of engine learned, instead of those shipped.")
-@click.option("--middlebury", type=PATH, metavar="FOLDER", help="Also measure on its pairs.")
-@click.option("--motorcycle", is_flag=True, help="Also measure on the stereo pair of scikit-image.")
-@click.option("--streets", "num_streets", type=click.IntRange(min=1), default=6, show_default=True, help="Held-out streets.")
+@flow.command("table", example="vidgen flow table --middlebury middlebury --engine dis,learned --num-streets 1")
+@option("--engine", default="dis,dis-fast,farneback,learned", show_default=True, metavar="A,B", help="Engines to compare.")
+@option("--engine-weights", "weights", type=PATH, help="Weights for the engine 'learned', instead of the included ones.")
+@_old("--weights", instead="--engine-weights", type=PATH)
+@option("--middlebury", type=PATH, metavar="FOLDER", help="Also measure on the Middlebury pairs in this folder.")
+@option("--motorcycle", is_flag=True, help="Also measure on the stereo pair of scikit-image.")
+@option("--num-streets", type=Count(min=1), default=6, show_default=True, help="Number of held-out procedural streets.")
+@_old("--streets", instead="--num-streets", type=Count(min=1))
 def flow_table(engine: str, **options: Any) -> None:
-    """Compare engines on everything whose motion is known, and how they behave."""
+    """Compare the accuracy, robustness and speed of flow engines."""
     result = _call("flow_table.table", engines=engine.split(","), **options)
     click.get_current_context().ensure_object(Screen).show(result, _flow_table)
 
 
-@flow.command("train", example="vidgen flow train runs/flow --textures photos --measure middlebury")
-@click.argument("folder")
-@click.option("--textures", type=PATH, help="Photographs for the made-up scenes to wear.")
-@click.option("--video", metavar="INPUT", help="Fine-tune on this video, without truth.")
-@click.option("--initial", type=PATH, metavar="WEIGHTS", help="Weights to begin with.")
-@click.option("--streets", "num_streets", type=click.IntRange(min=0), default=0, show_default=True, help="Streets to mix in.")
-@click.option("--measure", "measure_on", type=PATH, metavar="FOLDER", help="Known flow to measure at every checkpoint.")
-@click.option("--steps", "num_steps", type=POSITIVE, default=10000, show_default=True)
-@click.option("--height", type=POSITIVE, default=160, show_default=True, help="Of the training images.")
-@click.option("--width", type=POSITIVE, default=192, show_default=True)
-@click.option("--batch-size", type=POSITIVE, default=4, show_default=True)
-@click.option("--learning-rate", type=Number(min=0, min_open=True), default=8e-4, show_default=True, help="The highest.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--device", default="cpu", show_default=True)
-def flow_train(**options: Any) -> Result:
-    """Train the learned engine, or go on with it."""
-    return _call("flow.train", **options)
+class OldArgument(click.Argument):
+    """A positional argument of an earlier release; it does not appear in the usage line."""
+
+    def get_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return []
+
+
+@flow.command("train", example="vidgen flow train -o runs/flow --textures photos --measure middlebury")
+@click.argument("folder", type=PATH, required=False, cls=OldArgument)
+@option("-o", "--out", type=PATH, help="Run folder; training continues if it holds a run.  [required]")
+@option("--textures", type=PATH, help="Photos used as textures for the synthetic scenes.")
+@option("--video", metavar="INPUT", help="Fine-tune on this video, unsupervised.")
+@option("--init", "initial", type=PATH, metavar="FILE", help="Start from these weights.")
+@_old("--initial", instead="--init", type=PATH)
+@option("--num-streets", type=Count(min=0), default=0, show_default=True, help="Number of procedural streets to mix in.")
+@_old("--streets", instead="--num-streets", type=Count(min=0))
+@option("--measure", "measure_on", type=PATH, metavar="FOLDER", help="Ground-truth pairs to evaluate at every checkpoint.")
+@option("--steps", "num_steps", type=POSITIVE, default=10000, show_default=True, help="Number of training steps.")
+@option("--height", type=POSITIVE, default=160, show_default=True, help="Height of the training crops.")
+@option("--width", type=POSITIVE, default=192, show_default=True, help="Width of the training crops.")
+@option("--batch-size", type=POSITIVE, default=4, show_default=True, help="Pairs per step.")
+@option("--learning-rate", type=Number(min=0, min_open=True), default=8e-4, show_default=True, help="Peak learning rate.")
+@option("--precision", type=Precision(["fp32", "bf16"]), default="fp32", show_default=True, help="Arithmetic.")
+@option("--device", default="cpu", show_default=True, metavar="cpu|cuda[:N]|mps", help="Compute device.")
+def flow_train(folder: Path | None, out: Path | None, precision: str, **options: Any) -> Result:
+    """Train the flow network, or continue training it."""
+    if folder is not None and out is not None:
+        raise click.UsageError("the run folder is given twice; give it once, with -o.")
+    if folder is not None:
+        deprecated(f"a run folder without -o ({folder})", f"-o {folder}", OLD_SPELLINGS_END)
+    elif out is None:
+        raise click.UsageError("Missing option '-o' / '--out'.")
+    names = {"fp32": "float32", "bf16": "bfloat16"}
+    return _call("flow.train", folder=str(out or folder), precision=names[precision], **options)
 
 
 @cli.command(example="vidgen styles runs/city datasets/city -o runs/city/styles.safetensors")
 @click.argument("model", type=PATH)
 @click.argument("data", type=PATH)
-@click.option("-o", "--out", "output", type=PATH, required=True, help="File to write; translate finds it in the run folder.")
-@click.option("--count", "num_styles", type=POSITIVE, default=10, show_default=True, help="Styles per class, at most.")
+@option(
+    "-o", "--out", "output", type=PATH, required=True, help="File to write (.safetensors); in the run folder it is found by itself."
+)
+@option("--num-styles", type=POSITIVE, default=10, show_default=True, help="Maximum number of styles per class.")
+@_old("--count", instead="--num-styles", type=POSITIVE)
 @seed
 @overwrite
 @compute
 def styles(**options: Any) -> Result:
-    """Find the typical looks of each class in a data set."""
+    """Cluster the styles of each class in a data set.
+
+    For models with a feature encoder (pix2pixHD).
+    """
     return _call("styles.styles", **options)
 
 
 @cli.group()
 def models() -> None:
-    """Weights files: import published ones, look into one."""
+    """List translators; import and inspect model weights."""
+
+
+@models.command("list", example="vidgen models list")
+def models_list() -> Result:
+    """List the translators with their configurations, and the trained models that come with vidgen."""
+    return {**_call("catalog.translators"), **_call("catalog.models")}
+
+
+@models.command("slim", example="vidgen models slim runs/street -o street.safetensors")
+@click.argument("model", type=PATH)
+@option("-o", "--out", "output", type=PATH, required=True, help="Weights file to write (.safetensors).")
+@overwrite
+def models_slim(**options: Any) -> Result:
+    """Write a model file with only what translation needs, a fraction of the size."""
+    return _call("models.slim", **options)
 
 
 @models.command("import", example="vidgen models import --from vid2vid latest_net_G0.pth latest_net_G1.pth -o city.safetensors")
 @click.argument("files", nargs=-1, required=True, metavar="FILES")
-@click.option("--from", "system", required=True, metavar="SYSTEM", help="Whose: pix2pix, pix2pixhd, singan (a folder) or vid2vid.")
-@click.option("-o", "--out", "output", type=PATH, required=True, help="Weights file to write (.safetensors).")
-@click.option("--labels", metavar="NAME|COUNT|FILE|none", help="Label maps it reads; by default as its channels suggest.")
-@click.option("--size", metavar="WIDTHxHEIGHT", help="Size to work at; by default that of the published models.")
-@click.option("--foreground", type=click.IntRange(min=0), multiple=True, metavar="CLASS", help="Of vid2vid's foreground branch.")
+@option("--from", "system", required=True, metavar="SYSTEM", help="pix2pix, pix2pixhd, vid2vid, or singan (a folder).")
+@option("-o", "--out", "output", type=PATH, required=True, help="Weights file to write (.safetensors).")
+@option("--label-table", "labels", metavar="NAME|FILE|COUNT|none", help="Label table of its input.  [default: by its channels]")
+@_old("--labels", instead="--label-table")
+@option("--size", metavar="WxH", help="Working resolution.  [default: that of the published models]")
+@option(
+    "--foreground",
+    type=Count(min=0),
+    multiple=True,
+    metavar="CLASS",
+    help="Class of vid2vid's foreground branch; repeatable.",
+)
 @overwrite
 def models_import(**options: Any) -> Result:
-    """Make a weights file from published ones; each is named like latest_net_G.pth, or given like G=street.pth."""
+    """Convert published weights to a weights file of vidgen.
+
+    FILES are named as published (latest_net_G.pth), or given as G=street.pth.
+    """
     return _call("models.import_weights", **options)
 
 
 @models.command("info", example="vidgen models info runs/street")
 @click.argument("file", type=PATH)
 def models_info(**options: Any) -> Result:
-    """Say what a weights file or a run holds."""
+    """Describe a weights file or run."""
     return _call("models.info", **options)
 
 
 @cli.group()
 def data() -> None:
-    """Training data: check it, look at it."""
+    """Check and preview training data."""
 
 
 @data.command("check", example="vidgen data check datasets/street --write-labels labels.json")
 @click.argument("root", type=PATH)
-@click.option("--config", type=PATH, help="Training configuration whose data section is checked too.")
+@option("--config", type=PATH, help="Also check the data section of this configuration.")
 @sets
-@click.option("--write-labels", type=PATH, metavar="FILE", help="Write the label values that were found as a table.")
+@option("--write-labels", type=PATH, metavar="FILE", help="Write a label table of the label values that occur.")
 @overwrite
 def data_check(**options: Any) -> Result:
-    """Count, pair and decode every file, and list what does not fit."""
+    """Count, pair and decode every file; list all problems."""
     return _call("data.check", **options)
 
 
 @data.command("preview", example="vidgen data preview datasets/street -o preview.png")
 @click.argument("root", type=PATH)
-@click.option("-o", "--out", type=PATH, required=True, help="PNG file to write.")
-@click.option("--columns", "num_columns", type=POSITIVE, default=4, show_default=True, help="Moments of each sequence.")
+@option("-o", "--out", type=PATH, required=True, help="Image to write (.png).")
+@option("--num-columns", type=POSITIVE, default=4, show_default=True, help="Frames per sequence.")
+@_old("--columns", instead="--num-columns", type=POSITIVE)
 @overwrite
 def data_preview(**options: Any) -> Result:
-    """Draw a contact sheet, labels in colour."""
+    """Draw a contact sheet, with label maps in color."""
     return _call("data.preview", **options)
 
 
 @cli.group()
 def config() -> None:
-    """Configuration files: check, show, start a new one."""
+    """List, check, print and create configuration files."""
 
 
-@config.command("check", example="vidgen config check configs/vid2vid/street.yaml --set optimizer.learning_rate=1e-4")
+@config.command("list", example="vidgen config list")
+def config_list() -> Result:
+    """List the included configurations.
+
+    'vidgen train NAME' trains one of them.
+    """
+    return _call("catalog.configurations")
+
+
+@config.command("check", example="vidgen config check street.yaml --set train.batch_size=2")
 @click.argument("file", type=PATH)
 @sets
 def config_check(**options: Any) -> Result:
-    """Say whether a file is valid, and every fault where it is not."""
+    """Validate a configuration file and list every error."""
     return _call("config.check", **options)
 
 
@@ -677,20 +986,26 @@ def _yaml(result: Result) -> str:
     return to_yaml(result).rstrip()
 
 
-@config.command("show", example="vidgen config show configs/vid2vid/street.yaml", summary=_yaml)
+@config.command("show", example="vidgen config show vid2vid/street", summary=_yaml)
 @click.argument("file", type=PATH)
 @sets
 def config_show(**options: Any) -> Result:
-    """Print a file, or what a run was trained with, in full."""
+    """Print all settings, defaults included.
+
+    FILE is a configuration file or its included name, a run folder or a weights file.
+    """
     return _call("config.show", **options)
 
 
-@config.command("new", example="vidgen config new street.yaml --kind vid2vid")
+@config.command("new", example="vidgen config new mine.yaml --model vid2vid")
 @click.argument("file", type=PATH)
-@click.option("--kind", default="vid2vid", show_default=True, help="The translator.")
+@option(
+    "--model", "kind", default="vid2vid", show_default=True, metavar="NAME", help="Translator; 'vidgen models list' lists them."
+)
+@_old("--kind", instead="--model")
 @overwrite
 def config_new(**options: Any) -> Result:
-    """Write a commented template."""
+    """Write a commented configuration template."""
     return _call("config.new", **options)
 
 
@@ -701,21 +1016,60 @@ def config_schema(**options: Any) -> Result:
 
 
 @cli.command(example="vidgen doctor")
-@click.option("--folder", type=PATH, default=Path(), show_default=True, help="Where results would be written.")
+@option("--folder", type=PATH, default=Path(), show_default=True, help="Folder to test writing in.")
 def doctor(**options: Any) -> Result:
-    """Show what a bug report needs: versions, devices, codecs."""
+    """Show versions, devices and codecs for bug reports."""
     return _call("doctor.doctor", **options)
 
 
 @cli.command(example='eval "$(vidgen completion bash)"', summary=lambda result: result["script"])
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> Result:
-    """Print the script that completes commands in a shell."""
+    """Print the shell completion script."""
     from click.shell_completion import get_completion_class
 
     maker = get_completion_class(shell)
     assert maker is not None
     return {"shell": shell, "script": maker(cli, {}, "vidgen", "_VIDGEN_COMPLETE").source()}
+
+
+# --- commands of earlier releases -----------------------------------------------------------------------------------------
+
+
+@cli.command("edit", hidden=True, example="vidgen edit-labels runs/city labels.png")
+@click.argument("model", type=PATH)
+@click.argument("labels")
+@option("-o", "--out", "output", type=PATH, required=True)
+@conditioning
+@option("--set", "sets", multiple=True, metavar="object=ID:class=CLASS")
+@option("--remove", "removals", multiple=True)
+@option("--move", "moves", multiple=True)
+@option("--paint", "paints", multiple=True)
+@option("--variants")
+@object_styles
+@seed
+@overwrite
+@compute
+@option("--mask", type=PATH)
+def edit(mask: Path | None, sets: Sequence[str], **options: Any) -> Result:
+    """Former name of edit-labels and, for two images, of edit-image."""
+    context = click.get_current_context()
+    for_images = {"model", "labels", "output", "seed", "overwrite", "device", "threads", "mask"}
+    is_image = options["model"].suffix.lower() in IMAGE_SUFFIXES
+    for parameter in context.command.params:
+        only_labels, only_images = parameter.name not in for_images, parameter.name == "mask"
+        if _is_given(context, parameter) and parameter.expose_value and (only_labels if is_image else only_images):
+            verb = "edit-image" if is_image else "edit-labels"
+            raise click.UsageError(f"{parameter.opts[0]} has no effect here: 'vidgen {verb}' has no such option.", context)
+    if is_image:
+        deprecated("the command edit", "edit-image", OLD_SPELLINGS_END)
+        shared = {name: options[name] for name in ("output", "seed", "overwrite", "device", "threads")}
+        return _call("pictures.edit", image=options["model"], edited=Path(options["labels"]), mask=mask, **shared)
+    deprecated("the command edit", "edit-labels", OLD_SPELLINGS_END)
+    orders = [text.removeprefix("object=") for text in sets]
+    classes = [text.replace(":class=", ":", 1) for text in orders if ":style=" not in text]
+    styles = [text.replace(":style=", ":", 1) for text in orders if ":style=" in text]
+    return _call("edit.edit_labels", classes=classes, object_styles=styles, **options)
 
 
 # --- running --------------------------------------------------------------------------------------------------------------
@@ -724,8 +1078,8 @@ def completion(shell: str) -> Result:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and give the exit code.
 
-    0 done; 1 expected failure or bug; 2 wrong usage, input or configuration; 3 some of several inputs failed; 4 quality gate
-    missed; 130 interrupted; 143 terminated. A command that saved its state before it was stopped says how to go on in the
+    0 success; 1 expected failure or bug; 2 wrong usage, input or configuration; 3 some of several inputs failed; 4 quality gate
+    missed; 130 interrupted; 143 terminated. A command that saved its state before it was stopped says how to continue in the
     message of its `KeyboardInterrupt` or `Terminated`.
     """
     if "_VIDGEN_COMPLETE" in os.environ:
@@ -751,6 +1105,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _run(arguments: list[str], screen: Screen) -> int:
+    _start_log(screen)
     try:
         with cli.make_context("vidgen", arguments, obj=screen) as context:
             cli.invoke(context)
@@ -774,7 +1129,7 @@ def _run(arguments: list[str], screen: Screen) -> int:
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {' '.join(str(error).split())}"
-        screen.show_error(message, word="bug", hint="run again with --debug, and send what it says to the authors")
+        screen.show_error(message, word="bug", hint="please report it with the output of the same command under --debug")
         return 1
     return 0
 

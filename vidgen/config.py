@@ -96,13 +96,30 @@ def load(path: Path, schema: type[T], sets: Sequence[str] = ()) -> T:
 def read(path: Path, sets: Sequence[str] = ()) -> Document:
     """Data of a YAML file with the `key.path=value` assignments in `sets` applied, not yet checked against a schema.
 
+    Args:
+        path: the file, or the name of a shipped configuration such as vid2vid/street; see `find`.
+
     Raises:
         ConfigError: the file is missing, not strict YAML, or an assignment does not fit it.
     """
+    path = find(path)
     document = _Reader(_text(path), str(path)).document()
     for assignment in sets:
         _assign(document, assignment)
     return document
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> file of every configuration that comes with vidgen, such as `vid2vid/street`."""
+    inside = Path(__file__).parent / "configs"  # installed; in a source tree the folder stands beside the package
+    folder = inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+    return {f"{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("*/*.yaml"))}
+
+
+def find(path: Path) -> Path:
+    """`path` itself where it exists, else the shipped configuration of that name."""
+    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    return path if path.exists() else shipped().get(name, path)
 
 
 def validate(document: Document, schema: type[T]) -> T:
@@ -237,9 +254,12 @@ def _near_files(path: Path) -> str | None:
     try:
         names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
     except OSError:
-        return None
+        names = []
     near = difflib.get_close_matches(path.name, names, n=3) or sorted(names)[:5]
-    return f"in {path.parent} there is {', '.join(near)}" if near else None
+    if near:
+        return f"in {path.parent} there is {', '.join(near)}"
+    included = difflib.get_close_matches(path.as_posix(), shipped(), n=3)
+    return f"vidgen comes with {', '.join(included)}" if included else None
 
 
 class _Reader:
@@ -314,7 +334,7 @@ class _Reader:
         return event.value
 
     def _scalar(self, event: Any) -> str | int | float | bool | None:
-        text = event.value
+        text: str = event.value
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise self._fault(event, f"text must be Unicode, got {_show(text)}")
         if not event.implicit[0]:  # quoted
@@ -344,7 +364,7 @@ def _assign(document: Document, assignment: str) -> None:
     path, equals, text = assignment.partition("=")
     parts = path.strip().split(".")
     if not equals or not all(parts):
-        raise ConfigError(f"{place}: expected KEY.PATH=VALUE", hint="for example --set optimizer.learning_rate=1e-4")
+        raise ConfigError(f"{place}: expected KEY.PATH=VALUE", hint="for example train.batch_size=2")
     value = _Reader(text, str(place)).value()
     parent: Any = document.data
     key: Key = ()

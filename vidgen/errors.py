@@ -8,6 +8,14 @@ from __future__ import annotations
 import os
 import unicodedata
 
+DISTRIBUTION = "vidgen-toolkit"
+"""What pip calls this project; the package to import and the command are called vidgen."""
+
+
+def install_hint(extra: str) -> str:
+    """The line that installs an optional part of vidgen, such as "track"; the extras stand in pyproject.toml."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
 
 class VidgenError(Exception):
     """Base of every expected failure. `exit_code` is what the command line returns."""
@@ -30,7 +38,7 @@ class DamagedVideoError(InputError):
 
 
 class ConfigError(VidgenError):
-    """A configuration file, a `--set` value or a combination of options is wrong."""
+    """A configuration file, one of its values or a combination of options is wrong."""
 
     exit_code = 2
 
@@ -56,11 +64,11 @@ class TrainingError(VidgenError):
 
 
 class MissingExtraError(VidgenError):
-    """An optional dependency is not installed; the hint is the line that installs it."""
+    """An optional dependency is not installed; the hint is the line that installs it, see `install_hint`."""
 
 
 class QualityGateError(VidgenError):
-    """A measured score misses the limit the user set with `--fail-if`."""
+    """A measured score misses the limit that the user set."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""Videos next to each other, moment by moment: a page with a synchronised player, or one video of labelled panels."""
+"""Videos next to each other, moment by moment: a page with a synchronized player, or one video of labeled panels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 
 import vidgen
 from vidgen import durable
-from vidgen.commands import pages
-from vidgen.commands.pages import clips
+from vidgen.commands.inputs import named_input
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import paths
 from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, FrameSource, PictureSource, check_output, open_sink, open_source
 from vidgen.media.video import Quality
+from vidgen.pages import players, templates
 
 View = Literal["side", "wipe", "difference"]
 
@@ -67,7 +67,7 @@ def compare(
     is_page = Path(out).suffix.lower() in (".html", ".htm")
     if view != "side" and len(inputs) != 2 and not is_page:
         raise ConfigError(
-            f"--view {view}: shows two videos, got {len(inputs)}", hint="a page (-o compare.html) lets you choose two"
+            f"`view` {view}: shows two videos, got {len(inputs)}", hint="a page (-o compare.html) lets you choose two"
         )
     if is_page:
         durable.check_writable_target(Path(out), overwrite=overwrite)
@@ -129,7 +129,7 @@ class _Aligned:
 
 def _opened(inputs: Sequence[str], fps: float | None) -> dict[str, FrameSource]:
     """The inputs by name; folders have `fps`, or the highest rate of the videos."""
-    named = [pages.named_input(text) for text in inputs]
+    named = [named_input(text) for text in inputs]
     rate = None if fps is None else Fraction(fps).limit_denominator(100_000)
     opened = [open_source(path) for _, path in named]
     stated = [source.frame_rate for source in opened if not isinstance(source, PictureSource)]
@@ -160,7 +160,7 @@ def _aligned(sources: Mapping[str, FrameSource], *, allow_trim: bool) -> dict[st
             f"{name} has {counts[name]} frames ({counts[name] / float(source.frame_rate):.2f} s)"
             for name, source in sources.items()
         )
-        raise InputError(f"the videos differ in length: {listed}", hint="--allow-trim shows the common part")
+        raise InputError(f"the videos differ in length: {listed}", hint="`allow_trim` shows the common part")
     return {name: _Aligned(source, rate, shortest, resampled) for name, source in sources.items()}
 
 
@@ -169,12 +169,12 @@ def _aligned(sources: Mapping[str, FrameSource], *, allow_trim: bool) -> dict[st
 
 def _write_page(sources: Mapping[str, _Aligned], out: Path, view: View, height: int, max_megabytes: float) -> list[str]:
     budget = max_megabytes * 1e6 * 3 / 4
-    shown = clips.embed(sources, lead=next(iter(sources)), max_bytes=budget, max_height=height)
+    shown = players.embed(sources, lead=next(iter(sources)), max_bytes=budget, max_height=height)
     notes = list(shown.reductions)
     rates = dict.fromkeys(f"{float(item.source.frame_rate):.5g}" for item in sources.values())
     if len(rates) > 1:
         notes.append(f"frame rates differ ({', '.join(rates)} per second): frames of the slower videos are repeated")
-    page = pages.render(
+    page = templates.render(
         "compare.html.j2",
         title=", ".join(sources),
         version=vidgen.__version__,
@@ -197,7 +197,7 @@ def _write_video(
     size = (height, max(2, round(lead.size[1] * height / lead.size[0])))
     with open_sink(out, time_base=lead.time_base, frame_rate=lead.frame_rate, quality=quality, overwrite=overwrite) as sink:
         for moment in zip(*sources.values(), strict=False):
-            panels = dict(zip(sources, (clips.fit(frame.pixels, size) for frame in moment), strict=True))
+            panels = dict(zip(sources, (players.fit(frame.pixels, size) for frame in moment), strict=True))
             seconds = float(moment[0].pts * lead.time_base)
             sink.write(_picture(panels, view, seconds), moment[0].pts)
 
@@ -205,17 +205,17 @@ def _write_video(
 def _picture(panels: Mapping[str, np.ndarray], view: View, seconds: float) -> np.ndarray:
     """All panels in one picture, uint8 [H,W,3]."""
     if view == "side":
-        return _grid([_labelled(pixels, name) for name, pixels in panels.items()])
+        return _grid([_labeled(pixels, name) for name, pixels in panels.items()])
     (first_name, first), (second_name, second) = panels.items()
     if view == "difference":
         difference = cv2.absdiff(first, second)
-        return _labelled(
+        return _labeled(
             cv2.convertScaleAbs(difference, alpha=DIFFERENCE_GAIN), f"|{first_name} - {second_name}| x {DIFFERENCE_GAIN}"
         )
     edge = round(first.shape[1] * (0.5 - 0.45 * math.cos(2 * math.pi * seconds / WIPE_SECONDS)))
     both = np.concatenate([first[:, :edge], second[:, edge:]], axis=1)
     both[:, max(0, edge - 1) : edge + 1] = 255
-    return _labelled(both, first_name, second_name)
+    return _labeled(both, first_name, second_name)
 
 
 def _grid(panels: Sequence[np.ndarray]) -> np.ndarray:
@@ -226,7 +226,7 @@ def _grid(panels: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows, axis=0)
 
 
-def _labelled(pixels: np.ndarray, left: str, right: str = "") -> np.ndarray:
+def _labeled(pixels: np.ndarray, left: str, right: str = "") -> np.ndarray:
     """The picture under a dark strip with a name at its left, and one at its right."""
     height = max(18, pixels.shape[0] // 14 // 2 * 2)
     strip = np.full((height, pixels.shape[1], 3), 24, np.uint8)

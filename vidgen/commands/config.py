@@ -1,4 +1,4 @@
-"""Look at configuration files: check one, show it in full, start a new one, describe all of them to an editor."""
+"""Configuration files: check one, print it in full, write a template, and give the JSON schema of all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidgen.weights.model_file import read_card
 
 _HEADER = """\
 # vidgen train {file} -o runs/{name}
-# Lines that are commented out are the defaults; 'vidgen config check {file}' says whether all is right.
+# Commented lines show the defaults. Check the file with: vidgen config check {file}
 """
 
 
@@ -58,7 +58,7 @@ def new(file: Path, kind: str = "vid2vid", *, overwrite: bool = False) -> dict[s
         OutputError: `file` exists already or cannot be written.
     """
     if kind not in available():
-        raise ConfigError(f"--kind {kind}: no such translator; there are {', '.join(available())}")
+        raise ConfigError(f"--model {kind}: no such translator; there are {', '.join(available())}")
     path = file if file.suffix in (".yaml", ".yml") else file.with_name(f"{file.name}.yaml")
     durable.check_writable_target(path, overwrite=overwrite)
     given = {"model": {"kind": kind}, "data": {"root": "path/to/data", "condition": {"labels": {"table": "cityscapes"}}}}

@@ -1,4 +1,4 @@
-"""What there is to work with: versions, processor, devices, file formats that really work, extras, memory and disk."""
+"""The environment: versions, processor, devices, file formats by trial, extras, memory and disk."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidgen.errors import VidgenError
+from vidgen.errors import DISTRIBUTION, VidgenError, install_hint
 from vidgen.media.frames import open_sink, open_source
 from vidgen.runtime import bf16_is_fast
 
 PACKAGES = (
-    "vidgen torch torchvision kornia av opencv-python-headless numpy pillow safetensors pydantic pyyaml click rich jinja2 einops"
+    *(DISTRIBUTION, "torch", "torchvision", "kornia", "av", "opencv-python-headless", "numpy", "pillow", "safetensors"),
+    *("pydantic", "pyyaml", "click", "rich", "jinja2", "einops"),
 )
 FORMATS = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".png")
 _CPU_FEATURES = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "sve", "neon")
 
 
 def doctor(folder: Path = Path()) -> dict[str, Any]:
-    """Everything a bug report needs; `folder` is where results would be written."""
+    """What a bug report needs; `folder` is where writing is tested."""
     return {
         "system": {"platform": platform.platform(), "python": sys.version.split()[0], "executable": sys.executable},
-        "packages": {name: _version(name) or "missing" for name in PACKAGES.split()},
+        "packages": {name: _version(name) or "missing" for name in PACKAGES},
         "processor": _processor(),
         "devices": _devices(),
         "formats": _formats(folder),
@@ -87,20 +88,23 @@ def _round_trip(path: Path) -> str:
     with open_sink(path, time_base=Fraction(1, 25), frame_rate=Fraction(25)) as sink:
         for index in range(num_frames):
             sink.write(np.full((64, 96, 3), 80 * index, np.uint8), index)
-    found = sum(1 for _ in open_source(path))
-    return "yes" if found == num_frames else f"no: {found} of {num_frames} frames came back"
+    num_read = sum(1 for _ in open_source(path))
+    return "yes" if num_read == num_frames else f"no: read {num_read} of {num_frames} frames back"
 
 
 def _extras() -> dict[str, str]:
     """For each extra, whether it is installed; else the line that installs it."""
+    try:
+        requirements = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return {}
     missing: dict[str, list[str]] = {}
-    for requirement in importlib.metadata.requires("vidgen") or []:
+    for requirement in requirements:
         match = re.match(r"([\w.-]+).*extra == ['\"]([\w-]+)['\"]", requirement)
-        if match and match[1] != "vidgen":
+        if match and match[1] != DISTRIBUTION:
             missing.setdefault(match[2], []).extend([match[1]] if _version(match[1]) is None else [])
     return {
-        extra: f"missing {', '.join(packages)}: pip install 'vidgen[{extra}]'" if packages else "yes"
-        for extra, packages in missing.items()
+        extra: f"missing {', '.join(packages)}: {install_hint(extra)}" if packages else "yes" for extra, packages in missing.items()
     }
 
 

@@ -1,9 +1,10 @@
-"""Change what a picture shows: edit its label map, and have the model make the picture anew."""
+"""Edit the objects of a label map, and render the result with a trained model."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 from vidgen.runtime import Precision
 
+log = logging.getLogger(__name__)
+
 Edit = Callable[[Scene], Scene]
 
 _MAX_LISTED = 20
@@ -32,25 +35,29 @@ _PAINT = "CLASS:X,Y,...,RADIUS, CLASS:polygon:X,Y,X,Y,X,Y,... or CLASS:rectangle
 
 @dataclass(frozen=True)
 class Orders:
-    """What is to be done to a scene, in the words of the command line; see `edit`."""
+    """Edits of a scene as text; see `edit_labels`."""
 
-    sets: Sequence[str] = ()
+    classes: Sequence[str] = ()
     removals: Sequence[str] = ()
     moves: Sequence[str] = ()
     paints: Sequence[str] = ()
 
+    def __bool__(self) -> bool:
+        return any((self.classes, self.removals, self.moves, self.paints))
 
-def edit(
+
+def edit_labels(
     model: Path,
     labels: str,
-    output: Path,
+    output: Path | None = None,
     *,
     instances: str | None = None,
     others: Sequence[str] = (),
-    sets: Sequence[str] = (),
+    classes: Sequence[str] = (),
     removals: Sequence[str] = (),
     moves: Sequence[str] = (),
     paints: Sequence[str] = (),
+    object_styles: Sequence[str] = (),
     variants: str | None = None,
     styles: Path | None = None,
     chosen: Sequence[str] = (),
@@ -61,27 +68,32 @@ def edit(
     precision: Precision | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Edit a label map and make the picture of it; the edited maps are written beside the picture.
+    """Edit a label map and render it; the edited maps are written beside the image. Without any edit, only list the objects.
 
-    Edits are made in this order: classes, removals, moves, paint. Without an instance map, every connected area of a class is an
-    object, numbered class * 1000 + 0, 1, ... from the largest.
+    Edits are applied in this order: classes, removals, moves, paint. Without an instance map, every connected region of a class is
+    an object, numbered class * 1000 + 0, 1, ... from the largest.
 
     Args:
-        labels, instances, others: one picture each, as `Model.open` reads them.
-        output: the picture to write (.png).
-        sets: `object=ID:class=CLASS`, or `object=ID:style=STYLE` for models with a feature encoder.
-        removals: `ID`, or `ID:CLASS` with the class that takes its place.
+        labels, instances, others: one image each, as `Model.open` reads them.
+        output: the image to write (.png); needed for edits.
+        classes: `ID:CLASS`, the new class of an object.
+        removals: `ID`, or `ID:CLASS` with the class that fills its place.
         moves: `ID:DX,DY`.
         paints: `CLASS:X,Y,...,RADIUS` for a stroke, `CLASS:polygon:X,Y,...`, `CLASS:rectangle:X,Y,X,Y`.
-        variants: `ID:N` makes N pictures, NAME-0.png and so on, in which the object has the styles 0..N-1.
+        object_styles: `ID:STYLE`, for models with a feature encoder.
+        variants: `ID:N` writes N images, NAME-0.png and so on, in which the object has the styles 0..N-1.
         styles, chosen, reference, seed: styles of all other objects; see `choose_style`.
 
     Raises:
         ConfigError: an order is not understood.
         InputError: it names an object or class that is not there, or the maps do not fit the model.
     """
-    if output.suffix.lower() != ".png":
-        raise ConfigError(f"{output}: edited pictures are written as .png", hint=f"-o {output.with_suffix('.png')}")
+    orders = Orders(classes, removals, moves, paints)
+    renders = bool(orders or object_styles or variants or styles or chosen or reference)
+    if renders and output is None:
+        raise ConfigError("edits need an image to write", hint="-o edited.png")
+    if output is not None and output.suffix.lower() != ".png":
+        raise ConfigError(f"{output}: edited images are written as .png", hint=f"-o {output.with_suffix('.png')}")
     if threads is not None:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -94,13 +106,17 @@ def edit(
     objects = None if opened.instances is None else opened.instances.read(0, 1)[0]
     further = [source.read(0, 1)[0] for source in opened.others]
     scene = read_scene(main, objects, table)
-    for change in changes(Orders([text for text in sets if ":style=" not in text], removals, moves, paints), table):
+    if output is None or not renders:
+        if output is not None:
+            log.warning("%s is not written: no edit was asked for", output)
+        return {"objects": _listed(scene, table)}
+    for change in changes(orders, table):
         scene = change(scene)
     maps = {output.with_suffix(".labels.png"): Frame(_stored(main, scene, table), main.pts, main.name)}
     if objects is not None:
         maps[output.with_suffix(".instances.png")] = Frame(_as_ids(scene.instances), objects.pts, objects.name)
     style = choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
-    assignments = _assignments(output, style, [text for text in sets if ":style=" in text], variants, scene, table)
+    assignments = _assignments(output, style, object_styles, variants, scene, table)
     for path in (*assignments, *maps):
         durable.check_writable_target(path, overwrite=overwrite)
     edited = list(maps.values())
@@ -112,12 +128,22 @@ def edit(
     return {
         "output": [str(path) for path in assignments] if variants else str(output),
         "maps": [str(path) for path in maps],
-        "objects": {str(item.number): _described(item, table) for item in itertools.islice(scene.objects.values(), _MAX_LISTED)},
+        "objects": _listed(scene, table),
     }
 
 
+def _listed(scene: Scene, table: LabelTable) -> dict[str, str]:
+    """The largest objects by id, described."""
+    return {str(item.number): _described(item, table) for item in itertools.islice(scene.objects.values(), _MAX_LISTED)}
+
+
 def _assignments(
-    output: Path, assignment: StyleAssignment | None, sets: Sequence[str], variants: str | None, scene: Scene, table: LabelTable
+    output: Path,
+    assignment: StyleAssignment | None,
+    object_styles: Sequence[str],
+    variants: str | None,
+    scene: Scene,
+    table: LabelTable,
 ) -> dict[Path, StyleAssignment | None]:
     """The styles of every picture to write.
 
@@ -125,13 +151,14 @@ def _assignments(
         ConfigError: the model has no styles, or an order is not understood.
     """
     if assignment is None:
-        if sets or variants:
-            raise ConfigError(f"{sets[0] if sets else variants}: this model has no feature encoder, so its objects have no styles")
+        if object_styles or variants:
+            wanted = object_styles[0] if object_styles else variants
+            raise ConfigError(f"{wanted}: this model has no feature encoder, so its objects have no styles")
         return {output: None}
-    for text in sets:
-        match = re.fullmatch(r"object=(\d+):style=(\d+)", text)
+    for text in object_styles:
+        match = re.fullmatch(r"(\d+):(\d+)", text)
         if match is None:
-            raise ConfigError(f"--set {text}: expected object=ID:style=STYLE, such as object=26003:style=4")
+            raise ConfigError(f"--set-style {text}: expected ID:STYLE, such as 26003:4")
         assignment = _with_style(assignment, int(match[1]), int(match[2]), scene, table)
     if variants is None:
         return {output: assignment}
@@ -202,7 +229,7 @@ def changes(orders: Orders, table: LabelTable) -> list[Edit]:
         ConfigError: an order is not understood, or names a class that the table does not know.
     """
     return [
-        *(_class_change(text, table) for text in orders.sets),
+        *(_class_change(text, table) for text in orders.classes),
         *(_removal(text, table) for text in orders.removals),
         *(_move(text) for text in orders.moves),
         *(_paint(text, table) for text in orders.paints),
@@ -210,10 +237,10 @@ def changes(orders: Orders, table: LabelTable) -> list[Edit]:
 
 
 def _class_change(text: str, table: LabelTable) -> Edit:
-    match = re.fullmatch(r"object=(\d+):class=(.+)", text)
+    match = re.fullmatch(r"(\d+):(.+)", text)
     if match is None:
-        raise ConfigError(f"--set {text}: expected object=ID:class=CLASS, such as object=26003:class=road")
-    return functools.partial(edits.change_class, number=int(match[1]), label=class_of(match[2], table, f"--set {text}"))
+        raise ConfigError(f"--set-class {text}: expected ID:CLASS, such as 26003:road")
+    return functools.partial(edits.change_class, number=int(match[1]), label=class_of(match[2], table, f"--set-class {text}"))
 
 
 def _removal(text: str, table: LabelTable) -> Edit:

@@ -28,10 +28,11 @@ from vidgen.training.estimate import estimate
 from vidgen.training.loop import LoopSettings, Trainer, stage_of
 from vidgen.training.recorder import Recorder, StopRequest
 from vidgen.training.run import FlowSettings, Folder, RunSettings
-from vidgen.types import Batch
+from vidgen.training.timing import fitting_stretch
+from vidgen.translators.base import Networks, Translator
+from vidgen.types import Batch, Stage
 from vidgen.weights import checkpoints, pretrained
-from vidgen.weights.files import load_into
-from vidgen.weights.model_file import ModelCard
+from vidgen.weights.model_file import ModelCard, start_from
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def train(
     overwrite: bool = False,
     steps: int | None = None,
     time_limit_seconds: float | None = None,
+    stop_after_seconds: float | None = None,
     devices: int = 1,
     device: str = "auto",
     precision: Precision | None = None,
@@ -74,6 +76,9 @@ def train(
         out: run folder; `runs/<name of the configuration>` by default.
         sets: `key=value` changes to the configuration.
         resume: insist that there is a run to go on with.
+        time_limit_seconds: stretch or shrink the schedule so that a new run is complete after so long; the plan is measured on
+            the first steps, stored with the run, and kept when it is resumed.
+        stop_after_seconds: stop after so long, in the middle of the schedule if need be; the same call again goes on.
         steps: stop after this many steps in all; overrides `train.max_steps`.
         devices: processes to train with, on this machine.
         dry_run: report sizes and memory instead of training.
@@ -90,6 +95,9 @@ def train(
         raise ConfigError("train needs a configuration file, or -o with a run folder to go on with")
     folder = Folder(out if out is not None else Path("runs") / Path(str(config)).stem)
     settings = _settings(config, folder, sets, steps, precision)
+    is_new = overwrite or not folder.config.is_file()
+    if time_limit_seconds is not None and not is_new:
+        settings = _stretched(settings, run.load_run_config(folder.config, []).train.stretch)
     if devices > 1 and "RANK" not in os.environ and not dry_run:
         _restart_under_torchrun(devices, threads)
     if threads is not None:
@@ -119,11 +127,15 @@ def train(
     parallel.start(runtime.device)
     try:
         networks = {**loaded.networks, "flow": flow}
+        if time_limit_seconds is not None and is_new:
+            stretch = _fitting_stretch(settings, translator, stages, networks, runtime, clips, time_limit_seconds)
+            settings = _stretched(settings, stretch)
+            stages = run.stages(settings, clips)
         trainer = Trainer(translator, stages, _loop_settings(settings), networks, runtime)
         card = run.model_card(settings, table, clips.size, loaded.sha256)
         with run.locked(folder.path) if parallel.rank() == 0 else nullcontext():
             _resume_or_start(folder, settings, trainer, card, clips, resume=resume, overwrite=overwrite, init=init)
-            return _run(folder, settings, clips, trainer, card, time_limit_seconds)
+            return _run(folder, settings, clips, trainer, card, stop_after_seconds)
     finally:
         parallel.finish()
 
@@ -215,7 +227,9 @@ def _resume_or_start(
             raise CheckpointError(f"{folder.path}: no checkpoint to resume from")
         if init is not None:
             weights, path = checkpoints.find_weights(init)
-            load_into(trainer.translator, weights.tensors, str(path))
+            anew = start_from(trainer.translator, weights, path)
+            if writes and anew:
+                log.info("%s fills the generator; these parts start anew: %s", path, ", ".join(anew))
         trainer.calibrate(_calibration(trainer, clips))
         if writes:
             folder.clear()
@@ -225,18 +239,9 @@ def _resume_or_start(
     if init is not None:
         raise ConfigError(f"--init: {folder.path} holds a run already", hint="choose another -o, or --overwrite")
     _check_same_run(folder, settings)
-    model, optimizers = found.read(checkpoints.MODEL), found.read(checkpoints.OPTIMIZERS)
-    assert model is not None
-    assert optimizers is not None
-    check_same_networks(model.metadata, card, found.path)
-    load_into(trainer.translator, model.tensors, str(found.path))
-    trainer.progress = found.progress
-    index, _ = stage_of(trainer.stages, max(0, found.progress.step - 1))
-    trainer.begin_stage(index)
-    checkpoints.fill_optimizers(trainer.optimizers, optimizers.tensors)
-    ema = found.read(found.ema) if found.ema is not None else None
-    if ema is not None:
-        trainer.fill_ema(ema.tensors)
+    model = found.read(checkpoints.MODEL)
+    check_same_networks(model.metadata if model else {}, card, found.path)
+    trainer.restore(found)
     if writes:
         folder.keep_metrics_until(found.progress.step)
         folder.write_config(settings)
@@ -287,19 +292,47 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
         yield f"{prefix} was {old}, is {new}"
 
 
+def _stretched(settings: RunSettings, stretch: float) -> RunSettings:
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"stretch": stretch})})
+
+
+def _fitting_stretch(
+    settings: RunSettings,
+    translator: Translator[Any],
+    stages: tuple[Stage, ...],
+    networks: Networks,
+    runtime: Runtime,
+    clips: Clips,
+    seconds: float,
+) -> float:
+    """The run's `train.stretch` for which its schedule is complete after `seconds`."""
+    groups = parallel.share_of(settings.train.batch_size, settings.train.micro_batch_size)
+    primer_frames, count = translator.num_primer_frames, settings.train.batch_size
+
+    def batches(stage: Stage) -> list[tuple[range, Batch]]:
+        return [(indices, clips.batch(stage, 0, indices, primer_frames=primer_frames, batch_size=count)) for indices in groups]
+
+    factor = fitting_stretch(translator, stages, _loop_settings(settings), networks, runtime, batches, seconds=seconds)
+    return settings.train.stretch * factor
+
+
 def _run(
-    folder: Folder, settings: RunSettings, clips: Clips, trainer: Trainer, card: ModelCard, time_limit_seconds: float | None
+    folder: Folder, settings: RunSettings, clips: Clips, trainer: Trainer, card: ModelCard, stop_after_seconds: float | None
 ) -> dict[str, Any]:
     groups = parallel.share_of(settings.train.batch_size, settings.train.micro_batch_size)
     primer_frames = trainer.translator.num_primer_frames
 
     def make(step: int) -> list[tuple[range, Batch]]:
-        stage = trainer.stages[stage_of(trainer.stages, step)[0]]
-        count = settings.train.batch_size
-        return [(indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count)) for indices in groups]
+        number, step_in_stage = stage_of(trainer.stages, step)
+        stage, count = trainer.stages[number], settings.train.batch_size
+        progress = step_in_stage / stage.num_steps
+        return [
+            (indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count, progress=progress))
+            for indices in groups
+        ]
 
     stop = StopRequest()
-    recorder = Recorder(folder, settings, clips, card, stop=stop, time_limit_seconds=time_limit_seconds)
+    recorder = Recorder(folder, settings, clips, card, stop=stop, stop_after_seconds=stop_after_seconds)
     steps = iter(range(trainer.progress.step, trainer.total_steps))
     batches = in_order(make, steps, settings.data.workers)
     with stop.listening(), recorder.recording(trainer):
@@ -316,7 +349,7 @@ def _run(
         "steps": trainer.progress.step,
         "of_steps": trainer.total_steps,
         "minutes": round(trainer.progress.seconds / 60, 2),
-        "ended": "at the time limit; the same command goes on" if recorder.out_of_time else "complete",
+        "ended": "before its end, as asked; the same command goes on" if recorder.out_of_time else "complete",
     }
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +34,8 @@ from vidgen.runtime import Precision
 log = logging.getLogger(__name__)
 
 _FLICKERS = (
-    "%s makes every frame alone, so a video will flicker: train vid2vid for videos, or blend with --steady 0.7"
-    " (--steady 0 for unrelated pictures)"
+    "%s generates each frame independently, so a video will flicker: train vid2vid for videos, or smooth with --smoothing 0.7"
+    " (--smoothing 0 for unrelated images)"
 )
 
 
@@ -55,6 +56,7 @@ def translate(
     reference: Sequence[str] | None = None,
     start: str | None = None,
     end: str | None = None,
+    frame_rate: float | None = None,
     shard: str | None = None,
     skip_existing: bool = False,
     overwrite: bool = False,
@@ -75,6 +77,7 @@ def translate(
             where the model has noise (the dropout of pix2pix) or draws styles.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
+        frame_rate: frames per second of folders of frames, which state none; 25 by default.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
         styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
@@ -119,7 +122,15 @@ def translate(
         for target in targets:
             torch.manual_seed(seed + target.sample)
             try:
-                opened = loaded.open(target.job, instances=instances, others=others, first_frames=first, start=start, end=end)
+                opened = loaded.open(
+                    target.job,
+                    instances=instances,
+                    others=others,
+                    first_frames=first,
+                    start=start,
+                    end=end,
+                    frame_rate=None if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
+                )
                 if steady is None and loaded.translator.num_past_frames == 0 and opened.main.num_frames != 1:
                     steady = 0.0
                     log.warning(_FLICKERS, loaded.kind)
@@ -253,7 +264,7 @@ def _input_table(text: str | None, model: Model) -> LabelTable | None:
     if text is None or text == "auto":
         return None
     if model.table is None:
-        raise ConfigError(f"--labels {text}: this model reads no label maps")
+        raise ConfigError(f"--label-encoding {text}: this model reads no label maps")
     if text == "ids":
         table = labels.plain(model.table.num_classes, model.table.ignore)
     elif text.startswith("palette:"):
@@ -262,5 +273,5 @@ def _input_table(text: str | None, model: Model) -> LabelTable | None:
     else:
         table = LabelTable.from_file(Path(text))
     if table.num_classes != model.table.num_classes:
-        raise ConfigError(f"--labels {text}: has {table.num_classes} classes, the model knows {model.table.num_classes}")
+        raise ConfigError(f"--label-encoding {text}: has {table.num_classes} classes, the model knows {model.table.num_classes}")
     return table

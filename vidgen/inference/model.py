@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,16 @@ from vidgen.inference.backends import TorchBackend
 from vidgen.inference.session import Backend, Moment, Session, WorkSize, fit, working_size
 from vidgen.inference.styles import ObjectFeatures, StyleAssignment, object_features
 from vidgen.media import conditions, pixels
-from vidgen.media.frames import Frame, FrameSource, open_sink, open_source, output_place, sidecar_path, sidecar_place
+from vidgen.media.frames import (
+    FOLDER_FRAME_RATE,
+    Frame,
+    FrameSource,
+    open_sink,
+    open_source,
+    output_place,
+    sidecar_path,
+    sidecar_place,
+)
 from vidgen.media.labels import LabelTable
 from vidgen.media.smoothing import TemporalSmoother
 from vidgen.runtime import Precision, Runtime
@@ -161,6 +171,7 @@ class Model:
         first_frames: str | Path | Model | None = None,
         start: str | None = None,
         end: str | None = None,
+        frame_rate: Fraction | None = None,
     ) -> Inputs:
         """Open what a video is translated from.
 
@@ -168,13 +179,14 @@ class Model:
             where: a video, folder, pattern or picture of the model's main condition.
             instances, others: likewise, for models that read more.
             first_frames: a picture or video to continue, or an image model that makes the first frame.
+            frame_rate: of folders of frames, which state none; 25 by default.
 
         Raises:
             InputError: something is missing, unreadable, or of another length.
         """
         settings = self.condition
         reading: Literal["labels", "pictures"] = "labels" if settings.labels is not None else "pictures"
-        main = open_source(where, kind=reading, start=start, end=end)
+        main = open_source(where, kind=reading, start=start, end=end, frame_rate=frame_rate or FOLDER_FRAME_RATE)
         further = list(settings.pictures if settings.labels is not None else settings.pictures[1:])
         if settings.reads_picture_for_edges:
             further.append("pictures to detect edges in")
@@ -334,6 +346,30 @@ class Model:
         assert condition.frames is not None
         edges = pixels.to_pixels(condition.frames[0, :, :1].expand(-1, 3, -1, -1))[0]
         return fit(edges, work, size)
+
+
+def load(
+    path: Path | str,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    weights: Literal["auto", "ema", "last"] = "auto",
+) -> Model:
+    """A trained model from a run folder, a checkpoint folder or a weights file.
+
+    Example:
+        >>> vidgen.load("runs/street").translate("labels.mkv").save("street.mp4")  # doctest: +SKIP
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32 or bf16; auto takes bf16 where the processor computes it fast.
+        weights: of a checkpoint: the averaged ones, the last ones, or the averaged ones where there are any.
+
+    Raises:
+        CheckpointError: there are no usable weights.
+        ConfigError: the device does not exist.
+    """
+    return Model.load(path, device=device, precision=precision, weights=weights)
 
 
 def _moments(session: Session, inputs: Inputs) -> Iterator[tuple[Frame, Condition]]:

@@ -41,11 +41,13 @@ class Scene:
 
     Attributes:
         labels: int64 [H,W], class of each pixel, -1 where ignored.
-        instances: int64 [H,W], object id of each pixel; see `FIRST_OBJECT`.
+        instances: int64 [H,W], object id of each pixel.
+        first_object: ids from here on are countable objects.
     """
 
     labels: np.ndarray
     instances: np.ndarray
+    first_object: int = FIRST_OBJECT
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.shape != self.instances.shape:
@@ -57,7 +59,7 @@ class Scene:
     def from_labels(cls, labels: np.ndarray) -> Scene:
         """A scene without an instance map: every connected area is an object, class * 1000 + number, the largest first.
 
-        Class 0 counts as one more than the last; areas from the thousandth of a class on share one number.
+        Areas from the thousandth of a class on share one number.
         """
         instances = np.full(labels.shape, -1, np.int64)
         for label in np.unique(labels[labels >= 0]):
@@ -67,15 +69,14 @@ class Scene:
             numbers[0] = 0
             numbers[by_size + 1] = np.arange(len(by_size))
             inside = areas > 0
-            first = (int(label) or int(labels.max()) + 1) * FIRST_OBJECT
-            instances[inside] = first + np.minimum(numbers[areas[inside]], FIRST_OBJECT - 1)
-        return cls(labels.astype(np.int64), instances)
+            instances[inside] = int(label) * FIRST_OBJECT + np.minimum(numbers[areas[inside]], FIRST_OBJECT - 1)
+        return cls(labels.astype(np.int64), instances, first_object=0)
 
     @property
     def objects(self) -> dict[int, SceneObject]:
         """All countable objects by id, the largest first."""
         found = []
-        for number in np.unique(self.instances[self.instances >= FIRST_OBJECT]).tolist():
+        for number in np.unique(self.instances[self.instances >= self.first_object]).tolist():
             rows, columns = np.nonzero(self.instances == number)
             label = int(np.bincount(self.labels[rows, columns] + 1).argmax()) - 1
             box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
@@ -170,12 +171,15 @@ def _painted(scene: Scene, area: np.ndarray, label: int) -> Scene:
 
 def _fill(scene: Scene, area: np.ndarray, label: int) -> Scene:
     """`area` becomes class `label`: a new object where the scene counts objects of that class, else part of its uncounted area."""
-    return Scene(np.where(area, label, scene.labels), np.where(area, _number_for(scene, label), scene.instances))
+    instances = np.where(area, _number_for(scene, label), scene.instances)
+    return replace(scene, labels=np.where(area, label, scene.labels), instances=instances)
 
 
 def _number_for(scene: Scene, label: int) -> int:
     own = scene.instances[scene.labels == label]
-    counted = own[own >= FIRST_OBJECT]
+    if scene.first_object == 0:  # as `Scene.from_labels` numbers them
+        return label * FIRST_OBJECT + min(own.size and int(own.max()) % FIRST_OBJECT + 1, FIRST_OBJECT - 1)
+    counted = own[own >= scene.first_object]
     if counted.size:
         return int(counted.max()) + 1
     return int(np.bincount(own[own >= 0]).argmax()) if (own >= 0).any() else label
@@ -184,8 +188,8 @@ def _number_for(scene: Scene, label: int) -> int:
 def _fill_from_around(scene: Scene, hole: np.ndarray) -> Scene:
     """Each pixel of the hole takes class and id of the nearest pixel outside that is no object (or is one, if all are)."""
     usable = ~hole & (scene.labels >= 0)
-    if (usable & (scene.instances < FIRST_OBJECT)).any():
-        usable &= scene.instances < FIRST_OBJECT
+    if (usable & (scene.instances < scene.first_object)).any():
+        usable &= scene.instances < scene.first_object
     if not usable.any():
         raise InputError("there is nothing around the object to fill its place with", hint="name a class to fill with")
     _, nearest = cv2.distanceTransformWithLabels(

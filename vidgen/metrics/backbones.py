@@ -1,4 +1,4 @@
-"""Pretrained networks that judge pictures, built from the tensors of a published file: LPIPS, DISTS, Inception, I3D, CLIP, DINO.
+"""Pretrained networks that compare pictures, built from the tensors of a published file: LPIPS, DISTS, Inception, I3D, CLIP, DINO.
 
 They are built here and not taken from an optional package, so that a score does not depend on what is installed beside. Widths
 and depths are read off the tensors where the layout allows it. Nothing here opens a file.
@@ -40,18 +40,18 @@ def fill(module: Module, tensors: Tensors, what: str, *, prefix: str = "") -> Mo
         CheckpointError: some are missing or of another shape.
     """
     own = module.state_dict()
-    found = {name: tensors[prefix + name] for name in own if prefix + name in tensors}
+    matching = {name: tensors[prefix + name] for name in own if prefix + name in tensors}
     # Files older than PyTorch 0.4.1 do not count batches; nothing here reads that count.
-    missing = [prefix + name for name in own if name not in found and not name.endswith("num_batches_tracked")]
+    missing = [prefix + name for name in own if name not in matching and not name.endswith("num_batches_tracked")]
     wrong = [
         f"{prefix}{name} is {list(value.shape)}, not {list(own[name].shape)}"
-        for name, value in found.items()
+        for name, value in matching.items()
         if value.shape != own[name].shape
     ]
     if missing or wrong:
         fault = f"{len(missing)} tensors are missing, such as {missing[0]}" if missing else wrong[0]
         raise CheckpointError(f"these weights are not those of {what}: {fault}")
-    module.load_state_dict(found, strict=False)
+    module.load_state_dict(matching, strict=False)
     return module.eval().requires_grad_(False)
 
 
@@ -62,7 +62,7 @@ def empty(build: Callable[[], Module]) -> Module:
     return module.to_empty(device="cpu")
 
 
-def _normalised(frames: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Tensor:
+def _normalized(frames: Tensor, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Tensor:
     return (frames - frames.new_tensor(mean)[:, None, None]) / frames.new_tensor(deviation)[:, None, None]
 
 
@@ -111,13 +111,13 @@ class Lpips(nn.Module):
     @torch.no_grad()
     def features(self, frames: Tensor) -> list[Tensor]:
         """[N,3,H,W] in 0..1 -> the feature maps compared, of unit length at every position."""
-        values = _normalised(frames * 2 - 1, _LPIPS_MEAN, _LPIPS_DEVIATION)
-        found = []
+        values = _normalized(frames * 2 - 1, _LPIPS_MEAN, _LPIPS_DEVIATION)
+        taps = []
         for index, layer in enumerate(self._layers.children()):
             values = layer(values)
             if index in self._taps:
-                found.append(values / (values.square().sum(dim=1, keepdim=True) + 1e-8).sqrt())
-        return found
+                taps.append(values / (values.square().sum(dim=1, keepdim=True) + 1e-8).sqrt())
+        return taps
 
     def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """Distance of the frames behind two results of `features`, float64 [N]."""
@@ -167,12 +167,12 @@ class Dists(nn.Module):
         return 1 - similarity
 
     def _features(self, frames: Tensor) -> list[Tensor]:
-        values, found = _normalised(frames, IMAGENET_MEAN, IMAGENET_DEVIATION), [frames]
+        values, taps = _normalized(frames, IMAGENET_MEAN, IMAGENET_DEVIATION), [frames]
         for index, layer in enumerate(self._layers.children()):
             values = _root_mean_square_pool(values) if index in self._POOLS else layer(values)
             if index in self._TAPS:
-                found.append(values)
-        return found
+                taps.append(values)
+        return taps
 
 
 def _root_mean_square_pool(values: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ def _stem(network: nn.Module) -> list[nn.Module]:
 
 
 def resized_as_tensorflow(frames: Tensor, side: int) -> Tensor:
-    """[N,C,H,W] at `side` x `side`, bilinear as TensorFlow 1 has it: no half-pixel centres, no smoothing."""
+    """[N,C,H,W] at `side` x `side`, bilinear as TensorFlow 1 has it: no half-pixel centers, no smoothing."""
 
     def lines(count: int) -> tuple[Tensor, Tensor, Tensor]:
         # The scale is rounded to float32 first, as TensorFlow does, so that positions agree bit for bit.
@@ -408,7 +408,7 @@ class DinoTransformer(nn.Module):
     def forward(self, frame: Tensor) -> Tensor:
         """[1,3,H,W] in 0..1 -> [1,D]."""
         frame = _shorter_side(frame, VIT_SIDE, "bilinear")
-        patches = self._patches(_normalised(frame, IMAGENET_MEAN, IMAGENET_DEVIATION))
+        patches = self._patches(_normalized(frame, IMAGENET_MEAN, IMAGENET_DEVIATION))
         values = torch.cat([self._token, patches.flatten(2).transpose(1, 2)], dim=1) + self._positions_for(patches.shape[-2:])
         return self._norm(self._blocks(values))[:, 0]
 
@@ -467,7 +467,7 @@ class ClipTransformer(nn.Module):
         frame = _shorter_side(frame, VIT_SIDE, "bicubic")
         top, left = (round((side - VIT_SIDE) / 2) for side in frame.shape[-2:])
         frame = frame[..., top : top + VIT_SIDE, left : left + VIT_SIDE]
-        patches = self._patches(_normalised(frame, _CLIP_MEAN, _CLIP_DEVIATION)).flatten(2).transpose(1, 2)
+        patches = self._patches(_normalized(frame, _CLIP_MEAN, _CLIP_DEVIATION)).flatten(2).transpose(1, 2)
         values = torch.cat([self._token, patches], dim=1) + self._positions
         return self._after(self._blocks(self._before(values))[:, 0]) @ self._projection
 

@@ -26,9 +26,9 @@ MAX_PATCHES = 8192
 NUM_DIRECTIONS = 512
 MIN_LEVEL_SIDE = 16
 MAX_LEVELS = 4
-COLOUR_BINS = 256
-NUM_COLOUR_DIRECTIONS = 64
-MAX_COLOURS_PER_FRAME = 1 << 14
+COLOR_BINS = 256
+NUM_COLOR_DIRECTIONS = 64
+MAX_COLORS_PER_FRAME = 1 << 14
 MIN_NATURAL_SCENE_BLOCKS = 72
 
 
@@ -73,7 +73,7 @@ class PatchSample:
     """A bounded random sample of 7x7 patches, for each level of the Laplacian pyramid.
 
     Source: Karras et al., "Progressive Growing of GANs", ICLR 2018, appendix: 128 patches a picture. Three frames of luma in the
-    place of three colours make patches in time.
+    place of three colors make patches in time.
     """
 
     _levels: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -88,8 +88,8 @@ class PatchSample:
             patches = _draw_patches(torch.from_numpy(band).permute(2, 0, 1), generator)
             ranks = torch.rand(len(patches), generator=generator)
             if level < len(self._levels):
-                kept, kept_ranks = self._levels[level]
-                patches, ranks = torch.cat([kept, patches]), torch.cat([kept_ranks, ranks])
+                earlier, earlier_ranks = self._levels[level]
+                patches, ranks = torch.cat([earlier, patches]), torch.cat([earlier_ranks, ranks])
                 if len(ranks) > 2 * MAX_PATCHES:
                     patches, ranks = _first(patches, ranks, MAX_PATCHES)
                 self._levels[level] = (patches, ranks)
@@ -106,7 +106,7 @@ class PatchSample:
         result = []
         for mine, theirs in zip(self._levels, other._levels, strict=False):
             size = min(len(mine[1]), len(theirs[1]), MAX_PATCHES)
-            first, second = (_standardised(_first(*sample, size)[0]) for sample in (mine, theirs))
+            first, second = (_standardized(_first(*sample, size)[0]) for sample in (mine, theirs))
             result.append(1000 * sliced_wasserstein(first, second, random_directions(NUM_DIRECTIONS, first.shape[1])))
         return result
 
@@ -123,7 +123,7 @@ def _first(patches: Tensor, ranks: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return patches[order], ranks[order]
 
 
-def _standardised(patches: Tensor) -> Tensor:
+def _standardized(patches: Tensor) -> Tensor:
     """Each channel with mean 0 and standard deviation 1 over the set (a flat channel stays 0); [N, 3*7*7]."""
     double = patches.double()
     mean = double.mean(dim=(0, 2), keepdim=True)
@@ -132,28 +132,28 @@ def _standardised(patches: Tensor) -> Tensor:
 
 
 @dataclass
-class ColourSample:
-    """Histograms of the colours along fixed random directions of RGB."""
+class ColorSample:
+    """Histograms of the colors along fixed random directions of RGB."""
 
-    _counts: np.ndarray = field(default_factory=lambda: np.zeros((NUM_COLOUR_DIRECTIONS, COLOUR_BINS)))
+    _counts: np.ndarray = field(default_factory=lambda: np.zeros((NUM_COLOR_DIRECTIONS, COLOR_BINS)))
     num_frames: int = 0
 
     def add(self, frame: Tensor) -> None:
-        """Count the colours of [3,H,W] in 0..1, of a regular grid of pixels where there are many; every frame weighs the same."""
-        stride = math.ceil(math.sqrt(frame.shape[1] * frame.shape[2] / MAX_COLOURS_PER_FRAME))
-        colours = frame[:, ::stride, ::stride].flatten(1)
-        projections = random_directions(NUM_COLOUR_DIRECTIONS, 3) @ (colours - 0.5)
+        """Count the colors of [3,H,W] in 0..1, of a regular grid of pixels where there are many; every frame weighs the same."""
+        stride = math.ceil(math.sqrt(frame.shape[1] * frame.shape[2] / MAX_COLORS_PER_FRAME))
+        colors = frame[:, ::stride, ::stride].flatten(1)
+        projections = random_directions(NUM_COLOR_DIRECTIONS, 3) @ (colors - 0.5)
         # The cube's corner is sqrt(3)/2 from its middle, so this range holds every projection.
-        bins = ((projections / 3**0.5 + 0.5) * COLOUR_BINS).long().clamp(0, COLOUR_BINS - 1)
-        bins += torch.arange(NUM_COLOUR_DIRECTIONS)[:, None] * COLOUR_BINS
+        bins = ((projections / 3**0.5 + 0.5) * COLOR_BINS).long().clamp(0, COLOR_BINS - 1)
+        bins += torch.arange(NUM_COLOR_DIRECTIONS)[:, None] * COLOR_BINS
         counts = torch.bincount(bins.flatten(), minlength=self._counts.size).view(self._counts.shape)
         self._counts += counts.numpy() / projections.shape[1]
         self.num_frames += 1
 
-    def distance(self, other: ColourSample) -> float:
-        """Mean over directions of the earth mover's distance, in grey levels of 255."""
+    def distance(self, other: ColorSample) -> float:
+        """Mean over directions of the earth mover's distance, in gray levels of 255."""
         shares = [sample._counts.cumsum(axis=1) / sample.num_frames for sample in (self, other)]
-        return float(np.abs(shares[0] - shares[1]).sum(axis=1).mean() * 3**0.5 / COLOUR_BINS * 255)
+        return float(np.abs(shares[0] - shares[1]).sum(axis=1).mean() * 3**0.5 / COLOR_BINS * 255)
 
 
 @dataclass
@@ -174,12 +174,12 @@ class GaussianStatistics:
         if not len(rows):
             return
         mean = rows.mean(axis=0)
-        centred = rows - mean
+        centered = rows - mean
         if not self.count:
-            self.count, self.mean, self._scatter = len(rows), mean, centred.T @ centred
+            self.count, self.mean, self._scatter = len(rows), mean, centered.T @ centered
             return
         total, shift = self.count + len(rows), mean - self.mean
-        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * len(rows) / total)
+        self._scatter += centered.T @ centered + np.outer(shift, shift) * (self.count * len(rows) / total)
         self.mean = self.mean + shift * (len(rows) / total)
         self.count = total
 
@@ -256,8 +256,8 @@ def kernel_distance(
 
 
 @dataclass
-class LookSample:
-    """What is kept of a video or of a reference set to compare their looks.
+class DistributionSample:
+    """What is kept of a video or of a reference set to compare their appearance.
 
     Attributes:
         height: frames are reduced to it, so that textures are compared at one scale.
@@ -268,7 +268,7 @@ class LookSample:
     is_stills: bool = False
     patches: PatchSample = field(default_factory=PatchSample)
     patches_in_time: PatchSample = field(default_factory=PatchSample)
-    colours: ColourSample = field(default_factory=ColourSample)
+    colors: ColorSample = field(default_factory=ColorSample)
     scenes: GaussianStatistics = field(default_factory=GaussianStatistics)
     _lumas: deque[Tensor] = field(default_factory=lambda: deque(maxlen=3))
 
@@ -280,13 +280,13 @@ class LookSample:
         """Take in [1,3,H,W], float32 in 0..1."""
         frame = shrink(frame, self.height)
         self.patches.add(frame[0])
-        self.colours.add(frame[0])
+        self.colors.add(frame[0])
         self.scenes.add(natural_scene_features(frame))
         self._lumas.append(luma(frame)[0, 0])
         if len(self._lumas) == 3 and not self.is_stills:
             self.patches_in_time.add(torch.stack(list(self._lumas)))
 
-    def scores(self, reference: LookSample) -> dict[str, Score]:
+    def scores(self, reference: DistributionSample) -> dict[str, Score]:
         """How far this is from `reference`."""
         levels = self.patches.distances(reference.patches)
         scores = {"swd": Score.of(_mean(levels), self.patches.count, reason="frames are smaller than a patch of 7 pixels")}
@@ -301,7 +301,7 @@ class LookSample:
             scores["niqe_ref"] = Score.missing(reason)
         else:
             scores["niqe_ref"] = Score.of(gaussian_separation(self.scenes, reference.scenes), self.scenes.count)
-        scores["colour_distance"] = Score.of(self.colours.distance(reference.colours), self.colours.num_frames)
+        scores["color_distance"] = Score.of(self.colors.distance(reference.colors), self.colors.num_frames)
         return scores
 
 

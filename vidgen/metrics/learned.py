@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidgen.metrics.backbones import I3D_SIDE, SifidInception
+from vidgen.metrics.backbones import I3D_SIDE, ClipTransformer, DinoTransformer, Dists, FidInception, Lpips, SifidInception
 from vidgen.metrics.distribution import GaussianStatistics, frechet_distance, kernel_distance
 from vidgen.metrics.score import Score
 from vidgen.metrics.temporal import Columns, Frames, mean_score
-from vidgen.metrics.weights import Judges
 
 MIN_SIDE = 32
 CLIP_FRAMES = 16
@@ -28,21 +27,46 @@ MAX_MEMBERS = 8192
 TOO_SMALL = f"needs frames of at least {MIN_SIDE} pixels on the shorter side"
 
 
+@dataclass
+class MetricNetworks:
+    """Pretrained networks at hand; None where not asked for.
+
+    Attributes:
+        i3d: [1,3,16,224,224] in -1..1 -> [1,400].
+        unpublished: names of those whose weights are not the published ones.
+    """
+
+    lpips: Lpips | None = None
+    dists: Dists | None = None
+    sifid: SifidInception | None = None
+    inception: FidInception | None = None
+    i3d: Callable[[Tensor], Tensor] | None = None
+    clip: ClipTransformer | None = None
+    dino: DinoTransformer | None = None
+    unpublished: set[str] = field(default_factory=set)
+
+    def note(self, weights: str) -> str | None:
+        """What to say of scores that rest on `weights`."""
+        if weights in self.unpublished:
+            return "not the published weights: to be compared only among values of this very file"
+        return None
+
+
 def as_frame(pixels: np.ndarray) -> Tensor:
     """uint8 [H,W,3] as float32 [1,3,H,W] in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].float() / 255
 
 
 @dataclass
-class JudgeMeter:
+class NetworkMeter:
     """Per-frame scores: likeness to the target, and of frames to each other.
 
     Attributes:
-        chosen: names of the catalogue; those of other meters are left alone.
+        chosen: names of the catalog; those of other meters are left alone.
     """
 
-    judges: Judges
-    chosen: set[str]
+    networks: MetricNetworks
+    chosen: Set[str]
     _perceived: dict[str, list[Tensor]] = field(default_factory=dict)
     _firsts: dict[str, Tensor] = field(default_factory=dict)
     _pasts: dict[str, deque[Tensor]] = field(default_factory=dict)
@@ -52,22 +76,22 @@ class JudgeMeter:
         row: dict[str, float] = {}
         is_small = min(canvas.output.shape[-2:]) < MIN_SIDE
         if canvas.target is not None:
-            if self.judges.lpips is not None:
+            if self.networks.lpips is not None:
                 names = self.chosen & {"lpips", "tlp"}
                 row |= dict.fromkeys(names, math.nan) if is_small else self._perceptual(canvas.output, canvas.target)
-            if self.judges.dists is not None and "dists" in self.chosen:
-                row["dists"] = math.nan if is_small else self.judges.dists(canvas.output, canvas.target).item()
-            if self.judges.sifid is not None and "sifid" in self.chosen:
-                row["sifid"] = single_image_distance(self.judges.sifid, pixels["output"], pixels["target"])
-        for name, embed in (("clip_consistency", self.judges.clip), ("dino_consistency", self.judges.dino)):
+            if self.networks.dists is not None and "dists" in self.chosen:
+                row["dists"] = math.nan if is_small else self.networks.dists(canvas.output, canvas.target).item()
+            if self.networks.sifid is not None and "sifid" in self.chosen:
+                row["sifid"] = single_image_distance(self.networks.sifid, pixels["output"], pixels["target"])
+        for name, embed in (("clip_consistency", self.networks.clip), ("dino_consistency", self.networks.dino)):
             if embed is not None and name in self.chosen:
                 row |= self._consistency(name, F.normalize(embed(as_frame(pixels["output"])), dim=1))
         return row
 
     def _perceptual(self, output: Tensor, target: Tensor) -> dict[str, float]:
-        assert self.judges.lpips is not None
-        distance, before = self.judges.lpips.distance, self._perceived
-        self._perceived = now = {"output": self.judges.lpips.features(output), "target": self.judges.lpips.features(target)}
+        assert self.networks.lpips is not None
+        distance, before = self.networks.lpips.distance, self._perceived
+        self._perceived = now = {"output": self.networks.lpips.features(output), "target": self.networks.lpips.features(target)}
         row = {"lpips": distance(now["output"], now["target"]).item()} if "lpips" in self.chosen else {}
         if "tlp" in self.chosen:
             row["tlp"] = math.nan
@@ -102,21 +126,21 @@ def single_image_distance(network: SifidInception, first: np.ndarray, second: np
     return frechet_distance(*statistics)
 
 
-def judge_scores(columns: Columns, judges: Judges) -> dict[str, Score]:
-    """The scores behind the rows of `JudgeMeter`."""
+def network_scores(columns: Columns, networks: MetricNetworks) -> dict[str, Score]:
+    """The scores behind the rows of `NetworkMeter`."""
     scores: dict[str, Score] = {}
     length = max(map(len, columns.values()), default=0)
     for name, weights in (("lpips", "lpips"), ("dists", "dists"), ("sifid", "sifid")):
         if name in columns:
-            scores[name] = mean_score(columns, name, TOO_SMALL).noted(judges.note(weights))
+            scores[name] = mean_score(columns, name, TOO_SMALL).noted(networks.note(weights))
     if "tlp" in columns:
         short = f"needs at least 2 frames, got {length}" if length < 2 else TOO_SMALL
-        scores["tlp"] = mean_score(columns, "tlp", short, span=1).noted(judges.note("lpips"))
+        scores["tlp"] = mean_score(columns, "tlp", short, span=1).noted(networks.note("lpips"))
     for name, weights in (("clip_consistency", "clip"), ("dino_consistency", "dino")):
         for key, stride in ((name, 1), *((f"{name}@{stride}", stride) for stride in CONSISTENCY_STRIDES)):
             if key in columns:
                 short = f"needs at least {stride + 1} frames, got {length}"
-                scores[key] = mean_score(columns, key, short, span=stride).noted(judges.note(weights))
+                scores[key] = mean_score(columns, key, short, span=stride).noted(networks.note(weights))
     return scores
 
 
@@ -132,14 +156,14 @@ class FeatureSample:
         self.statistics.add(features)
         self._members += [(zlib.crc32(row.numpy().tobytes()), row.clone()) for row in features.float()]
         if len(self._members) > 2 * MAX_MEMBERS:
-            self._members = self._kept()
+            self._members = self._bounded()
 
     @property
     def members(self) -> Tensor:
         """[N,D], at most 8192."""
-        return torch.stack([row for _, row in self._kept()])
+        return torch.stack([row for _, row in self._bounded()])
 
-    def _kept(self) -> list[tuple[int, Tensor]]:
+    def _bounded(self) -> list[tuple[int, Tensor]]:
         return sorted(self._members, key=lambda member: member[0])[:MAX_MEMBERS]
 
     def frechet(self, reference: FeatureSample, lost: str) -> Score:
@@ -174,10 +198,10 @@ class SetMeter:
     """Features of frames and of stretches of 16 frames, for distances between sets.
 
     Attributes:
-        judges: without `inception`, or without `i3d`, the respective half stays empty.
+        networks: without `inception`, or without `i3d`, the respective half stays empty.
     """
 
-    judges: Judges
+    networks: MetricNetworks
     frames: FeatureSample = field(default_factory=FeatureSample)
     clips: FeatureSample = field(default_factory=FeatureSample)
     _stretch: list[Tensor] = field(default_factory=list)
@@ -193,27 +217,27 @@ class SetMeter:
     def add(self, pixels: np.ndarray) -> None:
         """Take in a frame, uint8 [H,W,3]."""
         frame = as_frame(pixels)
-        if self.judges.inception is not None and self._index % self._every == 0:
-            self.frames.add(self.judges.inception((frame * 255).round()))
+        if self.networks.inception is not None and self._index % self._every == 0:
+            self.frames.add(self.networks.inception((frame * 255).round()))
         self._index += 1
-        if self.judges.i3d is None or self._is_still:
+        if self.networks.i3d is None or self._is_still:
             return
         # Squashed, and without smoothing, as the original of FVD does.
         self._stretch.append(F.interpolate(frame, size=(I3D_SIDE, I3D_SIDE), mode="bilinear", align_corners=False)[0])
         if len(self._stretch) == CLIP_FRAMES:
-            self.clips.add(self.judges.i3d(torch.stack(self._stretch, dim=1)[None] * 2 - 1))
+            self.clips.add(self.networks.i3d(torch.stack(self._stretch, dim=1)[None] * 2 - 1))
             self._stretch = []
 
-    def scores(self, reference: SetMeter, chosen: set[str]) -> dict[str, Score]:
+    def scores(self, reference: SetMeter, chosen: Set[str]) -> dict[str, Score]:
         """How far this is from `reference`."""
         mine, theirs = self.frames.statistics.count, reference.frames.statistics.count
         few = f"needs at least {{}} frames on both sides (one a second of a video), got {mine} and {theirs}"
         stretches = f"{self.clips.statistics.count} and {reference.clips.statistics.count}"
         short = f"needs at least {{}} stretches of {CLIP_FRAMES} frames in a row on both sides, got {stretches}"
-        makers: dict[str, tuple[str, Callable[[], Score]]] = {
+        distances: dict[str, tuple[str, Callable[[], Score]]] = {
             "fid": ("inception", lambda: self.frames.frechet(reference.frames, few.format(2))),
             "kid": ("inception", lambda: self.frames.kernel(reference.frames, few.format(4), KERNEL_FRAMES)),
             "fvd": ("i3d", lambda: self.clips.frechet(reference.clips, short.format(2))),
             "kvd": ("i3d", lambda: self.clips.kernel(reference.clips, short.format(4), KERNEL_CLIPS)),
         }
-        return {name: make().noted(self.judges.note(weights)) for name, (weights, make) in makers.items() if name in chosen}
+        return {name: make().noted(self.networks.note(weights)) for name, (weights, make) in distances.items() if name in chosen}

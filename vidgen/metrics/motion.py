@@ -45,7 +45,7 @@ class Engine:
             flow.errors.FlowError: it is unknown, or its weights cannot be used.
         """
         if name == "folder":
-            raise ConfigError("--flow folder: measuring needs flow both ways and at every stride, and a folder holds one of them")
+            raise ConfigError("`flow` folder: measuring needs flow both ways and at every stride, and a folder holds one of them")
         if fast and name == "dis":
             return Engine("dis (medium preset)", _rounded(Dis(finest_scale=None, num_variational_iterations=None)))
         return Engine(describe(name, weights), _rounded(create_engine(name, path=weights)))

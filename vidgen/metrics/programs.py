@@ -1,6 +1,6 @@
 """Networks that the user brings as programs: TorchScript, ONNX, or a Python callable.
 
-Loading one runs code that somebody else wrote. That happens only for a file or a name that the user gave for this very purpose.
+Loading one runs code that somebody else wrote. That happens only for a file or a name that the user chose for this very purpose.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidgen.errors import CheckpointError, ConfigError, MissingExtraError
+from vidgen.errors import CheckpointError, ConfigError, MissingExtraError, install_hint
 
 Program = Callable[[Tensor], Any]
 """float32 [1,3,H,W] -> a tensor or array, or a tuple, list or mapping that holds it first or as "out"."""
@@ -47,11 +47,11 @@ def load_torchscript(path: Path) -> nn.Module:
         raise CheckpointError(f"{path}: not a TorchScript file ({str(error).strip().splitlines()[0][:120]})") from error
 
 
-def load_program(text: str, option: str) -> Program:
+def load_program(text: str, parameter: str) -> Program:
     """What `text` names: a file .onnx, another file (TorchScript), or MODULE:CALLABLE, also in the current folder.
 
     Args:
-        option: what to call it in messages, such as "--segmenter".
+        parameter: what to call it in messages, such as "`segmenter`".
 
     Raises:
         ConfigError: it is none of these.
@@ -63,9 +63,9 @@ def load_program(text: str, option: str) -> Program:
         return _load_onnx(path) if path.suffix.lower() == ".onnx" else _without_gradients(load_torchscript(path))
     module, colon, name = text.partition(":")
     if colon and all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
-        return _without_gradients(_load_callable(module, name, f"{option} {text}"))
+        return _without_gradients(_load_callable(module, name, f"{parameter} {text}"))
     raise ConfigError(
-        f"{option} {text}: no such file", hint="give a TorchScript or .onnx file, or MODULE:CALLABLE for a function in Python"
+        f"{parameter} {text}: no such file", hint="give a TorchScript or .onnx file, or MODULE:CALLABLE for a function in Python"
     )
 
 
@@ -81,7 +81,7 @@ def _load_onnx(path: Path) -> Program:
     try:
         runtime = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise MissingExtraError(f"{path}: onnxruntime is needed for .onnx files", hint="pip install 'vidgen[onnx]'") from error
+        raise MissingExtraError(f"{path}: onnxruntime is needed for .onnx files", hint=install_hint("onnx")) from error
     try:
         session = runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
@@ -94,11 +94,11 @@ def _load_callable(module: str, name: str, where: str) -> Program:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
+            target = getattr(target, part)
     except Exception as error:  # the module is the user's: importing it can raise anything
         raise ConfigError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from error
-    if not callable(found):
-        raise ConfigError(f"{where}: is {type(found).__name__}, not a function")
-    return found
+    if not callable(target):
+        raise ConfigError(f"{where}: is {type(target).__name__}, not a function")
+    return target

@@ -118,8 +118,8 @@ def local_variance(frames: Tensor, window: int = 7) -> Tensor:
         return _window_mean(_window_mean(values, window, dim=-1), window, dim=-2)
 
     # Shifting by the frame's mean first keeps the difference of squares exact for flat frames.
-    centred = frames - frames.mean(dim=(-2, -1), keepdim=True)
-    return (smooth(centred.square()) - smooth(centred).square()).clamp(min=0).mean(dim=1, keepdim=True)
+    centered = frames - frames.mean(dim=(-2, -1), keepdim=True)
+    return (smooth(centered.square()) - smooth(centered).square()).clamp(min=0).mean(dim=1, keepdim=True)
 
 
 def _window_mean(values: Tensor, window: int, dim: Literal[-1, -2]) -> Tensor:
@@ -139,32 +139,32 @@ def _window_mean(values: Tensor, window: int, dim: Literal[-1, -2]) -> Tensor:
 
 
 def sharpness(frames: Tensor) -> Tensor:
-    """Mean absolute four-neighbour Laplacian of luma inside the frame, [N]."""
-    grey = luma(frames)
-    centre = grey[..., 1:-1, 1:-1]
-    around = grey[..., :-2, 1:-1] + grey[..., 2:, 1:-1] + grey[..., 1:-1, :-2] + grey[..., 1:-1, 2:]
-    return frame_mean((around - 4 * centre).abs())
+    """Mean absolute four-neighbor Laplacian of luma inside the frame, [N]."""
+    gray = luma(frames)
+    center = gray[..., 1:-1, 1:-1]
+    around = gray[..., :-2, 1:-1] + gray[..., 2:, 1:-1] + gray[..., 1:-1, :-2] + gray[..., 1:-1, 2:]
+    return frame_mean((around - 4 * center).abs())
 
 
 def natural_scene_features(frames: Tensor, block: int = NATURAL_SCENE_BLOCK) -> Tensor:
     """The 36 statistics of NIQE for every 96x96 block of luma, float64 [blocks, 36]; none where frames are smaller.
 
     Source: Mittal, Soundararajan, Bovik, "Making a Completely Blind Image Quality Analyzer", 2013: shapes of asymmetric
-    generalised Gaussians of contrast-normalised luma and of products of neighbours, at full and half size. Flat blocks give NaN.
+    generalized Gaussians of contrast-normalized luma and of products of neighbors, at full and half size. Flat blocks give NaN.
     """
-    grey = luma(frames).double() * 255
-    height, width = (side // block * block for side in grey.shape[-2:])
+    gray = luma(frames).double() * 255
+    height, width = (side // block * block for side in gray.shape[-2:])
     if not height or not width:
-        return grey.new_empty(0, 36)
-    grey = grey[..., :height, :width]
-    halves = F.interpolate(grey, scale_factor=0.5, mode="bicubic", antialias=True)
-    scales = [_block_statistics(_contrast_normalised(values), size) for values, size in ((grey, block), (halves, block // 2))]
+        return gray.new_empty(0, 36)
+    gray = gray[..., :height, :width]
+    halves = F.interpolate(gray, scale_factor=0.5, mode="bicubic", antialias=True)
+    scales = [_block_statistics(_contrast_normalized(values), size) for values, size in ((gray, block), (halves, block // 2))]
     return torch.cat(scales, dim=1)
 
 
-def _contrast_normalised(grey: Tensor) -> Tensor:
+def _contrast_normalized(gray: Tensor) -> Tensor:
     """(I - mean) / (deviation + 1) over a 7x7 Gaussian window of sigma 7/6."""
-    offsets = torch.arange(-3, 4, dtype=grey.dtype)
+    offsets = torch.arange(-3, 4, dtype=gray.dtype)
     kernel = torch.exp(-offsets.square() / (2 * (7 / 6) ** 2))
     kernel = kernel / kernel.sum()
 
@@ -172,8 +172,8 @@ def _contrast_normalised(grey: Tensor) -> Tensor:
         padded = F.pad(values, (3, 3, 3, 3), mode="replicate")
         return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
 
-    mean = smooth(grey)
-    return (grey - mean) / ((smooth(grey.square()) - mean.square()).abs().sqrt() + 1)
+    mean = smooth(gray)
+    return (gray - mean) / ((smooth(gray.square()) - mean.square()).abs().sqrt() + 1)
 
 
 def _block_statistics(values: Tensor, block: int) -> Tensor:
@@ -189,7 +189,7 @@ def _block_statistics(values: Tensor, block: int) -> Tensor:
 
 
 def asymmetric_gaussian(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shape, left and right scale of an asymmetric generalised Gaussian fitted to each row of [N,K] by its moments.
+    """Shape, left and right scale of an asymmetric generalized Gaussian fitted to each row of [N,K] by its moments.
 
     Source: Lasmar, Stitou, Berthoumieu, "Multiscale Skewed Heavy Tailed Model for Texture Analysis", 2009.
     """
@@ -199,10 +199,10 @@ def asymmetric_gaussian(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     left = ((samples.square() * below).sum(dim=1) / below.sum(dim=1)).sqrt()
     right = ((samples.square() * above).sum(dim=1) / above.sum(dim=1)).sqrt()
     skew = left / right
-    found = samples.abs().mean(dim=1).square() / samples.square().mean(dim=1)
-    found = found * (skew**3 + 1) * (skew + 1) / (skew.square() + 1).square()
-    nearest = torch.searchsorted(ratios, found.nan_to_num(1)).clamp(1, len(shapes) - 1)
-    closer = (found - ratios[nearest - 1]).abs() < (ratios[nearest] - found).abs()
+    measured = samples.abs().mean(dim=1).square() / samples.square().mean(dim=1)
+    measured = measured * (skew**3 + 1) * (skew + 1) / (skew.square() + 1).square()
+    nearest = torch.searchsorted(ratios, measured.nan_to_num(1)).clamp(1, len(shapes) - 1)
+    closer = (measured - ratios[nearest - 1]).abs() < (ratios[nearest] - measured).abs()
     shape = shapes[nearest - closer.long()]
     scale = torch.exp((torch.lgamma(1 / shape) - torch.lgamma(3 / shape)) / 2)
-    return shape + found * 0, left * scale, right * scale
+    return shape + measured * 0, left * scale, right * scale

@@ -1,4 +1,4 @@
-"""Does a picture show what its label map says? A segmentation network of the user's looks at it, and its answer is counted."""
+"""Does a picture show what its label map says? A segmentation network of the user's says which class each pixel is."""
 
 from __future__ import annotations
 
@@ -61,33 +61,33 @@ class Segmenter:
             text = " ".join(str(error).split())[:160]
             height, width = pixels.shape[:2]
             raise InputError(
-                f"--segmenter {self.name}: failed on a frame of {width}x{height} ({type(error).__name__}: {text})"
+                f"`segmenter` {self.name}: failed on a frame of {width}x{height} ({type(error).__name__}: {text})"
             ) from error
-        found = self._classes_of(answer, size)
+        predicted = self._classes_of(answer, size)
         if self.classes is not None:
-            self._check_highest(found, len(self.classes), "--segmenter-classes")
-            found = np.asarray(self.classes)[found]
-        self._check_highest(found, self.num_classes, "the label table")
-        return found
+            self._check_highest(predicted, len(self.classes), "`segmenter_classes`")
+            predicted = np.asarray(self.classes)[predicted]
+        self._check_highest(predicted, self.num_classes, "the label table")
+        return predicted
 
     def _classes_of(self, answer: Tensor, size: tuple[int, int]) -> np.ndarray:
         if answer.is_floating_point() and answer.ndim == 4 and len(answer) == 1 and answer.shape[1] > 1:
             if not torch.isfinite(answer).all():
-                raise InputError(f"--segmenter {self.name}: gives scores that are not finite")
+                raise InputError(f"`segmenter` {self.name}: gives scores that are not finite")
             return F.interpolate(answer.float(), size=size, mode="bilinear", align_corners=False).argmax(dim=1)[0].numpy()
         if not answer.is_floating_point() and answer.ndim >= 2 and answer.numel() == math.prod(answer.shape[-2:]):
             return (
                 F.interpolate(answer.double().view(1, 1, *answer.shape[-2:]), size=size, mode="nearest-exact")[0, 0].long().numpy()
             )
         shape = f"{answer.dtype} {list(answer.shape)}"
-        raise InputError(f"--segmenter {self.name}: gives {shape}; expected scores [1,classes,h,w] or whole numbers [1,h,w]")
+        raise InputError(f"`segmenter` {self.name}: gives {shape}; expected scores [1,classes,h,w] or whole numbers [1,h,w]")
 
-    def _check_highest(self, found: np.ndarray, count: int, what: str) -> None:
-        if found.min() < 0 or found.max() >= count:
-            wrong = int(found.max() if found.max() >= count else found.min())
+    def _check_highest(self, predicted: np.ndarray, count: int, what: str) -> None:
+        if predicted.min() < 0 or predicted.max() >= count:
+            wrong = int(predicted.max() if predicted.max() >= count else predicted.min())
             raise InputError(
-                f"--segmenter {self.name}: gives class {wrong}, but {what} knows 0..{count - 1}",
-                hint="--segmenter-classes A,B,... says which label class each of its classes stands for",
+                f"`segmenter` {self.name}: gives class {wrong}, but {what} knows 0..{count - 1}",
+                hint="`segmenter_classes` A,B,... says which label class each of its classes stands for",
             )
 
 
@@ -101,7 +101,7 @@ def _first_tensor(answer: Any) -> Tensor:
 
 @dataclass
 class Agreement:
-    """Counts of (label class, found class) over a video; pixels of no class are left out.
+    """Counts of (label class, predicted class) over a video; pixels of no class are left out.
 
     Attributes:
         counted: label classes that count; None for all.
@@ -116,10 +116,10 @@ class Agreement:
         self._counts_class = np.zeros(self.num_classes, dtype=bool)
         self._counts_class[list(range(self.num_classes) if self.counted is None else self.counted)] = True
 
-    def add(self, labels: np.ndarray, found: np.ndarray) -> tuple[float, int]:
+    def add(self, labels: np.ndarray, predicted: np.ndarray) -> tuple[float, int]:
         """Count a frame in: classes [H,W], -1 where the label map has none. Its accuracy, NaN where nothing counts, and pixels."""
         known = (labels >= 0) & self._counts_class[labels]
-        pairs = labels[known] * self.num_classes + found[known]
+        pairs = labels[known] * self.num_classes + predicted[known]
         counts = np.bincount(pairs, minlength=self.num_classes**2).reshape(self._counts.shape)
         self._counts += counts
         total = int(counts.sum())

@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidgen.metrics.distribution import PatchSample
-from vidgen.metrics.learned import TOO_SMALL, single_image_distance
+from vidgen.metrics.learned import TOO_SMALL, MetricNetworks, single_image_distance
 from vidgen.metrics.score import Score
-from vidgen.metrics.weights import Judges
 
 COPY_WINDOW = 11
 COPY_SIDE = 128
@@ -32,7 +31,7 @@ def single_scores(samples: Sequence[Tensor], original: Tensor) -> dict[str, Scor
 
     Args:
         samples: pictures [3,H,W], float32 in 0..1, of any size.
-        original: the picture they were made after, [3,H,W].
+        original: the picture they were generated from, [3,H,W].
 
     Returns:
         `swd`: sliced Wasserstein distance of patches over scales, mean over the samples; low is alike. `diversity`: of samples of
@@ -104,14 +103,14 @@ def copy_share(sample: Tensor, original: Tensor) -> float:
     return (nearest / keys.shape[1] < COPY_TOLERANCE**2).float().mean().item()
 
 
-def sifid(judges: Judges, samples: Sequence[np.ndarray], original: np.ndarray) -> Score:
+def sifid(networks: MetricNetworks, samples: Sequence[np.ndarray], original: np.ndarray) -> Score:
     """Single-image Fréchet distance of the samples to the original, mean over them; low is alike. Pictures are uint8 [H,W,3].
 
     Source: Shaham et al., "SinGAN", ICCV 2019, section 3.
     """
-    assert judges.sifid is not None
-    distances = [single_image_distance(judges.sifid, sample, original) for sample in samples]
-    return Score.of(_mean(distances), len(samples), reason=TOO_SMALL).noted(judges.note("sifid"))
+    assert networks.sifid is not None
+    distances = [single_image_distance(networks.sifid, sample, original) for sample in samples]
+    return Score.of(_mean(distances), len(samples), reason=TOO_SMALL).noted(networks.note("sifid"))
 
 
 def _mean(values: Sequence[float]) -> float:

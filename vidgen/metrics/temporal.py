@@ -1,7 +1,7 @@
 """Is the video steady, and does it move as it should? Fed frame by frame; memory does not grow but for a few numbers per frame.
 
 Flow and mask come from a reference (the source, or paired real frames), never from the video under test: an estimator
-minimises the very error that is measured. Frames are float [1,3,H,W] in 0..1, RGB; flow is [1,2,H,W] in pixels, from the grid
+minimizes the very error that is measured. Frames are float [1,3,H,W] in 0..1, RGB; flow is [1,2,H,W] in pixels, from the grid
 of the earlier frame into the later one.
 """
 
@@ -34,12 +34,12 @@ TEXTURELESS_VARIANCE = (0.5 / 255) ** 2
 STATIC_PIXELS = 0.05
 TOF_CAP_PIXELS = 10.0
 FLICKER_BLOCK = 16
-CHANGED_GREY_LEVELS = 0.999  # one level of 255, less the rounding of float32
+CHANGED_GRAY_LEVELS = 0.999  # one level of 255, less the rounding of float32
 ROUNDING_ERROR = 2 / 12 / 255**2
 CUT_ERROR_RATIO, CUT_MIN_ERROR, CUT_COVERAGE = 10.0, 1e-3, 0.2
-_OF_ONE_FRAME = ("sharpness", "sharpness_reference", "psnr", "ssim", "ssim_luma", "ms_ssim", "lpips", "dists", "sifid")
-_OF_LABELS = ("pixel_acc", "pixel_acc_target", "label_pixels")
-_SPAN_OF_COLUMN = {**dict.fromkeys((*_OF_ONE_FRAME, *_OF_LABELS), 0), "luma_bend": 2}
+_SINGLE_FRAME_COLUMNS = ("sharpness", "sharpness_reference", "psnr", "ssim", "ssim_luma", "ms_ssim", "lpips", "dists", "sifid")
+_LABEL_COLUMNS = ("pixel_acc", "pixel_acc_target", "label_pixels")
+_SPAN_OF_COLUMN = {**dict.fromkeys((*_SINGLE_FRAME_COLUMNS, *_LABEL_COLUMNS), 0), "luma_bend": 2}
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def block_flicker(first: Tensor, second: Tensor, motion: Motion) -> Tensor:
 
 
 def textured(frames: Tensor) -> Tensor:
-    """Pixels whose neighbourhood has contrast enough (4 of 255) for flow to be more than noise; bool [N,1,H,W]."""
+    """Pixels whose neighborhood has contrast enough (4 of 255) for flow to be more than noise; bool [N,1,H,W]."""
     return local_variance(luma(frames)) >= TEXTURED_VARIANCE
 
 
@@ -128,7 +128,7 @@ class TemporalMeter:
         motion_of: motion of the reference between two frames; by default from `estimate`, and a place to cache.
         flow_from: which of the frames is the reference; None where there is none.
         farneback: Farneback's flow, to measure tOF with it too.
-        chosen: metrics of the catalogue; what neither they nor `judge` need is left out of the rows.
+        chosen: metrics of the catalog; what neither they nor `verdict` need is left out of the rows.
     """
 
     strides: Sequence[int]
@@ -215,7 +215,7 @@ def _error_key(name: str, stride: int) -> str:
 
 
 def _largest_change(first: Tensor, second: Tensor) -> float:
-    """Largest change of any pixel, in grey levels of 255."""
+    """Largest change of any pixel, in gray levels of 255."""
     return (second - first).abs().max().item() * 255
 
 
@@ -238,12 +238,12 @@ def find_cuts(columns: Columns) -> list[int]:
 
 def without_cuts(columns: Columns, cuts: Sequence[int]) -> Columns:
     """The same columns with NaN wherever a value rests on frames of two scenes."""
-    kept = {name: values.copy() for name, values in columns.items()}
-    for name, values in kept.items():
+    result = {name: values.copy() for name, values in columns.items()}
+    for name, values in result.items():
         span = int(name.partition("@")[2] or _SPAN_OF_COLUMN.get(name, 1))
         for cut in cuts:
             values[cut : cut + span] = np.nan
-    return kept
+    return result
 
 
 def mean_score(columns: Columns, name: str, reason: str, *, span: int = 0) -> Score:
@@ -254,8 +254,8 @@ def mean_score(columns: Columns, name: str, reason: str, *, span: int = 0) -> Sc
     return Score.of(used.mean() if len(used) else math.nan, len(used), possible - len(used), reason)
 
 
-def summarise(columns: Columns, strides: Sequence[int]) -> dict[str, Score]:
-    """Every temporal score of a clip from its columns (see `without_cuts`); keys are those of the catalogue."""
+def summarize(columns: Columns, strides: Sequence[int]) -> dict[str, Score]:
+    """Every temporal score of a clip from its columns (see `without_cuts`); keys are those of the catalog."""
     length = len(columns["sharpness"])
     scores = {"frame_diff": mean_score(columns, "frame_diff", _too_short(2, length), span=1)}
     still = scores["frame_diff"]
@@ -276,7 +276,7 @@ def _against_reference(columns: Columns, strides: Sequence[int], length: int) ->
                 scores[key] = mean_score(columns, key, lost, span=stride)
         scores[f"warp_psnr@{stride}"] = _transformed(scores[f"warp_error@{stride}"], _decibels)
         scores[f"coverage@{stride}"] = mean_score(columns, f"coverage@{stride}", _too_short(stride + 1, length), span=stride)
-    scores |= _normalised(columns, scores)
+    scores |= _normalized(columns, scores)
     scores |= _flicker_and_noise(columns, scores["warp_error@1"], length)
     scores |= _motion(columns, length)
     scores["dup_frames"] = _duplicates(columns, length)
@@ -287,7 +287,7 @@ def _against_reference(columns: Columns, strides: Sequence[int], length: int) ->
     return scores
 
 
-def _normalised(columns: Columns, scores: dict[str, Score]) -> dict[str, Score]:
+def _normalized(columns: Columns, scores: dict[str, Score]) -> dict[str, Score]:
     """warp_error over local variance, of the output and of what it is compared with."""
     normal: dict[str, Score] = {}
     for name in ("output", "source", "target"):
@@ -332,10 +332,10 @@ def _motion(columns: Columns, length: int) -> dict[str, Score]:
 
 
 def _duplicates(columns: Columns, length: int) -> Score:
-    changes = columns.get("reference_changed", np.empty(0)) >= CHANGED_GREY_LEVELS
+    changes = columns.get("reference_changed", np.empty(0)) >= CHANGED_GRAY_LEVELS
     if not changes.any():
         return Score.missing(_too_short(2, length) if length < 2 else "source static: the frames of the reference repeat too")
-    return Score(float((columns["changed"][changes] < CHANGED_GREY_LEVELS).mean()), int(changes.sum()))
+    return Score(float((columns["changed"][changes] < CHANGED_GRAY_LEVELS).mean()), int(changes.sum()))
 
 
 def _ratio(top: Score, bottom: Score, smallest: float, reason: str) -> Score:
@@ -360,15 +360,15 @@ def _too_short(needed: int, length: int) -> str:
     return f"needs at least {needed} frames, got {length}"
 
 
-def judge(scores: dict[str, Score]) -> list[str]:
+def verdict(scores: dict[str, Score]) -> list[str]:
     """Why this video should not be ranked by its warping error, in words; empty where nothing speaks against it."""
     if "warp_error@1" not in scores:
         return ["its steadiness was not measured: there is no source and no target, or the metrics asked for do without"]
     reasons = []
 
     def value(key: str) -> float:
-        found = scores[key].value
-        return math.nan if found is None else found
+        score = scores[key].value
+        return math.nan if score is None else score
 
     ratio = value("motion_ratio")
     if not math.isnan(ratio) and not 0.7 <= ratio <= 1.4:
@@ -376,7 +376,7 @@ def judge(scores: dict[str, Score]) -> list[str]:
     if value("sharpness_ratio") < 0.5:
         reasons.append(f"output is only {value('sharpness_ratio'):.2f}x as sharp as the reference: blur lowers the warping error")
     if value("textured") < 0.05:
-        reasons.append(f"only {value('textured'):.1%} of the pixels have texture and can be followed: motion cannot be judged")
+        reasons.append(f"only {value('textured'):.1%} of the pixels have texture and can be followed: motion cannot be assessed")
     if value("coverage@1") < 0.5:
         reasons.append(f"only {value('coverage@1'):.0%} of the pixels can be followed from frame to frame")
     if scores["warp_error_norm"].value is None:

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vidgen.errors import TrainingError
+from vidgen.errors import CheckpointError, TrainingError
 from vidgen.runtime import Runtime
 from vidgen.training import parallel
 from vidgen.translators.base import Networks, Translator
 from vidgen.types import Batch, Losses, Output, Phase, Stage, Step
-from vidgen.weights.checkpoints import NUM_AVERAGED, Progress
+from vidgen.weights import checkpoints
+from vidgen.weights.checkpoints import NUM_AVERAGED, Checkpoint, Progress
+from vidgen.weights.files import load_into
 
 MakeBatch = Callable[[int, int, range], Batch]
 """(stage index, step, clip indices) -> the clips."""
@@ -274,6 +276,24 @@ class Trainer:
         return finite
 
     # -- state ----------------------------------------------------------------------------------------------------------
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint: weights, progress, optimizers, average.
+
+        Raises:
+            CheckpointError: it is incomplete, or belongs to another model.
+        """
+        model, optimizers = saved.read(checkpoints.MODEL), saved.read(checkpoints.OPTIMIZERS)
+        if model is None or optimizers is None:
+            raise CheckpointError(f"{saved.path}: holds no weights or no optimizers; it cannot be gone on with")
+        load_into(self.translator, model.tensors, str(saved.path))
+        self.progress = saved.progress
+        index, _ = stage_of(self.stages, max(0, saved.progress.step - 1))
+        self.begin_stage(index)
+        checkpoints.fill_optimizers(self.optimizers, optimizers.tensors)
+        ema = saved.read(saved.ema) if saved.ema is not None else None
+        if ema is not None:
+            self.fill_ema(ema.tensors)
 
     def ema_tensors(self) -> Mapping[str, Tensor] | None:
         """The averaged generator's weights and its count of updates, or None where no average is kept."""

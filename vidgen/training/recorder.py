@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from vidgen.data.clips import Clips
-from vidgen.errors import MissingExtraError, OutputError
+from vidgen.errors import MissingExtraError, OutputError, install_hint
 from vidgen.media import images
 from vidgen.media.frames import open_sink
 from vidgen.media.pixels import to_pixels
@@ -44,7 +45,10 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the two signals over while the block runs."""
+        """Take the two signals over while the block runs; only the main thread of a program can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -63,26 +67,27 @@ class Recorder:
     """Observer of the loop: writes everything a run folder holds. Only the first process writes.
 
     Args:
-        card: what the weights files say of themselves.
-        time_limit_seconds: end the run, saved, after so long; None for no limit.
+        clips: what samples are generated from; None writes none.
+        card: what the weights files say of themselves; it may be replaced while the run goes on.
+        stop_after_seconds: end the run, saved, after so long; None for no limit.
     """
 
     def __init__(
         self,
         folder: Folder,
         settings: RunSettings,
-        clips: Clips,
+        clips: Clips | None,
         card: ModelCard,
         *,
         stop: StopRequest,
-        time_limit_seconds: float | None,
+        stop_after_seconds: float | None,
     ) -> None:
         self._folder = folder
         self._settings = settings.train
         self._clips = clips
-        self._card = card
+        self.card = card
         self._stop = stop
-        self._deadline = None if time_limit_seconds is None else time.monotonic() + time_limit_seconds
+        self._deadline = None if stop_after_seconds is None else time.monotonic() + stop_after_seconds
         self._writes = parallel.rank() == 0
         self._metrics: Any = None
         self._board: Any = None
@@ -122,8 +127,8 @@ class Recorder:
             self._write_line(record)
             self._report(record)
             every = self._settings.sample_every_steps
-            if every and (record.step % every == 0 or last):
-                self._write_samples(record, trainer)
+            if every and self._clips is not None and (record.step % every == 0 or last):
+                self._write_samples(self._clips, record, trainer)
             if record.skipped_updates == 0 and (record.step % self._settings.checkpoint_every_steps == 0 or last):
                 self.save(trainer)
         return ending
@@ -151,7 +156,7 @@ class Recorder:
         total = sum(value for name, value in record.losses.items() if "discriminator" not in name)
         text = f"{record.stage_name}: generator loss {total:.3g}"
         assert self._bar is not None
-        self._bar.update(self._task, completed=record.step, description=text)
+        self._bar.update(self._task, completed=record.step, total=record.total_steps, description=text)
         if self._bar.disable and (time.monotonic() - self._last_line > 20 or record.step in (1, record.total_steps)):
             self._last_line = time.monotonic()
             log.info("step %d of %d: %s", record.step, record.total_steps, text)
@@ -159,7 +164,7 @@ class Recorder:
     def save(self, trainer: Trainer) -> None:
         """Write a checkpoint of this moment."""
         os.fsync(self._metrics.fileno())
-        metadata = self._card.metadata()
+        metadata = self.card.metadata()
         files = {checkpoints.MODEL: pack(trainer.translator.state_dict(), metadata)}
         ema = trainer.ema_tensors()
         if ema is not None:
@@ -167,13 +172,13 @@ class Recorder:
         files[checkpoints.OPTIMIZERS] = pack(checkpoints.optimizer_tensors(trainer.optimizers), {})
         checkpoints.write_checkpoint(self._folder.checkpoints, trainer.progress, files, self._settings.keep_checkpoints)
 
-    def _write_samples(self, record: StepRecord, trainer: Trainer) -> None:
+    def _write_samples(self, clips: Clips, record: StepRecord, trainer: Trainer) -> None:
         """A picture strip (condition, result, ground truth by column) and a short video of the first sequence."""
         translator = trainer.translator
         stage = trainer.stages[record.stage]
         if stage.size_divisor > 1:
             return
-        batch = self._clips.excerpt(0, 0, self._settings.sample_frames + translator.num_past_frames, translator.num_past_frames)
+        batch = clips.excerpt(0, 0, self._settings.sample_frames + translator.num_past_frames, translator.num_past_frames)
         generator_state = torch.random.get_rng_state()
         translator.eval()
         with torch.no_grad(), trainer.runtime.autocast():
@@ -181,7 +186,7 @@ class Recorder:
             output, _ = translator.translate(self._sample_condition(batch), trainer.primed(batch))
         translator.train()
         torch.random.set_rng_state(generator_state)
-        pictures = (self._condition_pictures(batch), to_pixels(output.frames[0]), to_pixels(batch.window_target[0]))
+        pictures = (self._condition_pictures(clips, batch), to_pixels(output.frames[0]), to_pixels(batch.window_target[0]))
         rows = [row for row in pictures if len(row)]
         columns = [np.concatenate(moment, axis=0) for moment in zip(*rows, strict=True)]
         name = f"step-{record.step:07d}"
@@ -195,14 +200,14 @@ class Recorder:
     def _sample_condition(self, batch: Batch) -> Condition:
         """The window's condition, with the ground truth as reference where the model learns styles from it."""
         condition = batch.window_condition
-        if any(item.name == "reference" for item in self._card.inputs):
+        if any(item.name == "reference" for item in self.card.inputs):
             return condition.with_tensors(reference=batch.window_target)
         return condition
 
-    def _condition_pictures(self, batch: Batch) -> list[np.ndarray]:
+    def _condition_pictures(self, clips: Clips, batch: Batch) -> list[np.ndarray]:
         condition = batch.window_condition
-        if condition.labels is not None and self._clips.table is not None:
-            return [self._clips.table.colorize(ids.cpu().numpy()) for ids in condition.labels[0]]
+        if condition.labels is not None and clips.table is not None:
+            return [clips.table.colorize(ids.cpu().numpy()) for ids in condition.labels[0]]
         assert condition.frames is not None
         frames = condition.frames[0]
         if frames.shape[1] == 0:
@@ -216,5 +221,5 @@ def _summary_writer(folder: Folder) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingExtraError("train.tensorboard: tensorboard is not installed", hint="pip install 'vidgen[track]'") from error
+        raise MissingExtraError("train.tensorboard: tensorboard is not installed", hint=install_hint("track")) from error
     return SummaryWriter(str(folder.path / "tensorboard"))

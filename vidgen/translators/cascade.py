@@ -30,10 +30,14 @@ from vidgen.translators.base import Translator
 from vidgen.translators.settings import Count, DataFacts, ModelConfig, Weight
 from vidgen.types import Batch, Condition, Losses, Output, Stage
 
+_SAME_IMAGE = 0.04
+"""Mean difference up to which two pictures are one: what different ways to downscale and compress leave, in units of -1..1."""
+
 
 class SingleImageConfig(ModelConfig):
     """A model of one picture: what its pyramid, its schedule and its losses have in common."""
 
+    kind: str = ""
     image_size: tuple[Count, Count] | None = None
     """Height and width of the picture; it follows the data."""
     min_size: Annotated[int, Field(ge=single_image.MIN_SIDE)] = 25
@@ -122,7 +126,7 @@ class SingleImageConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class Samples:
-    """How many samples a stream has given: each has noise of its own."""
+    """How many samples a stream has had: each has noise of its own."""
 
     count: int
 
@@ -331,15 +335,24 @@ class SingleImageTranslator(Translator[Samples | ScaleMemory]):
         return not self.has_image.is_meta and bool(self.has_image)
 
     def _set_training_image(self, target: Tensor) -> None:
-        image = self.pyramid.finest_of(target[:1, 0].float())
         if self._knows_image:
-            if not torch.allclose(self.image, image, atol=1 / 255):
-                raise ConfigError("data: this model has learned another picture", hint="choose another run folder for this one")
+            self.check_image(target[:1, 0], "data")
             return
-        self.image.copy_(image)
+        self.image.copy_(self.pyramid.finest_of(target[:1, 0].float()))
         self.has_image.fill_(1)
         for level in range(self.num_active_scales):
             self._measure_amplitude(level)
+
+    def check_image(self, image: Tensor, where: str) -> None:
+        """
+        Args:
+            image: [1,3,h,w], -1..1; downscaling it in another way makes no difference.
+
+        Raises:
+            ConfigError: the model has learned another picture.
+        """
+        if float((self.pyramid.finest_of(image.float()) - self.image).abs().mean()) > _SAME_IMAGE:
+            raise ConfigError(f"{where}: the model has learned another picture", hint="choose another folder for this one")
 
     @abstractmethod
     def _start_from_scale_below(self, level: int) -> None:

@@ -323,9 +323,13 @@ def _run(
     primer_frames = trainer.translator.num_primer_frames
 
     def make(step: int) -> list[tuple[range, Batch]]:
-        stage = trainer.stages[stage_of(trainer.stages, step)[0]]
-        count = settings.train.batch_size
-        return [(indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count)) for indices in groups]
+        number, step_in_stage = stage_of(trainer.stages, step)
+        stage, count = trainer.stages[number], settings.train.batch_size
+        progress = step_in_stage / stage.num_steps
+        return [
+            (indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count, progress=progress))
+            for indices in groups
+        ]
 
     stop = StopRequest()
     recorder = Recorder(folder, settings, clips, card, stop=stop, stop_after_seconds=stop_after_seconds)

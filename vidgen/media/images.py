@@ -161,6 +161,21 @@ def read_labels(path: Path) -> np.ndarray:
         raise InputError(f"{name}: a label map of mode {image.mode}; expected gray or palette ids (8 or 16 bit) or RGB colors")
 
 
+def find_gif_damage(path: Path) -> str | None:
+    """The first picture of a GIF whose data do not decode, in words; FFmpeg fills in what is missing and says nothing."""
+    index = 0
+    try:
+        with Image.open(path, formats=("GIF",)) as image:
+            while True:
+                image.load()
+                index += 1
+                image.seek(index)
+    except EOFError:
+        return None
+    except Exception as error:
+        return f"picture {index} of the file: {error}"
+
+
 def encode_png(pixels: np.ndarray, *, fast: bool = False) -> bytes:
     """PNG file content for uint8 [H,W,3], [H,W,4] (RGBA) or [H,W], or uint16 [H,W]; exact."""
     buffer = io.BytesIO()

@@ -263,7 +263,14 @@ def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
         raise _damaged(name, num_read, stream, f"decoder: {_reason(error)}") from error
     if missing:
         raise _damaged(name, num_read, stream, f"{missing} bytes are missing at the end of the file")
-    num_stored = max(packets.num_seen, _num_indexed(container, stream)) - packets.num_hidden
+    structure = integrity.read_structure(path, list(container.streams.video).index(stream))
+    fault = structure.fault or (images.find_gif_damage(path) if container.format.name == "gif" else None)
+    if fault:
+        raise _damaged(name, num_read, stream, fault)
+    num_stated = stream.frames if container.format.name == "avi" else 0
+    if packets.num_seen < num_stated:
+        raise _damaged(name, num_read, stream, f"{num_stated} are stated")
+    num_stored = max(packets.num_seen, _num_indexed(container, stream), structure.num_frames or 0) - packets.num_hidden
     if num_read < num_stored and stream.codec_context.name not in _CODECS_WITH_HIDDEN_FRAMES:
         raise _damaged(name, num_read, stream, f"{num_stored} are stored")
     stated = _stated_end(container, stream)
@@ -283,25 +290,37 @@ class _PacketCount:
         self.end = Fraction(0)
         self._first: int | None = None
         self._early: list[int] = []
+        self._are_leading = True
 
     def add(self, packet: Any) -> None:
-        if packet.dts is None and packet.pts is None:
+        if packet.dts is None and packet.pts is None and not packet.size:
             return
         self.num_seen += 1
-        if packet.is_discard or not packet.size:
+        # Without a time it may be one of the leading pictures that lie before time 0.
+        if packet.is_discard or not packet.size or (packet.pts is None and packet.dts is None):
             self.num_hidden += 1
-        elif packet.pts is not None and self._first is None:
-            self._early.append(packet.pts)
-        elif packet.pts is not None and packet.pts < self._first:
-            self.num_hidden += 1
+        elif packet.pts is not None:
+            if self._first is None:
+                self._early.append(packet.pts)
+            else:
+                self._count_leading(packet.pts)
         if packet.pts is not None:
             self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
     def see_first(self, frame: Any) -> None:
         if self._first is None and frame.pts is not None:
             self._first = frame.pts
-            self.num_hidden += sum(pts < frame.pts for pts in self._early)
+            for pts in self._early:
+                self._count_leading(pts)
             self._early.clear()
+
+    def _count_leading(self, pts: int) -> None:
+        """Leading pictures are stored before the first that follows the keyframe; what comes early after that is damage."""
+        assert self._first is not None
+        if pts > self._first:
+            self._are_leading = False
+        elif pts < self._first and self._are_leading:
+            self.num_hidden += 1
 
 
 def _num_indexed(container: Any, stream: Any) -> int:

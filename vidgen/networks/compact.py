@@ -26,7 +26,7 @@ from vidgen.networks.layers import InstanceNorm
 _INITIAL_DEVIATION = 0.02
 _SLOPE = 0.2
 _NOISE_CHANNELS = 2
-_NOISE_SIDE = 64
+NOISE_SIDE = 64
 """Side of the noise tile, in places of each level; it repeats."""
 MAX_SHARPENING = 0.5
 """How much detail finer than a 3x3 average may be amplified in the warped past; with what is generated anew it stays a
@@ -65,6 +65,12 @@ def default_blocks(num_levels: int) -> tuple[int, ...]:
     """Residual blocks at full size, 1/2, ..., 1/2^num_levels."""
     coarse = (1, 2, 2, 1)
     return (0,) * (num_levels - 3) + coarse if num_levels > 4 else (0, *coarse[-num_levels:])
+
+
+def draw_noise_shift() -> tuple[int, int]:
+    """A shift of the noise for one training frame, from torch's random numbers."""
+    down, right = torch.randint(NOISE_SIDE, (2,)).tolist()
+    return int(down), int(right)
 
 
 class CompactGenerator(nn.Module):
@@ -141,7 +147,7 @@ class CompactGenerator(nn.Module):
         if self.use_flow:
             self.flow_branch = _FlowBranch(embedding_channels * num_condition_frames, 3 * num_past_frames, self.branch_level)
         _initialize(self)
-        tiles = torch.randn(len(widths), _NOISE_CHANNELS, _NOISE_SIDE, _NOISE_SIDE, generator=torch.Generator().manual_seed(0))
+        tiles = torch.randn(len(widths), _NOISE_CHANNELS, NOISE_SIDE, NOISE_SIDE, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", tiles, persistent=False)
 
     @property
@@ -256,7 +262,7 @@ class CompactGenerator(nn.Module):
         """The level's noise, repeated to the size of `like` [N,...,h,w]; the same for all samples."""
         height, width = like.shape[-2:]
         tile = self.noise[level].roll(shift, dims=(1, 2))
-        tiled = tile.repeat(1, -(-height // _NOISE_SIDE), -(-width // _NOISE_SIDE))[:, :height, :width]
+        tiled = tile.repeat(1, -(-height // NOISE_SIDE), -(-width // NOISE_SIDE))[:, :height, :width]
         return tiled.to(like.dtype).expand(len(like), -1, -1, -1)
 
     def _modulations(self, present: Tensor, noise_shift: tuple[int, int]) -> list[Tensor]:

@@ -99,13 +99,13 @@ def _local_deviation(values: Tensor, window: int) -> Tensor:
 
 
 def detail_loss(fake: Tensor, real: Tensor, window: int = 8) -> Tensor:
-    """Mean absolute difference of the local strength of luma edges, across and down, 1, 2 and 4 pixels wide; frames [N,3,H,W], -1..1.
+    """Mean absolute difference of the local strength of luma edges, across and down, 1, 2 and 4 pixels wide.
 
-    Each direction and width counts by itself: a Laplacian, which sums them up, is served most cheaply by a checkerboard.
+    Frames are [N,3,H,W] in -1..1. Each direction and width counts by itself: a Laplacian, which sums them up, is served most
+    cheaply by a checkerboard.
     """
-    return torch.stack(
-        [F.l1_loss(a, b) for a, b in zip(_edge_strengths(fake, window), _edge_strengths(real.detach(), window), strict=True)]
-    ).mean()
+    strengths = zip(_edge_strengths(fake, window), _edge_strengths(real.detach(), window), strict=True)
+    return torch.stack([F.l1_loss(a, b) for a, b in strengths]).mean()
 
 
 def _edge_strengths(frames: Tensor, window: int) -> list[Tensor]:

@@ -63,13 +63,14 @@ def test_the_site_names_no_address_of_another_host_to_load_from(site: Path) -> N
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("page", ["index", "commands", "python", "concepts", "recipes/measuring"])
-def test_a_page_fits_the_screen_and_asks_only_its_own_host(site: Path, page: str, width: int) -> None:
-    with chromium.open_page(site / f"{page}.html", width=width, height=900) as browser:
-        assert browser.evaluate("document.documentElement.scrollWidth") <= width
-        assert browser.evaluate("getComputedStyle(document.querySelector('.md-header')).position") == "sticky"
-        assert [request for request in browser.requests if not request.startswith(("file:", "data:"))] == []
+def test_pages_fit_the_screen_and_ask_only_their_own_folder(site: Path, tmp_path: Path) -> None:
+    with chromium.browser(tmp_path) as browser:
+        for width in (1280, 400):
+            for page in ("index", "commands", "python", "concepts", "recipes/measuring"):
+                browser.open(site / f"{page}.html", width=width, height=900)
+                assert browser.ask("document.documentElement.scrollWidth") <= width, page
+                assert browser.ask("getComputedStyle(document.querySelector('.md-header')).position") == "sticky"
+                assert [request for request in browser.requests if not request.startswith(("file:", "data:"))] == []
 
 
 def test_the_changelog_has_the_version_of_the_package_on_top() -> None:

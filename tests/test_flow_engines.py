@@ -362,8 +362,8 @@ print("done")
 def test_no_size_of_image_crashes_an_engine_or_gives_flow_that_is_not_finite(name):
     if name == "learned" and not SHIPPED_WEIGHTS.exists():
         pytest.skip("no weights are shipped")
-    widths = "1,2,7,16,33,89,90,160,320,640"
-    command = [sys.executable, "-c", SCAN, name, "1,3,8,16,17,31,32,63", widths if name != "learned" else "1,90,320"]
+    widths = "1,33,90,160,320,640"
+    command = [sys.executable, "-c", SCAN, name, "1,8,16,31,32", widths if name != "learned" else "1,90,320"]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(command, env={**environment, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout.splitlines()[-1:] + done.stderr.splitlines()[-1:]

@@ -28,7 +28,7 @@ lint: .venv/.ready ## check style and types
 	.venv/bin/mypy
 
 docs: .venv/.ready ## build the documentation in site/
-	.venv/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 bench: .venv/.ready ## measure speed and memory
 	.venv/bin/python tools/bench.py

@@ -7,6 +7,7 @@ by repetition. The only exception that leaves this file is `FlowError`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import struct
@@ -27,6 +28,8 @@ _UNKNOWN = 1e9
 _FLO_MAGIC = b"PIEH"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _KITTI_ZERO, _KITTI_STEPS_PER_PIXEL = 32768, 64
+
+_numbers = itertools.count()
 
 
 def read_flow(path: Path | str) -> tuple[Tensor, Tensor]:
@@ -232,19 +235,22 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         FlowError: the write failed; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    # A name of this process alone, and never through a link: two writers meet only at the renaming, which is whole.
+    temporary = path.with_name(f".{path.name[:80]}.{os.getpid()}-{next(_numbers)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if os.name != "nt":  # where folders cannot be flushed
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError, ValueError):
             temporary.unlink()

@@ -164,7 +164,7 @@ class Scenes:
 
     def _look(self, random: np.random.Generator, flat: bool, plain_share: float) -> _Look:
         if flat:
-            return _Look(_draw_colour(random) if random.random() < plain_share else _draw_cells(random), random)
+            return _Look(_draw_color(random) if random.random() < plain_share else _draw_cells(random), random)
         if self.textures and random.random() < self.photograph_share:
             return _Look(self.textures[int(random.integers(len(self.textures)))], random)
         kind = random.random()
@@ -414,7 +414,7 @@ def _draw_stripes(random: np.random.Generator) -> Texture:
     return (low + share * (high - low)).astype(np.float32)
 
 
-def _draw_colour(random: np.random.Generator) -> Texture:
+def _draw_color(random: np.random.Generator) -> Texture:
     return np.broadcast_to(random.random(3, np.float32), (8, 8, 3)).copy()
 
 

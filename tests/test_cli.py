@@ -284,7 +284,7 @@ def test_all_faults_of_a_configuration_come_out_and_exit_code_2(run_file: Path, 
     assert out == ""
     assert err.splitlines() == [
         f"error: --set model.knd=1: model.knd: unknown key, did you mean 'kind'?{err.splitlines()[0].partition('?')[2]}",
-        "--set train.seed=x: train.seed: Input should be a valid integer, got 'x'",
+        "  --set train.seed=x: train.seed: Input should be a valid integer, got 'x'",
     ]
 
 
@@ -406,8 +406,8 @@ def test_a_name_that_is_no_utf8_is_shown_escaped(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "vidgen", "config", "check", name]
     done = subprocess.run([*line, "--json"], capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
     assert done.returncode == 2
-    assert rb"\udcff.yaml: expected" in done.stderr
-    assert json.loads(done.stdout)["error"].startswith(f"{name}: expected")
+    assert rb"\xff.yaml: expected" in done.stderr
+    assert r"\xff.yaml: expected" in json.loads(done.stdout)["error"]
 
 
 # --- log --------------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_the_flow_of_a_video_is_a_folder_of_numbers_one_for_each_pair(clip, tmp_
         "max_flow": None,
         "occluded_share": None,
     }
-    files = sorted(path.name for path in (tmp_path / "flow").iterdir())
+    files = sorted(path.name for path in (tmp_path / "flow").glob("[!.]*"))
     assert files == ["00000.flo", "00001.flo", "00002.flo"]
     frames = [to_tensor(pixels) for pixels in pan_frames()]
     assert torch.equal(read_flow(tmp_path / "flow/00001.flo")[0], estimate_flow(frames[2], frames[1])[0])
@@ -240,3 +240,14 @@ def test_measured_pairs_go_to_the_training_log(clip, tmp_path):
 def test_a_setting_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(InputError, match="num_epochs: is no setting of flow training; there are num_steps, batch_size"):
         command.train(tmp_path, num_epochs=3)
+
+
+def test_outputs_of_flow_are_checked_together_before_the_work(clip, tmp_path):
+    with pytest.raises(OutputError, match="two results of one job"):
+        command.estimate(clip, output=tmp_path / "a.mkv", occlusion=tmp_path / "a.mkv", kind="picture")
+    with pytest.raises(OutputError, match="is also read as an input"):
+        command.estimate(clip, output=clip, kind="picture", overwrite=True)
+    command.estimate(clip, output=tmp_path / "flow")
+    (tmp_path / "flow/mine.flo").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"holds other things, such as mine\.flo"):
+        command.estimate(clip, output=tmp_path / "flow", overwrite=True)

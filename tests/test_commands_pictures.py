@@ -57,7 +57,7 @@ def run(line: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 
 def test_an_animation_is_a_video_of_the_length_size_and_rate_asked_for(home, capsys):
-    result = run("animate a.png -o 'bewegt é.mp4' --loop --frames 8 --fps 8 --size 48x36 --start-scale 0", capsys)
+    result = run("animate a.png -o 'bewegt é.mp4' --loop --num-frames 8 --fps 8 --size 48x36 --start-scale 0", capsys)
     source = open_source("bewegt é.mp4")
     assert (source.count(), source.size, source.frame_rate) == (8, (36, 48), 8)
     assert result["frames"] == 8
@@ -67,10 +67,10 @@ def test_an_animation_is_a_video_of_the_length_size_and_rate_asked_for(home, cap
 
 @pytest.mark.parametrize("output", ["a.webm", "a.gif", "a.apng", "a.webp", "frames/"])
 def test_an_animation_is_written_in_every_form(home, capsys, output):
-    run(f"animate a.png -o {output} --frames 3", capsys)
+    run(f"animate a.png -o {output} --num-frames 3", capsys)
     path = home / output
     if path.is_dir():
-        assert [file.name for file in sorted(path.iterdir())] == ["00000.png", "00001.png", "00002.png"]
+        assert [file.name for file in sorted(path.glob("*.png"))] == ["00000.png", "00001.png", "00002.png"]
     else:
         assert path.stat().st_size > 0
 
@@ -78,7 +78,7 @@ def test_an_animation_is_written_in_every_form(home, capsys, output):
 def test_a_clip_gives_another_clip(home, capsys):
     for index in range(5):
         images.write_png(home / "clip" / f"{index}.png", np.roll(landscape(24, 28), index, axis=1))
-    result = run("animate clip -o new.mkv --frames 7 --loop --quality lossless", capsys)
+    result = run("animate clip -o new.mkv --num-frames 7 --loop --quality lossless", capsys)
     assert open_source("new.mkv").count() == 7
     assert result["size"] == "28x24"
     assert run("animate clip -o other.mkv --dry-run", capsys)["training"] == "none"
@@ -86,7 +86,7 @@ def test_a_clip_gives_another_clip(home, capsys):
 
 
 def test_a_clip_that_is_cut_off_is_refused_unless_what_is_left_will_do(home, capsys):
-    run("animate a.png -o whole.mkv --frames 20 --quality lossless", capsys)
+    run("animate a.png -o whole.mkv --num-frames 20 --quality lossless", capsys)
     content = (home / "whole.mkv").read_bytes()
     (home / "cut.mkv").write_bytes(content[: len(content) * 7 // 10])
     assert cli.main(["animate", "cut.mkv", "-o", "x.mp4"]) == 2
@@ -96,14 +96,14 @@ def test_a_clip_that_is_cut_off_is_refused_unless_what_is_left_will_do(home, cap
 
 
 def test_samples_make_a_sheet_or_a_folder_and_are_measured_by_three_numbers(home, capsys):
-    result = run("sample a.png -o sheet.png --num 2 --aspect 2:1 --score", capsys)
+    result = run("sample a.png -o sheet.png --num-samples 2 --aspect 2:1 --score", capsys)
     assert list(result["scores"]) == ["swd", "diversity", "copy"]
     assert result["size"] == "51x25"
     assert images.read_size(home / "sheet.png") == (4 + 32 + 4, 4 + 44 + 2 * 55)
-    run("sample a.png -o folder --num 2 --size 20x30", capsys)
+    run("sample a.png -o folder --num-samples 2 --size 20x30", capsys)
     assert sorted(file.name for file in (home / "folder").iterdir()) == ["000.png", "001.png", "sheet.png"]
     assert images.read_size(home / "folder" / "001.png") == (30, 20)
-    run("sample a.png -o folder --num 1 --overwrite", capsys)
+    run("sample a.png -o folder --num-samples 1 --overwrite", capsys)
     assert sorted(file.name for file in (home / "folder").iterdir()) == ["000.png", "sheet.png"]
 
 
@@ -119,13 +119,13 @@ def inception(tmp_path: Path) -> Path:
 def test_samples_are_measured_by_sifid_where_its_weights_are_given(home, capsys, inception):
     picture = landscape(64, 80)
     images.write_png(home / "large.png", picture)
-    scores = run(f"sample large.png -o sheet.png --num 2 --score --weights sifid={inception}", capsys)["scores"]
+    scores = run(f"sample large.png -o sheet.png --num-samples 2 --score --pretrained sifid={inception}", capsys)["scores"]
     assert list(scores) == ["swd", "diversity", "copy", "sifid"]
     assert scores["sifid"] > 0
     networks, _ = load_networks(["sifid"], {"sifid": WeightsFile(inception)})
     assert pictures.score_samples([picture], picture, networks)["sifid"] == pytest.approx(0, abs=1e-3)
     assert scores["sifid"] < pictures.score_samples([np.full_like(picture, 128)], picture, networks)["sifid"]
-    small = run(f"sample a.png -o small.png --num 1 --size 20x20 --score --weights sifid={inception}", capsys)["scores"]
+    small = run(f"sample a.png -o small.png --num-samples 1 --size 20x20 --score --pretrained sifid={inception}", capsys)["scores"]
     assert small["sifid"] == "needs frames of at least 32 pixels on the shorter side"
 
 
@@ -133,10 +133,10 @@ def test_samples_of_a_transparent_picture_are_transparent(home, capsys):
     opacity = np.full((32, 40), 255, np.uint8)
     opacity[:16] = 0
     images.write_png(home / "clear.png", np.dstack([landscape(32, 40), opacity]))
-    run("sample clear.png -o clear --num 1", capsys)
+    run("sample clear.png -o clear --num-samples 1", capsys)
     with Image.open(home / "clear" / "000.png") as image:
         assert image.mode == "RGBA"
-    run("animate clear.png -o clear.mp4 --frames 2", capsys)
+    run("animate clear.png -o clear.mp4 --num-frames 2", capsys)
 
 
 def test_a_picture_is_enlarged_harmonized_edited_and_painted(home, capsys):
@@ -144,7 +144,7 @@ def test_a_picture_is_enlarged_harmonized_edited_and_painted(home, capsys):
     for line in (
         "harmonize changed.png --image a.png --mask mask.png -o h.png",
         "harmonize changed.png --image a.png -o h2.png",
-        "edit a.png changed.png --mask mask.png -o e.png",
+        "edit-image a.png changed.png --mask mask.png -o e.png",
         "paint other.png --image a.png -o p.png",
     ):
         assert run(line, capsys)["size"] == "40x32", line
@@ -175,11 +175,15 @@ def test_a_picture_is_enlarged_harmonized_edited_and_painted(home, capsys):
             "error: other.png: 20x20, but the picture it belongs to is",
         ),
         ("harmonize a.png --image a.png -o x.png", "error: the changed picture is the original: there is nothing to blend in\n"),
-        ("edit a.png other.png -o x.png", "error: other.png: 20x20, but a.png is 40x32; expected the same size\n"),
-        ("sample a.png -o x.png --score --weights sifid=none.pth", "error: --weights sifid: none.pth: No such file or directory\n"),
-        ("sample a.png -o x.png --score --weights sifid=dot.png", "error: --weights sifid: dot.png: "),
-        ("sample a.png -o x.png --score --weights dino=a", "error: --weights dino: scores of samples need none of that name\n"),
-        ("sample a.png -o x.png --weights sifid=a", "error: --weights sifid: is for scores\n"),
+        ("edit-image a.png other.png -o x.png", "error: other.png: 20x20, but a.png is 40x32; expected the same size\n"),
+        (
+            "sample a.png -o x.png --score --pretrained dino=a",
+            "error: pretrained network dino: scores of samples need none of that name; sifid=FILE adds SIFID\n",
+        ),
+        (
+            "sample a.png -o x.png --pretrained sifid=a",
+            "error: pretrained network sifid: is for scores of samples, which were not asked for\n",
+        ),
         ("sample a.png -o inner", "error: inner: the folder holds other things, such as 000.png; it is left alone\n"),
         ("sample a.png -o inner --overwrite", "error: inner: the folder holds other things, such as 000.png; it is left alone\n"),
         ("sample a.png -o taken.png --overwrite", "error: taken.png: is a folder; a picture is to be written\n"),
@@ -187,13 +191,13 @@ def test_a_picture_is_enlarged_harmonized_edited_and_painted(home, capsys):
         ("animate a.png -o x.mp4 --size nanxnan", "error: --size nanxnan: expected WIDTHxHEIGHT, such as 320x180\n"),
         ("animate a.png -o x.mp4 --size infx20", "error: --size infx20: expected WIDTHxHEIGHT, such as 320x180\n"),
         ("animate a.png -o x.mp4 --aspect nan:1", "error: --aspect nan:1: expected WIDTH:HEIGHT, such as 16:9\n"),
-        ("animate a.png -o x.mp4 --fps nan", "error: Invalid value for '--fps': nan is no number"),
-        ("animate a.png -o x.mp4 --alpha nan", "error: Invalid value for '--alpha': nan is no number"),
+        ("animate a.png -o x.mp4 --fps nan", "error: Invalid value for '--fps': nan is not a finite number"),
+        ("animate a.png -o x.mp4 --alpha nan", "error: Invalid value for '--alpha': nan is not a finite number"),
         (
-            "sample a.png -o x.png --method fast --model mask.png",
+            "sample a.png -o x.png --method fast --run mask.png",
             "error: model mask.png: is a file; a folder to train into was expected\n",
         ),
-        ("sample a.png -o x.png --model m", "error: model m: method patch trains none; take method fast or consingan or singan\n"),
+        ("sample a.png -o x.png --run m", "error: model m: method patch trains none; take method fast or consingan or singan\n"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_and_writes_nothing(home, capsys, line, message):
@@ -203,13 +207,20 @@ def test_what_cannot_be_done_is_said_in_one_line_and_writes_nothing(home, capsys
     assert sorted(path.name for path in home.iterdir()) == before
 
 
+@pytest.mark.parametrize(("file", "message"), [("none.pth", "sifid: none.pth: No such file"), ("dot.png", "sifid: dot.png: ")])
+def test_a_file_that_is_no_network_is_refused(home, capsys, file, message):
+    assert cli.main(shlex.split(f"sample a.png -o x.png --score --pretrained sifid={file}")) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not (home / "x.png").exists()
+
+
 def test_a_dry_run_shows_the_scales(home, capsys):
     assert run("sample a.png -o x.png --dry-run", capsys)["scales"] == "30x24, 40x32"
     assert not (home / "x.png").exists()
 
 
 def test_a_budget_is_for_the_whole_command(home, capsys):
-    rows = run("animate a.png -o x.mp4 --method fast --budget 30s --dry-run", capsys)["scales"]
+    rows = run("animate a.png -o x.mp4 --method fast --time-limit 30s --dry-run", capsys)["scales"]
     seconds = sum(row["seconds"] for row in rows)
     assert 10 < seconds <= budget.SHARE * 30 + 0.1 * len(rows)
 

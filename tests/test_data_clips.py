@@ -14,7 +14,7 @@ from torch import Tensor
 from tests import tiny
 from vidgen.commands.data import check, preview
 from vidgen.commands.train import train
-from vidgen.data.clips import Clips, DataSettings, find_sequences, find_table, parse_range
+from vidgen.data.clips import Clips, DataSettings, SourceSettings, find_sequences, find_table, parse_range
 from vidgen.data.conditions import ConditionSettings, EdgeSettings, LabelSettings
 from vidgen.errors import ConfigError, InputError, PartialFailure
 from vidgen.media.frames import open_sink
@@ -161,7 +161,7 @@ def test_a_generator_that_reads_only_noise_gets_a_condition_of_no_channels(root:
 def test_a_model_that_reads_a_condition_refuses_data_that_show_none(root: Path, tmp_path: Path) -> None:
     config = tiny.write_config(tmp_path, root)
     config.write_text(config.read_text().replace("    labels: {num_classes: 4}", "    {}"))
-    with pytest.raises(ConfigError, match=r"data.condition: shows nothing, but this model reads label maps"):
+    with pytest.raises(ConfigError, match=r"data.condition: is empty, but this model needs label maps"):
         train(config, tmp_path / "run")
 
 
@@ -298,3 +298,36 @@ def test_data_check_lists_what_does_not_fit(root: Path) -> None:
 def test_data_preview_draws_a_row_per_sequence_of_each_role(root: Path, tmp_path: Path) -> None:
     assert preview(root, tmp_path / "sheet.png")["rows"] == 4
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_a_mixture_takes_its_share_from_each_source_as_the_stage_goes_on(tmp_path: Path) -> None:
+    for folder, value in (("edges", 10), ("sketches", 200)):
+        for clip in ("a", "b"):
+            write_png(tmp_path / folder / clip / "0.png", np.full((32, 48, 3), value, np.uint8))
+            write_png(tmp_path / "images" / clip / "0.png", np.full((32, 48, 3), 90, np.uint8))
+    settings = DataSettings(
+        root=tmp_path,
+        condition=ConditionSettings(pictures=("edges",)),
+        sources={"sketches": SourceSettings(pictures=("sketches",))},
+    )
+    clips = Clips(settings, find_sequences(settings), None, seed=3, size_multiple=8, flow=None)
+    stage = Stage("mixed", 100, 1e-3, 1e-3, mixture={"sketches": (0.0, 1.0)})
+
+    def share(progress: float) -> float:
+        batches = [clips.batch(stage, step, range(2), primer_frames=0, batch_size=2, progress=progress) for step in range(60)]
+        values = torch.cat([batch.condition.frames[:, 0, 0, 0, 0] for batch in batches if batch.condition.frames is not None])
+        return (values > 0).float().mean().item()
+
+    assert share(0.0) == 0
+    assert share(1.0) == 1
+    assert share(0.5) == pytest.approx(0.5, abs=0.15)
+    assert share(0.5) == share(0.5)
+
+
+def test_a_mixture_of_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    write_png(tmp_path / "images" / "a" / "0.png", np.zeros((32, 48, 3), np.uint8))
+    settings = DataSettings(root=tmp_path, condition=ConditionSettings(pictures=("images",)))
+    clips = Clips(settings, find_sequences(settings), None, seed=0, size_multiple=8, flow=None)
+    stage = Stage("mixed", 10, 1e-3, 1e-3, mixture={"sketches": (1.0, 1.0)})
+    with pytest.raises(ConfigError, match=r"data\.sources: the schedule takes samples from 'sketches', but there are none"):
+        clips.batch(stage, 0, range(1), primer_frames=0, batch_size=1)

@@ -59,7 +59,7 @@ def test_edges_make_a_model_whose_input_is_a_photo(pair, tmp_path):
 def test_edges_over_labels_make_a_model_that_reads_both(pair, tmp_path):
     run = _trained("deepsim/labels_and_edges.yaml", pair, tmp_path / "run")
     edit, out = str(pair / "edits" / "1.png"), str(tmp_path / "one.png")
-    with pytest.raises(InputError, match="pictures to find edges in"):
+    with pytest.raises(InputError, match="pictures to detect edges in"):
         translate(run, [edit], out)
     assert translate(run, [edit], out, others=[str(pair / "image.png")])["frames"] == 1
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from tests import media_clips
 from vidgen import durable
@@ -66,15 +66,14 @@ def test_palette_colours_are_applied_to_pictures(tmp_path):
     assert images.read_picture(path)[0, 1].tolist() == [255 - 21 // 3, 255 - 22 // 3, 255 - 23 // 3]
 
 
-def test_transparency_is_laid_over_black_and_mentioned_once_per_folder(tmp_path, caplog):
+def test_transparency_is_laid_over_white_and_mentioned_once_per_folder(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     pixels = np.array([[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 128]]], np.uint8)
     for name in ("a.png", "b.png"):
         result = images.read_picture(save(tmp_path / name, pixels))
-        assert result[0, :2].tolist() == [[200, 100, 50], [0, 0, 0]]
-        assert np.abs(result[0, 2].astype(int) - [100, 50, 25]).max() <= 1
+        assert result[0].tolist() == [[200, 100, 50], [255, 255, 255], [227, 177, 152]]
     assert [record.message for record in caplog.records if "transparent" in record.message] == [
-        f"{tmp_path}: transparent parts of pictures are shown on black"
+        f"{tmp_path}: transparent parts of pictures are laid over white"
     ]
 
 
@@ -115,6 +114,62 @@ def test_cmyk_photos_become_rgb(tmp_path):
     assert np.abs(images.read_picture(path).astype(int) - pixels).max() < 12
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_line_art_on_transparent_ground_is_black_on_white(tmp_path, mode):
+    pixels = np.zeros((6, 6, 4), np.uint8)
+    pixels[2] = (0, 0, 0, 255)
+    image = Image.fromarray(pixels)
+    path = save(tmp_path / "a.png", image if mode == "RGBA" else image.convert(mode))
+    assert images.read_picture(path)[:, :, 0].tolist() == [[0 if row == 2 else 255] * 6 for row in range(6)]
+
+
+def test_a_picture_of_which_white_ground_leaves_nothing_is_mentioned(tmp_path, caplog):
+    pixels = np.full((4, 4, 4), 255, np.uint8)
+    pixels[1:, :, 3] = 0
+    for name, picture in (("white.png", pixels), ("empty.png", np.zeros((4, 4, 4), np.uint8))):
+        assert (images.read_picture(save(tmp_path / name, picture)) == 255).all()
+        assert f"{tmp_path / name}: is laid over white, and nothing of it is left" in caplog.messages
+
+
+def profile_with(description: bytes) -> bytes:
+    """The sRGB profile, called otherwise, with its red and blue primaries exchanged."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(data[128:132], "big")
+    tags = {bytes(data[132 + 12 * index : 136 + 12 * index]): 132 + 12 * index for index in range(count)}
+    red, blue = tags[b"rXYZ"], tags[b"bXYZ"]
+    data[red + 4 : red + 12], data[blue + 4 : blue + 12] = data[blue + 4 : blue + 12], data[red + 4 : red + 12]
+    return bytes(data).replace("sRGB".encode("utf-16-be"), description.decode().encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp"])
+def test_embedded_color_profiles_are_converted_to_srgb_and_said_once(tmp_path, caplog, name):
+    caplog.set_level(logging.INFO)
+    pixels = np.full((16, 16, 3), (220, 60, 20), np.uint8)
+    options = {"quality": 100} if name.endswith("g") else {}
+    for copy in ("1", "2"):
+        path = save(tmp_path / f"{copy}{name}", pixels, icc_profile=profile_with(b"GRBs"), **options)
+        assert np.abs(images.read_picture(path).astype(int) - (20, 60, 220)).max() < 8
+    assert [message for message in caplog.messages if "sRGB" in message] == [
+        f"{tmp_path}: colors are converted from GRBs built-in to sRGB"
+    ]
+
+
+def test_profiles_keep_opacity_and_orientation_and_srgb_or_a_damaged_one_changes_nothing(tmp_path, caplog):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 4), dtype=np.uint8)
+    path = save(tmp_path / "a.png", pixels, icc_profile=profile_with(b"GRBs"))
+    assert np.array_equal(images.read_with_opacity(path)[1], pixels[..., 3])
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name, profile in (("srgb.png", srgb), ("bad.png", b"not a profile")):
+        assert np.array_equal(images.read_picture(save(tmp_path / name, pixels[..., :3], icc_profile=profile)), pixels[..., :3])
+    assert "cannot be used" in caplog.text
+
+
+def test_gray_and_cmyk_pictures_are_converted_by_their_profile(tmp_path):
+    gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    path = save(tmp_path / "a.png", gray, icc_profile=b"x" * 200)
+    assert np.array_equal(images.read_picture(path)[..., 0], gray)
+
+
 # Labels
 
 
@@ -150,6 +205,75 @@ def test_colour_coded_labels_are_exact(tmp_path):
     assert np.array_equal(images.read_labels(save(tmp_path / "a.png", pixels)), pixels)
     opaque = np.concatenate([pixels, np.full((9, 7, 1), 253, np.uint8)], axis=2)
     assert np.array_equal(images.read_labels(save(tmp_path / "b.png", opaque)), pixels)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"P5 3 1 15\n\0\x07\x0f", [0, 7, 15]),
+        (b"P2\n# comment\n3 1\n100\n0 7 100", [0, 7, 100]),
+        (b"P5 3 1 1000\n\0\0\x01\x02\x03\xe8", [0, 258, 1000]),
+        (b"P5 3 1 255\n\0\x07\xff", [0, 7, 255]),
+        (b"P5 3 1 65535\n\0\0\x01\x02\xff\xff", [0, 258, 65535]),
+    ],
+)
+def test_levels_of_pgm_files_are_never_scaled(tmp_path, content, expected):
+    (tmp_path / "a.pgm").write_bytes(content)
+    assert images.read_labels(tmp_path / "a.pgm").tolist() == [expected]
+
+
+@pytest.mark.parametrize("top", [1, 2, 3, 7, 34, 100, 127, 128, 200, 254, 256, 300, 1023, 4095, 60000, 65534])
+def test_every_level_of_every_pgm_depth_survives(tmp_path, top):
+    levels = np.arange(top + 1)
+    content = b"P5 %d 1 %d\n" % (top + 1, top) + levels.astype(np.uint8 if top < 256 else ">u2").tobytes()
+    (tmp_path / "a.pgm").write_bytes(content)
+    assert np.array_equal(images.read_labels(tmp_path / "a.pgm")[0], levels)
+
+
+def tiff(bits: int, photometric: int, data: bytes, samples: int = 1) -> bytes:
+    """An uncompressed TIFF of 4 x 1 pixels."""
+    entries = [(256, 3, 1, 4), (257, 3, 1, 1), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, photometric)]
+    entries += [(273, 4, 1, 200), (277, 3, 1, samples), (278, 3, 1, 1), (279, 4, 1, len(data))]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return (b"II*\0\x08\0\0\0" + directory).ljust(200, b"\0") + data
+
+
+@pytest.mark.parametrize(("bits", "data"), [(2, b"\x1b"), (4, b"\x01\x23"), (8, bytes(range(4)))])
+def test_levels_of_shallow_tiff_files_are_never_scaled(tmp_path, bits, data):
+    (tmp_path / "a.tif").write_bytes(tiff(bits, 1, data))
+    assert images.read_labels(tmp_path / "a.tif").tolist() == [[0, 1, 2, 3]]
+
+
+def bitmap(bits: int, colors: list[tuple[int, int, int]], row: bytes, width: int = 4) -> bytes:
+    palette = b"".join(bytes([blue, green, red, 0]) for red, green, blue in colors)
+    start, data = 54 + len(palette), row.ljust(-(-len(row) // 4) * 4, b"\0")
+    header = struct.pack("<IHHI", start + len(data), 0, 0, start)
+    return b"BM" + header + struct.pack("<IiiHHIIiiII", 40, width, 1, 1, bits, 0, len(data), 0, 0, len(colors), 0) + palette + data
+
+
+def test_palettes_of_bmp_files_give_their_indices(tmp_path):
+    (tmp_path / "a.bmp").write_bytes(bitmap(4, [(17 * level, 0, 9) for level in range(16)], b"\x01\x2f"))
+    assert images.read_labels(tmp_path / "a.bmp").tolist() == [[0, 1, 2, 15]]
+
+
+def falsified_label_files() -> dict[str, tuple[bytes, str]]:
+    return {
+        "rgb16.png": (media_clips.png_bytes(1, 1, 16, 2, b"\0" + b"\0\7" * 3), "colors of 16 bits per channel"),
+        "rgba16.png": (media_clips.png_bytes(1, 1, 16, 6, b"\0" + b"\0\7" * 4), "colors of 16 bits per channel"),
+        "white8.tif": (tiff(8, 0, bytes(range(4))), "min-is-white"),
+        "white4.tif": (tiff(4, 0, b"\x01\x23"), "min-is-white"),
+        "bits.pgm": (b"P4 8 1\n\xf0", "a bitmap whose ones are black"),
+        "dark.ppm": (b"P6 1 1 15\n\1\2\3", r"colors of 0\.\.15"),
+        "two.bmp": (bitmap(4, [(0, 0, 0), (255, 255, 255)], b"\x01\x23"), "BMP of 4 bits"),
+        "rgb565.bmp": (bitmap(16, [], bytes(8)), "BMP of 16 bits"),
+    }
+
+
+@pytest.mark.parametrize("name", falsified_label_files())
+def test_ids_that_decoding_would_change_are_refused_by_name(tmp_path, name):
+    content, message = falsified_label_files()[name]
+    (tmp_path / name).write_bytes(content)
+    assert re.search(f"{name}: .*{message}", refusal(images.read_labels, tmp_path / name))
 
 
 def refused_label_files(folder: Path) -> dict[str, tuple[Path, str]]:

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 
 from flow.warp import warp
-from vidgen.networks.compact import CompactGenerator, LabelWindow, default_blocks, default_widths, space_to_depth, warp_bicubic
+from vidgen.networks.compact import (
+    CompactGenerator,
+    LabelWindow,
+    _sharpened,
+    default_blocks,
+    default_widths,
+    space_to_depth,
+    warp_bicubic,
+)
 from vidgen.networks.encoding import one_hot
 
 SMALL = {"widths": (8, 8, 16, 16, 16), "num_blocks": (0, 1, 1, 1, 1), "modulation_channels": 8, "embedding_channels": 6}
@@ -38,7 +46,11 @@ def raw_only(*values: bool) -> Tensor:
 
 def test_the_frame_is_the_blend_of_raw_and_warped_past() -> None:
     dense, _ = window()
-    result = video_generator()(dense, past_of(), raw_only=raw_only(False, False))
+    generator = video_generator()
+    with torch.no_grad():
+        generator.flow_branch.head.bias[3] = -100.0  # no sharpening
+        generator.tail.head.weight[3:] = 0  # no repair
+    result = generator(dense, past_of(), raw_only=raw_only(False, False))
     assert result.flow is not None
     assert result.mask is not None
     expected = result.raw * result.mask + warp_bicubic(past_of()[:, -3:], result.flow) * (1 - result.mask)
@@ -92,9 +104,28 @@ def test_samples_of_a_batch_do_not_influence_each_other() -> None:
 def test_train_and_eval_mode_are_one_function_and_no_buffer_changes() -> None:
     dense, _ = window()
     generator = video_generator()
-    assert not list(generator.buffers())
+    assert "noise" not in generator.state_dict()
     in_training = generator.train()(dense, past_of()).frame
     assert torch.equal(in_training, generator.eval()(dense, past_of()).frame)
+
+
+def test_noise_varies_flat_surfaces_stays_put_and_moves_when_told() -> None:
+    torch.manual_seed(0)
+    generator = CompactGenerator(2, **SMALL)  # type: ignore[arg-type]
+    flat = one_hot(torch.zeros(1, 32, 32, dtype=torch.int64), 2)
+    frame = generator(flat).frame
+    assert torch.equal(frame, generator(flat).frame)
+    assert not torch.allclose(frame, generator(flat, noise_shift=(3, 5)).frame)
+    tile = frame[..., 8:16, 8:16]
+    assert not torch.allclose(tile, frame[..., 16:24, 16:24], atol=1e-4)
+
+
+def test_sharpening_leaves_flat_surfaces_alone_and_amplifies_detail() -> None:
+    flat = torch.full((1, 3, 8, 8), 0.4)
+    torch.testing.assert_close(_sharpened(flat, torch.ones(1, 1, 8, 8)), flat)
+    dot = torch.zeros(1, 3, 9, 9)
+    dot[..., 4, 4] = 0.5
+    assert _sharpened(dot, torch.full((1, 1, 9, 9), 0.5))[0, 0, 4, 4].item() == pytest.approx(0.5 + 0.5 * (0.5 - 0.5 / 9))
 
 
 def test_where_labels_agree_little_is_generated_anew_and_elsewhere_all() -> None:

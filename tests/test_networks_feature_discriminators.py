@@ -44,9 +44,10 @@ def test_normalized_training_features_have_mean_0_and_deviation_1() -> None:
 
 def test_a_channel_that_never_changes_is_not_blown_up() -> None:
     statistics = FeatureStatistics([2])
-    constant = torch.cat([torch.zeros(1, 1, 8, 8), torch.randn(1, 1, 8, 8)], 1)
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)[None, None]
+    constant = torch.cat([torch.zeros_like(board), board], 1)
     statistics.measure([[constant]])
-    assert statistics([constant + 0.01])[0][:, 0].abs().max() < 2
+    assert statistics([constant + 0.01])[0][:, 0].abs().max().item() == pytest.approx(0.01 / (0.001 + 0.01 * 0.5), rel=1e-4)
 
 
 def test_statistics_need_frames() -> None:
@@ -77,9 +78,13 @@ def test_texture_loss_has_a_gradient_where_there_is_no_texture_yet() -> None:
     assert flat.grad.abs().sum() > 0
 
 
-def test_detail_loss_of_a_checkerboard_against_gray() -> None:
+def test_detail_loss_counts_each_direction_and_width_by_itself() -> None:
+    stripes = torch.tensor([1.0, -1.0]).repeat(32, 16)[None, None].expand(1, 3, -1, -1)
     board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16)[None, None].expand(1, 3, -1, -1)
-    assert features.detail_loss(board, torch.zeros_like(board)).item() == pytest.approx(8, rel=1e-5)
+    gray = torch.zeros_like(board)
+    assert features.detail_loss(stripes, gray).item() == pytest.approx(2 / 6, rel=1e-5)
+    assert features.detail_loss(board, gray).item() == pytest.approx(4 / 6, rel=1e-5)
+    assert features.detail_loss(stripes, stripes.transpose(2, 3)).item() == pytest.approx(4 / 6, rel=1e-5)
     assert features.detail_loss(board, -board).item() == pytest.approx(0, abs=1e-6)
 
 

@@ -140,7 +140,7 @@ def test_what_is_made_has_the_size_the_colours_and_the_seed_asked_for():
 
     def make(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return patches.synthesise(example, sizes, example_sizes, lambda size: torch.randn(3, *size, generator=generator), seed=seed)
+        return patches.synthesize(example, sizes, example_sizes, lambda size: torch.randn(3, *size, generator=generator), seed=seed)
 
     first = make(1)
     assert first.shape == (3, 1, 36, 60)
@@ -166,7 +166,7 @@ def test_a_loop_of_frames_is_made_so_that_the_last_leads_to_the_first():
 
     def gap(loop: bool) -> float:
         generator = torch.Generator().manual_seed(0)
-        made = patches.synthesise(
+        made = patches.synthesize(
             wave, sizes, sizes, lambda size: wave + 0.1 * torch.randn(3, *size, generator=generator), loop=loop, matching=matching
         )
         steps = (made[:, 1:] - made[:, :-1]).abs().mean()
@@ -187,7 +187,7 @@ def test_enlarging_agrees_with_the_picture_and_is_sharper_than_bicubic():
 
 
 def test_the_last_random_search_reaches_the_next_patch_but_one_place_away():
-    """One patch has no neighbours to learn from, and two places leave no wider search than a radius of one."""
+    """One patch has no neighbors to learn from, and two places leave no wider search than a radius of one."""
     keys = torch.tensor([[0.0], [1.0]])
     matches = Matches(torch.zeros(3, 1, dtype=torch.int64), (1, 1, 1), (1, 1, 2))
     patches.search(matches, keys[1:], keys, None, 20, torch.Generator().manual_seed(0))

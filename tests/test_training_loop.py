@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from vidgen.training.checkpoint import Progress
-from vidgen.training.precision import Runtime
 
 from vidgen.errors import TrainingError
-from vidgen.training import checkpoint
+from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
-from vidgen.translators.base import Teachers, Translator
-from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage
+from vidgen.translators.base import Networks, Translator
+from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage, Step
+from vidgen.weights import checkpoints
+from vidgen.weights.checkpoints import Progress
+from vidgen.weights.files import pack
 
 
 class Number(nn.Module):
@@ -25,7 +26,7 @@ class Number(nn.Module):
         self.value = nn.Parameter(torch.ones(()))
 
 
-class Numbers(Translator):
+class Numbers(Translator[Any]):
     """Pulls its numbers to the frames' brightness, and remembers which random numbers it was given."""
 
     size_multiple = 1
@@ -48,7 +49,7 @@ class Numbers(Translator):
         """The generator has nothing to learn from windows that begin at the frames in `sits_out`."""
         return phase.name != "generator" or batch.start not in self.sits_out
 
-    def losses(self, phase: Phase, batch: Batch, output: Output, teachers: Teachers) -> Losses:
+    def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
         number = self.generator.value if phase.name == "generator" else self.discriminator.value
         return {phase.name: (number - batch.window_target.mean()).square()}
 
@@ -65,15 +66,13 @@ class Records:
 def _trainer(translator: Translator, *, num_steps: int = 3, window_frames: int = 2, **settings: Any) -> Trainer:
     defaults: dict[str, Any] = {
         "seed": 0,
-        "clips_per_step": 1,
-        "clips_at_once": 1,
-        "average_decay": None,
-        "gradient_clip": None,
-        "max_bad_steps": 0,
+        "ema_decay": None,
+        "max_grad_norm": None,
+        "max_nonfinite_steps": 0,
         "max_steps": None,
     }
     stage = Stage("numbers", num_steps, 0.1, 0.1, clip_frames=4, window_frames=window_frames)
-    return Trainer(translator, (stage,), LoopSettings(**{**defaults, **settings}), Teachers(), Runtime.choose("cpu", "fp32"))
+    return Trainer(translator, (stage,), LoopSettings(**{**defaults, **settings}), {}, Runtime.choose("cpu", "fp32"))
 
 
 def _frames(brightness: float = 0.5) -> Batch:
@@ -88,7 +87,7 @@ def _group(index: int = 0, brightness: float = 0.5) -> tuple[range, Batch]:
 def test_every_window_of_every_clip_has_random_numbers_of_its_own_that_the_seed_repeats() -> None:
     def drawn(seed: int) -> list[float]:
         translator = Numbers()
-        trainer = _trainer(translator, seed=seed, clips_per_step=2)
+        trainer = _trainer(translator, seed=seed)
         trainer.run(lambda step: [_group(0), _group(1)], Records())
         return translator.drawn
 
@@ -102,7 +101,7 @@ def test_every_window_of_every_clip_has_random_numbers_of_its_own_that_the_seed_
 def test_the_average_follows_only_what_the_generator_learned() -> None:
     """Two windows a step; from the second, which begins at frame 2, only the discriminator learns."""
     translator = Numbers(sits_out=(2,))
-    trainer = _trainer(translator, average_decay=0.5)
+    trainer = _trainer(translator, ema_decay=0.5)
     values = []
 
     def batches(step: int) -> list[tuple[range, Batch]]:
@@ -110,12 +109,13 @@ def test_the_average_follows_only_what_the_generator_learned() -> None:
         return [_group()]
 
     trainer.run(batches, Records())
-    assert trainer.average is not None
+    assert trainer.ema is not None
     values.append(translator.generator.value.item())
     expected = values[1]  # the first update takes the weights as they are
-    for value in values[2:]:
-        expected = 0.5 * expected + 0.5 * value
-    assert trainer.average.module.value.item() == pytest.approx(expected, rel=1e-6)
+    for number, value in enumerate(values[2:], start=1):
+        decay = min(0.5, (1 + number) / (10 + number))  # it warms up, so that a short run is not mostly its first weights
+        expected = decay * expected + (1 - decay) * value
+    assert trainer.ema.module.value.item() == pytest.approx(expected, rel=1e-6)
     assert expected != pytest.approx(values[-1], rel=1e-3)
 
 
@@ -127,15 +127,15 @@ def test_only_bad_steps_in_a_row_end_a_run() -> None:
         return records
 
     every_other = dict.fromkeys(range(0, 8, 2), math.nan)
-    records = run(every_other, max_bad_steps=1)
+    records = run(every_other, max_nonfinite_steps=1)
     assert [record.skipped_updates > 0 for record in records.all] == [True, False] * 4
     with pytest.raises(TrainingError, match=r"step 5: losses discriminator, generator not finite for 2 steps in a row"):
-        run({3: math.nan, 4: math.nan}, max_bad_steps=1)
+        run({3: math.nan, 4: math.nan}, max_nonfinite_steps=1)
 
 
 def test_a_bad_step_changes_no_weight() -> None:
     translator = Numbers()
-    trainer = _trainer(translator, num_steps=1, max_bad_steps=1)
+    trainer = _trainer(translator, num_steps=1, max_nonfinite_steps=1)
     trainer.run(lambda step: [_group(brightness=math.nan)], Records())
     assert translator.generator.value.item() == 1
 
@@ -145,9 +145,9 @@ def test_as_many_checkpoints_stay_as_asked_for_the_newest_by_their_step(tmp_path
     steps = (8, 9, 10, 11)
     for step in steps:
         weights: dict[str, Tensor] = {"value": torch.tensor(float(step))}
-        checkpoint.write_checkpoint(tmp_path, Progress(step=step), {checkpoint.MODEL: checkpoint.pack(weights, {})}, keep)
+        checkpoints.write_checkpoint(tmp_path, Progress(step=step), {checkpoints.MODEL: pack(weights, {})}, keep)
         there = sorted(int(path.name.rpartition("-")[2]) for path in tmp_path.iterdir())
         assert there == [number for number in steps if number <= step][-keep:]
-    newest = checkpoint.newest(tmp_path)
+    newest = checkpoints.newest(tmp_path)
     assert newest is not None
     assert newest.progress.step == 11

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import vidgen
 from tests import tiny
 from vidgen import durable
+from vidgen.commands.models import slim
 from vidgen.commands.train import train
 from vidgen.errors import CheckpointError, ConfigError
 from vidgen.translators import vid2vid
@@ -95,3 +97,27 @@ def test_a_run_is_not_resumed_with_another_pretrained_network(tmp_path: Path) ->
     now = ModelCard(_card().model, {}, None, (16, 16), {"vgg19": "b" * 64})
     with pytest.raises(CheckpointError, match="was trained with another vgg19"):
         check_same_networks(before.metadata(), now, Path("run"))
+
+
+def test_a_slim_file_translates_as_the_run_does_and_starts_a_new_training(tmp_path: Path) -> None:
+    data = tiny.write_data(tmp_path / "data", num_frames=4)
+    config = tiny.write_config(tmp_path, data)
+    train(config, tmp_path / "run", steps=2)
+    slim(tmp_path / "run", tmp_path / "slim.safetensors")
+    whole = max(path.stat().st_size for path in (tmp_path / "run").rglob("model.safetensors"))
+    assert (tmp_path / "slim.safetensors").stat().st_size < whole
+    labels = str(data / "labels" / "clip0")
+    frames = [
+        np.stack(list(vidgen.load(path, precision="fp32").translate(labels)))
+        for path in (tmp_path / "run", tmp_path / "slim.safetensors")
+    ]
+    assert np.abs(frames[0].astype(int) - frames[1]).mean() < 1, "half precision changes no more than a gray level"
+    train(config, tmp_path / "next", steps=1, init=tmp_path / "slim.safetensors")
+    other = tiny.write_config(tmp_path, data, "pix2pixhd")
+    with pytest.raises(CheckpointError, match="its generator does not fit this model"):
+        train(other, tmp_path / "other", steps=1, init=tmp_path / "slim.safetensors")
+
+
+def test_an_unknown_name_is_no_shipped_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such weights file or run folder"):
+        find_weights(tmp_path / "street-world-that-is-not")

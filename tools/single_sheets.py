@@ -4,7 +4,7 @@
     python tools/single_sheets.py ../shared/data/single -o sheets --table      # the table
 
 The pictures go by their usual names: balloons, birds, 33039_LR, lightning1, edit/tree, harmonize/oil_tree.
-Models are kept in OUT/models.
+Models are stored in OUT/models.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ import click
 import vidgen
 from flow.errors import FlowError
 from vidgen.deprecation import deprecated
-from vidgen.errors import OutputExistsError, Terminated, VidgenError
+from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -108,6 +108,7 @@ class Screen:
     def show_error(self, message: str, *, hint: str | None = None, word: str = "error") -> None:
         """Write an error to stderr, and as an object to stdout where a program reads it and has no result yet."""
         color = False if os.environ.get("NO_COLOR") else None
+        message, hint = printable_lines(message), printable_lines(hint or "") or None
         click.echo(f"{click.style(f'{word}:', fg='red', bold=True)} {message}", err=True, color=color)
         if hint:
             click.echo(f"{click.style('hint:', fg='cyan', bold=True)} {hint}", err=True, color=color)
@@ -123,7 +124,7 @@ class Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, with its level from warnings on."""
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        click.echo(prefix + self.format(record), err=True)
+        click.echo(prefix + printable_lines(self.format(record)), err=True)
 
 
 def summarize(result: Result, indent: int = 0) -> str:
@@ -148,7 +149,7 @@ def _plain(value: Any) -> str:
         return f"{value:.5g}"
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value)
-    return str(value)
+    return printable(str(value))
 
 
 # --- global options, accepted before and after the command ----------------------------------------------------------------
@@ -386,7 +387,7 @@ def demo(time_limit: float, **options: Any) -> Result:
     "--time-limit",
     "time_limit_seconds",
     type=DURATION,
-    help="Scale the schedule of a new run so that it is complete by then, such as 5m, 2h.",
+    help="Scale the schedule of a new run to this time, such as 5m, 2h.",
 )
 @option("--stop-after", "stop_after_seconds", type=DURATION, help="Save and stop after this time; the same command continues.")
 @option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes (distributed data parallel).")
@@ -438,6 +439,7 @@ def train(**options: Any) -> Result:
 @compute
 @quality
 @seed
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
 @option(
     "--checkpoint",
     "weights",
@@ -460,7 +462,7 @@ def translate(**options: Any) -> Result:
 @cli.command(
     "edit-labels",
     example="vidgen edit-labels runs/city labels.png --instances objects.png\n"
-    "vidgen edit-labels runs/city labels.png --instances objects.png --remove 2001 --move 1000:-40,0 -o edited.png",
+    "vidgen edit-labels runs/city labels.png --instances objects.png --remove 7600 --move 7003:-10,0 -o edited.png",
 )
 @click.argument("model", type=PATH)
 @click.argument("labels")
@@ -526,7 +528,7 @@ image_out = option("-o", "--out", "output", type=PATH, required=True, help="Imag
 
 @cli.command(
     "edit-image",
-    example="vidgen edit-image tree.png moved.png -o out.png --start-scale 3",
+    example="vidgen edit-image tree.png moved.png -o out.png",
 )
 @click.argument("image", type=PATH)
 @click.argument("edited", type=PATH)
@@ -729,7 +731,7 @@ def evaluate(strict: bool, **options: Any) -> None:
 @option("--max-height", type=Count(min=96), default=480, show_default=True, help="Maximum height of embedded videos.")
 @fps
 @option("--rank-by", default="warp_error_norm", show_default=True, metavar="SCORE", help="Score that ranks several outputs.")
-@option("--allow-path", type=PATH, multiple=True, help="Also embed videos below this path, not only beside the scores.")
+@option("--allow-path", type=PATH, multiple=True, metavar="FOLDER", help="Also embed videos from this folder; repeatable.")
 @overwrite
 def report(**options: Any) -> Result:
     """Build one HTML report of scores and training runs."""
@@ -886,8 +888,17 @@ def models() -> None:
 
 @models.command("list", example="vidgen models list")
 def models_list() -> Result:
-    """List the translators and their configurations."""
-    return _call("catalog.translators")
+    """List the translators with their configurations, and the trained models that come with vidgen."""
+    return {**_call("catalog.translators"), **_call("catalog.models")}
+
+
+@models.command("slim", example="vidgen models slim runs/street -o street.safetensors")
+@click.argument("model", type=PATH)
+@option("-o", "--out", "output", type=PATH, required=True, help="Weights file to write (.safetensors).")
+@overwrite
+def models_slim(**options: Any) -> Result:
+    """Write a model file with only what translation needs, a fraction of the size."""
+    return _call("models.slim", **options)
 
 
 @models.command("import", example="vidgen models import --from vid2vid latest_net_G0.pth latest_net_G1.pth -o city.safetensors")
@@ -1107,7 +1118,8 @@ def _run(arguments: list[str], screen: Screen) -> int:
         screen.show_error(error.format_message(), hint=_usage_hint(error))
         return error.exit_code
     except (VidgenError, FlowError) as error:
-        screen.show_error(str(error), hint=_hint(error), word="stopped" if isinstance(error, Terminated) else "error")
+        hint = next((hint for kind, hint in _FLAG_HINTS.items() if isinstance(error, kind)), error.hint)
+        screen.show_error(str(error), hint=hint, word="stopped" if isinstance(error, Terminated) else "error")
         return error.exit_code
     except KeyboardInterrupt as stop:
         screen.show_error(str(stop) or "nothing more was done", word="interrupted")
@@ -1122,9 +1134,11 @@ def _run(arguments: list[str], screen: Screen) -> int:
     return 0
 
 
-def _hint(error: VidgenError) -> str | None:
-    """The hint of an error, in the words of the command line."""
-    return "choose another name, or add --overwrite" if isinstance(error, OutputExistsError) else error.hint
+# What to type next is known here alone: the rooms below say what happened, and know no flags.
+_FLAG_HINTS: dict[type[Exception], str] = {
+    OutputExistsError: "add --overwrite to replace it, or choose another name with -o",
+    DamagedVideoError: "animate and evaluate use the frames that are there with --allow-truncated",
+}
 
 
 def _usage_hint(error: click.ClickException) -> str | None:

@@ -728,6 +728,13 @@ def _fill(folder: Path, files: Mapping[str, bytes | Callable[[], bytes]]) -> Non
         operations.write(folder / name, content() if callable(content) else content)
 
 
+def overwrite_bytes(path: Path, offset: int, data: bytes) -> None:
+    """Change a few bytes in the middle of a file that is not published yet."""
+    with os.fdopen(os.open(path, os.O_RDWR | _NO_FOLLOW), "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
 @contextmanager
 def appending(path: Path) -> Iterator[IO[str]]:
     """A text file in UTF-8 that grows by lines, opened without following a link.

@@ -33,6 +33,10 @@ class InputError(VidgenError):
     exit_code = 2
 
 
+class DamagedVideoError(InputError):
+    """A video ends early or holds broken frames; what came before is good."""
+
+
 class ConfigError(VidgenError):
     """A configuration file, one of its values or a combination of options is wrong."""
 
@@ -91,6 +95,12 @@ def printable(text: str | os.PathLike[str]) -> str:
     if decoded.isascii() and decoded.isprintable():
         return decoded
     return "".join(character if _is_harmless(character) else _escape(character) for character in decoded)
+
+
+def printable_lines(text: str) -> str:
+    """As `printable`, for messages of several lines: further ones are indented, so that none passes for a new message."""
+    first, *others = (printable(line) for line in text.split("\n"))
+    return "\n".join([first, *(line if line.startswith(" ") or not line else f"  {line}" for line in others)])
 
 
 def _has_surrogates(text: str | os.PathLike[str]) -> bool:

@@ -313,7 +313,8 @@ class Stage:
         learning: which part learns: everything, the finest scale alone, or the scale that paints.
         uses_past: whether frames are generated with the help of those before them.
         adversarial: factor on the adversarial losses at its first step and just after its last; linear in between.
-        mixture: share of samples from each data source, at its first step and just after its last; empty for the only one.
+        mixture: share of samples from each of `data.sources`, at its first step and just after its last; the rest comes from the
+            first source.
     """
 
     name: str

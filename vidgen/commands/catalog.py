@@ -32,6 +32,15 @@ def translators() -> dict[str, dict[str, str]]:
     return listed
 
 
+def models() -> dict[str, str]:
+    """Name of every trained model that comes with vidgen -> the first sentence of its card."""
+    folder = _TRANSLATORS.parent / "weights" / "shipped"
+    cards = {path.stem: path.with_suffix(".md") for path in sorted(folder.glob("*.safetensors"))}
+    return {
+        name: card.read_text(encoding="utf-8").partition(". ")[0].lstrip("# ").rstrip(".") + "." for name, card in cards.items()
+    }
+
+
 def configurations() -> dict[str, str]:
     """Name of every shipped configuration -> the first sentence of its description."""
     return {name: _description(path) for name, path in config.shipped().items()}

@@ -1,4 +1,4 @@
-"""The whole of vidgen in minutes: streets are made up, a model learns them, translates one it has not seen, and is measured."""
+"""The whole of vidgen in minutes: streets are rendered, a model is trained on them, translates an unseen one, and is measured."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
 from vidgen.media.labels import STREET
 from vidgen.pages import templates
+from vidgen.weights import checkpoints
 
 log = logging.getLogger(__name__)
 
 HEIGHT, WIDTH, FPS = 128, 256, 12
 TRAINING_SEEDS, TRAINING_FRAMES = range(1, 5), 48
 VARIETY = 0.1
-"""Colours vary little from street to street: labels do not tell them, and four minutes are short."""
+"""Colors vary little from street to street: labels do not tell them, and four minutes are short."""
 UNSEEN_FRAMES = 48
+SHIPPED = "street-world"
 
 _MEASURES = (
     ("warp_error@1", "{:.5f}", "difference between a frame and the next one moved back along the true motion; low is steady"),
@@ -45,7 +47,7 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     """Make everything in the folder `out`; its `index.html` shows it.
 
     Args:
-        minutes: upper limit of the training time.
+        minutes: training time; the schedule is made to fit.
         seed: of the unseen street and of training.
 
     Returns:
@@ -59,20 +61,20 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     started = time.monotonic()
     data, unseen = out / "data", out / "unseen"
     screen = Console(stderr=True, quiet=not log.isEnabledFor(logging.INFO))
-    for number in track(TRAINING_SEEDS, "making streets to learn from", console=screen, transient=True):
+    for number in track(TRAINING_SEEDS, "rendering streets to train on", console=screen, transient=True):
         write_clip(data, Street(number, HEIGHT, WIDTH, FPS, VARIETY), TRAINING_FRAMES)
     frames = list(Street(1000 + seed, HEIGHT, WIDTH, FPS, VARIETY).frames(UNSEEN_FRAMES))
     _write_unseen(unseen, frames)
+    shown = [_show_shipped(out, unseen)] if SHIPPED in checkpoints.shipped() else []
     config = out / "config.yaml"
     durable.write_text(config, files("vidgen.commands").joinpath("demo.yaml").read_text("utf-8"))
-    log.info("training for up to %g minutes", minutes)
+    log.info("training for %g minutes", minutes)
     sets = [f"data.root={data}", f"train.seed={seed}"]
     trained = train(config, out / "run", sets=sets, overwrite=overwrite, time_limit_seconds=60 * minutes)
     log.info("translating a street it has not seen")
     model = Model.load(out / "run")
-    inputs = model.open(unseen / "labels", instances=str(unseen / "instances"))
-    translation = model.translate(inputs)
-    translation.save(out / "result.mp4", overwrite=True)
+    inputs = model.open(unseen / "labels", instances=str(unseen / "instances"), frame_rate=Fraction(FPS))
+    model.translate(inputs).save(out / "result.mp4", overwrite=True)
     result = [frame.pixels for frame in open_source(out / "result.mp4")]
     _write_pictures(out, frames, result)
     log.info("measuring")
@@ -81,7 +83,7 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     both = {"result": scores, "truth": truth}
     durable.write_json(out / "scores.json", {name: item.relative_to(out).to_dict() for name, item in both.items()})
     seconds = time.monotonic() - started
-    _write_page(out, model, scores, truth, trained)
+    _write_page(out, model, scores, truth, trained, shown)
     return {
         "page": str(out / "index.html"),
         "training_minutes": trained["minutes"],
@@ -89,6 +91,16 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
         "scores": {name: scores.get(name) for name, _, _ in _MEASURES},
         "truth": {name: truth.get(name) for name, _, _ in _MEASURES[:2]},
     }
+
+
+def _show_shipped(out: Path, unseen: Path) -> tuple[str, str]:
+    """Translate with the model that comes with vidgen; a caption and the video, to see before the training begins."""
+    log.info("translating with %s, the model that comes with vidgen", SHIPPED)
+    model = Model.load(Path(SHIPPED))
+    inputs = model.open(unseen / "labels", instances=str(unseen / "instances"), frame_rate=Fraction(FPS))
+    model.translate(inputs).save(out / "shipped.mp4", overwrite=True)
+    log.info("see %s", out / "shipped.mp4")
+    return f"{SHIPPED}: comes with vidgen, trained for longer", "shipped.mp4"
 
 
 def _write_unseen(folder: Path, frames: list[StreetFrame]) -> None:
@@ -105,13 +117,16 @@ def _write_pictures(out: Path, frames: list[StreetFrame], result: list[np.ndarra
         with open_sink(out / name, time_base=Fraction(1, FPS), frame_rate=Fraction(FPS), overwrite=True) as sink:
             for index, pixels in enumerate(pictures):
                 sink.write(pixels, index)
+    write_png(out / "labels.png", STREET.colorize(frames[0].labels))
     columns = []
     for index in (len(frames) // 4, len(frames) // 2, len(frames) - 1):
         columns.append(np.concatenate([STREET.colorize(frames[index].labels), result[index], frames[index].image]))
     write_png(out / "preview.png", np.concatenate(columns, axis=1))
 
 
-def _write_page(out: Path, model: Model, scores: Report, truth: Report, trained: dict[str, Any]) -> None:
+def _write_page(
+    out: Path, model: Model, scores: Report, truth: Report, trained: dict[str, Any], shown: list[tuple[str, str]]
+) -> None:
     def text(values: Report, name: str, form: str) -> str:
         value = values.get(name)
         return "" if value is None else form.format(value)
@@ -122,7 +137,12 @@ def _write_page(out: Path, model: Model, scores: Report, truth: Report, trained:
         training_clips=len(TRAINING_SEEDS),
         minutes=f"{trained['minutes']:.1f}",
         runtime=model.runtime.describe(),
-        videos=(("label map: what the model sees", "labels.mp4"), ("result", "result.mp4"), ("truth", "truth.mp4")),
+        videos=(
+            ("label map: what the model reads", "labels.mp4"),
+            ("generated, after training here", "result.mp4"),
+            *shown,
+            ("ground truth", "truth.mp4"),
+        ),
         scores=[
             {"name": name, "result": text(scores, name, form), "truth": text(truth, name, form), "meaning": meaning}
             for name, form, meaning in _MEASURES

@@ -22,9 +22,9 @@ from flow.train import TrainConfig, fine_tune, train_supervised
 from flow.warp import forward_backward_occlusion
 from vidgen import durable
 from vidgen.data.street_pairs import street_pairs, training_streets
-from vidgen.errors import InputError, OutputError
+from vidgen.errors import InputError
 from vidgen.media import images
-from vidgen.media.frames import FrameSink, FrameSource, check_output, open_sink, open_source
+from vidgen.media.frames import FrameSink, FrameSource, files_read, open_sink, open_source, output_place
 from vidgen.media.paths import display, list_folder
 from vidgen.media.pixels import to_tensor
 
@@ -85,24 +85,32 @@ def estimate(
         OutputError: the output exists or cannot be written.
         flow.errors.FlowError: the engine cannot be used.
     """
-    kind = _check_outputs(output, occlusion, kind, engine, is_pair=second is not None, overwrite=overwrite)
-    compute = create_engine(engine, path=weights, sha256=sha256)
-    source = open_source(first)
-    pairs = _video_pairs(source, into) if second is None else _pair(source, open_source(second))
-    shares: list[float] = []
+    is_pair = second is not None
+    kind, places = _places(output, occlusion, kind, engine, is_pair=is_pair)
+    inputs = [file for where in (first, *([second] if second is not None else [])) for file in files_read(where)]
     with ExitStack() as stack:
-        sink = None if occlusion is None else stack.enter_context(_open_pictures(occlusion, source, overwrite))
+        claim = stack.enter_context(durable.claim(places, inputs=[*inputs, *([weights] if weights else [])], overwrite=overwrite))
+        compute = create_engine(engine, path=weights, sha256=sha256)
+        source = open_source(first)
+        pairs = _video_pairs(source, into) if second is None else _pair(source, open_source(second))
+        shares: list[float] = []
+
+        def open_pictures(where: str | Path) -> AbstractContextManager[FrameSink]:
+            return open_sink(where, time_base=source.time_base, frame_rate=source.frame_rate, single=is_pair, claim=claim)
+
+        sink = None if occlusion is None else stack.enter_context(open_pictures(occlusion))
         fields = _fields(pairs, compute, sink, shares)
         if kind == "picture":
             assert output is not None
             beginning = list(itertools.islice(fields, NUM_SCALE_FIELDS))
             if max_flow is None:
                 max_flow = picture_scale(torch.stack([flow for flow, _ in beginning]))
-            num_fields = _write_pictures(itertools.chain(beginning, fields), source, output, max_flow, overwrite)
+            with open_pictures(output) as pictures:
+                num_fields = _write_pictures(itertools.chain(beginning, fields), pictures, max_flow)
         elif output is None:
             num_fields = sum(1 for _ in fields)
         elif second is None:
-            num_fields = _write_folder(fields, Path(output))
+            num_fields = _write_folder(fields, durable.Output(Path(output), "folder"))
         else:
             write_flow(output, next(fields)[0])
             num_fields = 1
@@ -222,30 +230,30 @@ def train(
     return {"weights": str(weights), "settings": asdict(config)}
 
 
-def _check_outputs(
-    output: str | Path | None, occlusion: str | Path | None, kind: Kind | None, engine: str, *, is_pair: bool, overwrite: bool
-) -> Kind | None:
-    """What to write under `output`; None for nothing.
+def _places(
+    output: str | Path | None, occlusion: str | Path | None, kind: Kind | None, engine: str, *, is_pair: bool
+) -> tuple[Kind | None, list[durable.Output]]:
+    """What to write under `output`, None for nothing, and all places that are written to.
 
     Raises:
         InputError: nothing is asked for, a name does not fit, or the engine cannot give what is asked for.
-        OutputError: an output exists and may not be replaced.
     """
     if output is None and occlusion is None:
         raise InputError("nothing is to be written", hint="give -o, --occlusion or both")
+    places = []
     if occlusion is not None:
         if engine == "folder":
             raise InputError("--occlusion: needs the flow back too, and a folder holds one direction")
         _choose_kind(occlusion, "picture", is_pair=is_pair)
-        check_output(occlusion, overwrite=overwrite)
+        places.append(output_place(occlusion, single=is_pair))
     if output is None:
-        return None
+        return None, places
     kind = _choose_kind(output, kind, is_pair=is_pair)
     if kind == "picture":
-        check_output(output, overwrite=overwrite)
+        places.append(output_place(output, single=is_pair))
     else:
-        _check_numbers_output(Path(output), overwrite=overwrite)
-    return kind
+        places.append(durable.Output(Path(output), "file" if is_pair else "folder"))
+    return kind, places
 
 
 def _choose_kind(output: str | Path, kind: Kind | None, *, is_pair: bool) -> Kind:
@@ -267,19 +275,6 @@ def _choose_kind(output: str | Path, kind: Kind | None, *, is_pair: bool) -> Kin
         what = "two pictures" if is_pair else "a video"
         raise InputError(f"{display(output)}: the {kind or 'flow'} of {what} is written to {names}")
     return chosen
-
-
-def _check_numbers_output(target: Path, *, overwrite: bool) -> None:
-    """Refuse early an output that exists, and always a folder that holds anything but flow files.
-
-    Raises:
-        OutputError: it is so.
-    """
-    if target.is_dir():
-        foreign = [entry.name for entry in list_folder(target) if entry.suffix != ".flo"]
-        if foreign:
-            raise OutputError(f"{display(target)}: the folder holds other things, such as {display(foreign[0])}; it is left alone")
-    durable.check_writable_target(target, overwrite=overwrite)
 
 
 def _video_pairs(source: FrameSource, into: Into) -> Iterator[_Pair]:
@@ -322,23 +317,16 @@ def _fields(pairs: Iterable[_Pair], compute: Engine, sink: FrameSink | None, sha
         yield flow[0], pts
 
 
-def _open_pictures(output: str | Path, source: FrameSource, overwrite: bool) -> AbstractContextManager[FrameSink]:
-    return open_sink(output, time_base=source.time_base, frame_rate=source.frame_rate, overwrite=overwrite)
-
-
-def _write_pictures(
-    flows: Iterator[tuple[Tensor, int]], source: FrameSource, output: str | Path, max_flow: float, overwrite: bool
-) -> int:
-    with _open_pictures(output, source, overwrite) as sink:
-        for flow, pts in flows:
-            picture = flow_to_picture(flow[None], max_flow=max_flow)[0]
-            sink.write(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()), pts)
+def _write_pictures(flows: Iterator[tuple[Tensor, int]], sink: FrameSink, max_flow: float) -> int:
+    for flow, pts in flows:
+        picture = flow_to_picture(flow[None], max_flow=max_flow)[0]
+        sink.write(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()), pts)
     return sink.num_frames
 
 
-def _write_folder(flows: Iterator[tuple[Tensor, int]], folder: Path) -> int:
+def _write_folder(flows: Iterator[tuple[Tensor, int]], folder: durable.Output) -> int:
     num_fields = 0
-    with durable.replacing(folder) as temporary:
+    with durable.replacing_output(folder) as temporary:
         durable.operations.make_folder(temporary)
         for flow, _ in flows:
             write_flow(temporary / f"{num_fields:05d}.flo", flow)

@@ -18,7 +18,7 @@ from vidgen.inference.styles import Styles
 from vidgen.weights import arrays, published, singan
 from vidgen.weights.checkpoints import find_weights
 from vidgen.weights.files import pack
-from vidgen.weights.model_file import ModelCard, fill
+from vidgen.weights.model_file import ModelCard, fill, for_use, read_card
 
 
 def import_weights(
@@ -63,6 +63,25 @@ def import_weights(
         durable.check_writable_target(path, overwrite=overwrite)
         styles.write(path)
     durable.write_bytes(output, pack(made.tensors, made.metadata))
+    return info(output)
+
+
+def slim(model: Path, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+    """Write a model file that holds only what use needs, of a run's averaged weights where there are any.
+
+    Returns:
+        what `info` says of the new file.
+
+    Raises:
+        CheckpointError: there are no usable weights.
+        OutputError: the output exists or cannot be written.
+    """
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"{output}: weights are written as .safetensors")
+    durable.check_writable_target(output, overwrite=overwrite)
+    card, weights, _ = read_card(model)
+    content = for_use(card, weights)
+    durable.write_bytes(output, pack(content.tensors, content.metadata))
     return info(output)
 
 

@@ -248,9 +248,9 @@ def _score_networks(weights: Sequence[str], score: bool) -> MetricNetworks:
     files = WeightsFile.parse_all(weights)
     for name in files:
         if name != "sifid":
-            raise ConfigError(f"--weights {name}: scores of samples need none of that name", hint="--weights sifid=FILE adds SIFID")
+            raise ConfigError(f"pretrained network {name}: scores of samples need none of that name; sifid=FILE adds SIFID")
         if not score:
-            raise ConfigError(f"--weights {name}: is for scores", hint="add --score")
+            raise ConfigError(f"pretrained network {name}: is for scores of samples, which were not asked for", hint="add --score")
     return load_networks(files, files)[0]
 
 

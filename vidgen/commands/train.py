@@ -32,8 +32,7 @@ from vidgen.training.timing import fitting_stretch
 from vidgen.translators.base import Networks, Translator
 from vidgen.types import Batch, Stage
 from vidgen.weights import checkpoints, pretrained
-from vidgen.weights.files import load_into
-from vidgen.weights.model_file import ModelCard
+from vidgen.weights.model_file import ModelCard, start_from
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +227,9 @@ def _resume_or_start(
             raise CheckpointError(f"{folder.path}: no checkpoint to resume from")
         if init is not None:
             weights, path = checkpoints.find_weights(init)
-            load_into(trainer.translator, weights.tensors, str(path))
+            anew = start_from(trainer.translator, weights, path)
+            if writes and anew:
+                log.info("%s fills the generator; these parts start anew: %s", path, ", ".join(anew))
         trainer.calibrate(_calibration(trainer, clips))
         if writes:
             folder.clear()
@@ -322,9 +323,13 @@ def _run(
     primer_frames = trainer.translator.num_primer_frames
 
     def make(step: int) -> list[tuple[range, Batch]]:
-        stage = trainer.stages[stage_of(trainer.stages, step)[0]]
-        count = settings.train.batch_size
-        return [(indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count)) for indices in groups]
+        number, step_in_stage = stage_of(trainer.stages, step)
+        stage, count = trainer.stages[number], settings.train.batch_size
+        progress = step_in_stage / stage.num_steps
+        return [
+            (indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count, progress=progress))
+            for indices in groups
+        ]
 
     stop = StopRequest()
     recorder = Recorder(folder, settings, clips, card, stop=stop, stop_after_seconds=stop_after_seconds)

@@ -12,11 +12,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from vidgen import durable
@@ -54,6 +56,7 @@ def translate(
     reference: Sequence[str] | None = None,
     start: str | None = None,
     end: str | None = None,
+    frame_rate: float | None = None,
     shard: str | None = None,
     skip_existing: bool = False,
     overwrite: bool = False,
@@ -74,6 +77,7 @@ def translate(
             where the model has noise (the dropout of pix2pix) or draws styles.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
+        frame_rate: frames per second of folders of frames, which state none; 25 by default.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
         styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
@@ -118,7 +122,15 @@ def translate(
         for target in targets:
             torch.manual_seed(seed + target.sample)
             try:
-                opened = loaded.open(target.job, instances=instances, others=others, first_frames=first, start=start, end=end)
+                opened = loaded.open(
+                    target.job,
+                    instances=instances,
+                    others=others,
+                    first_frames=first,
+                    start=start,
+                    end=end,
+                    frame_rate=None if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
+                )
                 if steady is None and loaded.translator.num_past_frames == 0 and opened.main.num_frames != 1:
                     steady = 0.0
                     log.warning(_FLICKERS, loaded.kind)
@@ -216,7 +228,7 @@ def _with_progress(translation: Translation, target: str, **options: Any) -> dic
             yield step
 
     def show() -> None:
-        for _ in track(counted(), description=Path(target).name, total=total, console=Console(stderr=True)):
+        for _ in track(counted(), description=escape(paths.display(Path(target).name)), total=total, console=Console(stderr=True)):
             pass
 
     screen = threading.Thread(target=show, daemon=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,6 +34,17 @@ from vidgen.types import Batch, Condition, FlowEstimator, Stage
 
 CONFIDENCE_THRESHOLD = 0.02
 """Reference flow is trusted where the squared difference of frame and warped predecessor, summed over channels, is below this."""
+
+
+class SourceSettings(Settings):
+    """Another source of training pairs beside the first: other folders under the same root."""
+
+    target: str | None = None
+    """Folder of real pictures; that of the first source by default."""
+    pictures: tuple[str, ...] | None = None
+    """Folders of condition pictures, as many as in the first source."""
+    labels: str | None = None
+    """Folder of label maps with the classes of the first source."""
 
 
 class DataSettings(Settings):
@@ -67,6 +78,8 @@ class DataSettings(Settings):
     """Mirror half of the clips."""
     augment: AugmentSettings = AugmentSettings()
     """Deformations of clips; none by default."""
+    sources: Mapping[str, SourceSettings] = Field(default_factory=dict)
+    """Further sources by name; the schedule says which share of the samples comes from each, the rest from the first."""
     max_frame_step: Annotated[int, Field(ge=1)] = 1
     """Clips take every n-th frame, n drawn from 1 to this."""
     cache_mb: Annotated[int, Field(ge=0)] = 2048
@@ -103,6 +116,17 @@ def parse_range(text: str) -> slice:
     if stop is not None and stop <= (first or 0):
         raise ValueError(f"the range {text} is empty")
     return slice(first, stop)
+
+
+def source_settings(settings: DataSettings, source: SourceSettings) -> DataSettings:
+    """The settings of one further source."""
+    condition = settings.condition
+    if source.pictures is not None:
+        condition = condition.model_copy(update={"pictures": source.pictures})
+    if source.labels is not None and condition.labels is not None:
+        condition = condition.model_copy(update={"labels": condition.labels.model_copy(update={"folder": source.labels})})
+    changes = {"target": source.target or settings.target, "condition": condition, "sources": {}}
+    return settings.model_copy(update=changes)
 
 
 @dataclass(frozen=True)
@@ -277,6 +301,10 @@ class Clips:
         self._cache = _Cache(settings.cache_mb << 20)
         self._check_sides()
         self._sizes = [self._load_size(sequence) for sequence in sequences]
+        self._sources: dict[str, Clips] = {}
+        for name, source in settings.sources.items():
+            others = source_settings(settings, source)
+            self._sources[name] = Clips(others, find_sequences(others), table, seed=seed, size_multiple=size_multiple, flow=flow)
         self.size = self._whole_size(min(self._sizes))
 
     def _load_size(self, sequence: Sequence) -> Size:
@@ -310,8 +338,13 @@ class Clips:
         height, width = (max(self._multiple, round(side / self._multiple) * self._multiple) for side in size)
         return height, width
 
-    def batch(self, stage: Stage, step: int, indices: range, *, primer_frames: int, batch_size: int) -> Batch:
+    def batch(
+        self, stage: Stage, step: int, indices: range, *, primer_frames: int, batch_size: int, progress: float = 0.0
+    ) -> Batch:
         """The clips `indices` of the step's batch.
+
+        Args:
+            progress: how much of the stage is done, 0..1, which decides the shares of a mixture of sources.
 
         All clips of a step have one length: what the shortest of their sequences holds, rounded down to whole windows.
 
@@ -328,8 +361,29 @@ class Clips:
                 f"train.micro_batch_size: {len(cuts)}, but clips have different sizes ({found})",
                 hint="set data.width and data.height, or data.crop_width and data.crop_height, or train.micro_batch_size=1",
             )
-        clips = [self._clip(cut, primer_frames) for cut in cuts]
+        owners = [self._owner(stage, samples[index], progress) for index in indices]
+        alone = replace(stage, mixture={})
+        clips = [
+            self._clip(cut, primer_frames)
+            if owner is self
+            else owner.batch(alone, step, range(index, index + 1), primer_frames=primer_frames, batch_size=batch_size)
+            for index, owner, cut in zip(indices, owners, cuts, strict=True)
+        ]
         return clips[0] if len(clips) == 1 else _join(clips)
+
+    def _owner(self, stage: Stage, sample: int, progress: float) -> Clips:
+        """The source of a sample: drawn by the seed and the sample alone, with the shares of the moment."""
+        if not stage.mixture:
+            return self
+        place = float(np.random.default_rng([self._seed, 4, sample]).random())
+        for name, (first, last) in stage.mixture.items():
+            place -= first + (last - first) * progress
+            if place < 0:
+                if name not in self._sources:
+                    known = ", ".join(self._sources) or "none"
+                    raise ConfigError(f"data.sources: the schedule takes samples from {name!r}, but there are {known}")
+                return self._sources[name]
+        return self
 
     def _sequence_of(self, sample: int) -> int:
         """Every sequence comes once an epoch, in an order of that epoch's own."""

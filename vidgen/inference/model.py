@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,16 @@ from vidgen.inference.backends import TorchBackend
 from vidgen.inference.session import Backend, Moment, Session, WorkSize, fit, working_size
 from vidgen.inference.styles import ObjectFeatures, StyleAssignment, object_features
 from vidgen.media import conditions, pixels
-from vidgen.media.frames import Frame, FrameSource, open_sink, open_source, output_place, sidecar_path, sidecar_place
+from vidgen.media.frames import (
+    FOLDER_FRAME_RATE,
+    Frame,
+    FrameSource,
+    open_sink,
+    open_source,
+    output_place,
+    sidecar_path,
+    sidecar_place,
+)
 from vidgen.media.labels import LabelTable
 from vidgen.media.smoothing import TemporalSmoother
 from vidgen.runtime import Precision, Runtime
@@ -64,11 +74,13 @@ class Translated:
         pixels: uint8 [H,W,3].
         preview: gives the condition as a picture of the same size; made only when asked for.
         pts: its time in the source's units.
+        duration: of the last frame, how long it is displayed; see `Frame`.
     """
 
     pixels: np.ndarray
     preview: Callable[[], np.ndarray]
     pts: int
+    duration: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +171,7 @@ class Model:
         first_frames: str | Path | Model | None = None,
         start: str | None = None,
         end: str | None = None,
+        frame_rate: Fraction | None = None,
     ) -> Inputs:
         """Open what a video is translated from.
 
@@ -166,13 +179,14 @@ class Model:
             where: a video, folder, pattern or picture of the model's main condition.
             instances, others: likewise, for models that read more.
             first_frames: a picture or video to continue, or an image model that makes the first frame.
+            frame_rate: of folders of frames, which state none; 25 by default.
 
         Raises:
             InputError: something is missing, unreadable, or of another length.
         """
         settings = self.condition
         reading: Literal["labels", "pictures"] = "labels" if settings.labels is not None else "pictures"
-        main = open_source(where, kind=reading, start=start, end=end)
+        main = open_source(where, kind=reading, start=start, end=end, frame_rate=frame_rate or FOLDER_FRAME_RATE)
         further = list(settings.pictures if settings.labels is not None else settings.pictures[1:])
         if settings.reads_picture_for_edges:
             further.append("pictures to detect edges in")
@@ -249,7 +263,7 @@ class Model:
 
                 if smoother is not None:
                     result = smoother(result, frame.pixels if self.table is None else preview())
-                yield Translated(result, preview, frame.pts)
+                yield Translated(result, preview, frame.pts, frame.duration)
 
     def picture(
         self, main: Frame, *, instance: Frame | None = None, others: Sequence[Frame] = (), style: StyleAssignment | None = None
@@ -412,6 +426,7 @@ class Translation:
             time_base=main.time_base,
             frame_rate=main.frame_rate,
             audio=main.audio,
+            pixel_aspect=main.pixel_aspect,
             quality=quality,
             names=main.frame_names,
             single=main.single,
@@ -420,7 +435,7 @@ class Translation:
 
             def write(frame: Translated) -> None:
                 picture = np.concatenate([frame.preview(), frame.pixels], axis=1) if side_by_side else frame.pixels
-                sink.write(picture, frame.pts)
+                sink.write(picture, frame.pts, frame.duration)
 
             with BackgroundWriter(write) as writer, closing(self.model.stream(self.inputs, self.options)) as frames:
                 for count, frame in enumerate(frames, 1):

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from vidgen import durable
-from vidgen.errors import InputError
+from vidgen.errors import DamagedVideoError, InputError
 from vidgen.media import images, paths, video
 from vidgen.media.video import FrameKind, Quality
 
@@ -35,6 +36,7 @@ FOLDER_FRAME_RATE = Fraction(25)
 OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".apng", ".webp", ".png")
 """What names of single files end with; anything else is a folder or is refused."""
 
+_MAX_LIST_BYTES = 64 << 20
 _FOLDER_PATTERN = "%05d.png"
 _ANIMATION_SUFFIXES = (".apng", ".webp")
 
@@ -47,11 +49,13 @@ class Frame:
         pixels: pictures uint8 [H,W,3] RGB; labels uint8 or uint16 [H,W] ids, or uint8 [H,W,3] colors.
         pts: presentation time in units of the source's time base.
         name: for messages, a file name or "clip.mp4 frame 12".
+        duration: of a clip's last frame, how long it is displayed, in the same units; None where the next frame or the rate tells.
     """
 
     pixels: np.ndarray
     pts: int
     name: str
+    duration: int | None = None
 
 
 class FrameSource(ABC):
@@ -63,7 +67,8 @@ class FrameSource(ABC):
         time_base: seconds per pts unit.
         frame_rate: frames per second, the mean for variable rates.
         num_frames: how many there are, or are said to be; None when unknown. Only a hint for videos.
-        audio: the file whose sound belongs to the frames, or None.
+        audio: the sound that belongs to the frames, or None.
+        pixel_aspect: width of a pixel by its height.
         paths: the files that are read; none where they are of no use to others.
         single: whether it is one picture that was named by itself.
         frame_names: of picture files, what results made of them are called (without suffix); None where frames have no names.
@@ -75,7 +80,8 @@ class FrameSource(ABC):
     time_base: Fraction
     frame_rate: Fraction
     num_frames: int | None
-    audio: Path | None = None
+    audio: video.Audio | None = None
+    pixel_aspect: Fraction = Fraction(1)
     paths: tuple[Path, ...] = ()
     single: bool = False
     frame_names: tuple[str, ...] | None = None
@@ -120,7 +126,7 @@ def open_source(
     Raises:
         InputError: nothing readable is there.
     """
-    location, cut = paths.split_cut(os.fspath(where))
+    location, cut = paths.split_cut(paths.expanded(where))
     if "://" in location and not os.path.lexists(location):
         raise InputError(f"{paths.display(location)}: addresses are not read", hint="save the file first, or pipe it in and give -")
     if start is not None or end is not None:
@@ -135,7 +141,16 @@ def open_source(
         return PictureSource(paths.display(location), files, kind, cut, frame_rate)
     if not os.path.lexists(path) and paths.is_glob(location):
         path = _single_match(location)
+    _check_kind(path)
+    if images.is_animation(path):
+        return AnimationSource(path, kind, cut)
     return VideoSource(path, kind, cut, allow_truncated)
+
+
+def _check_kind(path: Path) -> None:
+    error = paths.foreign_kind(path)
+    if error is not None and path.is_file():
+        raise error
 
 
 def list_sources(where: str | Path) -> list[Path]:
@@ -147,10 +162,11 @@ def list_sources(where: str | Path) -> list[Path]:
     Raises:
         InputError: nothing readable is there.
     """
-    if os.fspath(where).startswith("@") and not os.path.lexists(where):
+    where = paths.expanded(where)
+    if where.startswith("@") and not os.path.lexists(where):
         return [clip for line in _listed(Path(os.fspath(where)[1:])) for clip in list_sources(line)]
-    location, _ = paths.split_cut(os.fspath(where))
-    suffix = os.fspath(where)[len(location) :]
+    location, _ = paths.split_cut(where)
+    suffix = where[len(location) :]
     return [Path(f"{clip}{suffix}") for clip in _clips_at(location)]
 
 
@@ -169,12 +185,12 @@ def _clips_at(location: str) -> list[Path]:
             raise InputError(f"{paths.display(location)}: matches no video and no folder of pictures")
         return clips
     paths.check_file(path)
+    _check_kind(path)
     return [path]
 
 
 def _listed(path: Path) -> list[str]:
-    paths.check_file(path)
-    lines = os.fsdecode(path.read_bytes()).splitlines()
+    lines = os.fsdecode(paths.read_bounded(path, _MAX_LIST_BYTES)).splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -183,7 +199,7 @@ def _is_picture_pattern(location: str) -> bool:
 
 
 def _is_clip(path: Path) -> bool:
-    return path.is_dir() or (video.is_video(path) and path.is_file())
+    return path.is_dir() or ((video.is_video(path) or images.is_animation_name(path)) and path.is_file())
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -207,8 +223,18 @@ def _clips_in(folder: Path) -> list[Path]:
     entries = [entry for entry in paths.list_folder(folder) if _is_clip(entry)]
     clips = [entry for entry in entries if not entry.is_dir() or _pictures_in(entry)]
     if not clips:
-        raise InputError(f"{paths.display(folder)}: holds no pictures, no videos and no folders of pictures")
+        others = _foreign_among(folder)
+        raise InputError(f"{paths.display(folder)}: holds no pictures, no videos and no folders of pictures{others}")
     return paths.unique(clips)
+
+
+def _foreign_among(folder: Path) -> str:
+    """Words for files of kinds that are known but not read."""
+    suffixes = Counter(entry.suffix.lower() for entry in paths.list_folder(folder) if paths.foreign_kind(entry) is not None)
+    if not suffixes:
+        return ""
+    suffix, count = suffixes.most_common(1)[0]
+    return f"; its {count} {suffix} files are of a kind that is not read"
 
 
 def _picture_files(path: Path) -> list[Path] | None:
@@ -219,7 +245,7 @@ def _picture_files(path: Path) -> list[Path] | None:
         if not pictures:
             clips = [clip.name for clip in paths.list_folder(path) if _is_clip(clip)]
             hint = f"give one of what it holds, such as {paths.display(path / clips[0])}" if clips else None
-            raise InputError(f"{paths.display(path)}: the folder holds no pictures", hint=hint)
+            raise InputError(f"{paths.display(path)}: the folder holds no pictures{_foreign_among(path)}", hint=hint)
         return pictures
     if _is_picture_pattern(location):
         files = paths.matching_pattern(location)
@@ -229,7 +255,7 @@ def _picture_files(path: Path) -> list[Path] | None:
     if paths.is_glob(location) and not os.path.lexists(path):
         matches = paths.matching_glob(location)
         return matches if matches and all(images.is_image(match) for match in matches) else None
-    return [path] if images.is_image(path) else None
+    return [path] if images.is_image(path) and not images.is_animation(path) else None
 
 
 def _single_match(pattern: str) -> Path:
@@ -283,6 +309,39 @@ class PictureSource(FrameSource):
         return Frame(pixels, index, paths.display(path))
 
 
+class AnimationSource(FrameSource):
+    """The pictures of an animated .apng, .png or .webp file, which are decoded from the first each time."""
+
+    def __init__(self, path: Path, kind: FrameKind, cut: paths.Cut) -> None:
+        self.path, self.kind, self.name, self.paths = path, kind, paths.display(path), (path,)
+        if kind == "labels":
+            raise InputError(f"{self.name}: an animation holds no exact ids", hint="keep labels as FFV1 in .mkv or as PNG files")
+        self.size = images.read_size(path)
+        self._durations = images.read_durations(path)
+        times = np.concatenate([[0], np.cumsum(self._durations)]).astype(np.int64)
+        self._first, self._last = _cut_range(self.name, times[:-1], Fraction(1, 1000), cut)
+        self._times, self.time_base = times, Fraction(1, 1000)
+        self.num_frames = self._last - self._first
+        self.frame_rate = Fraction(1000 * self.num_frames, max(1, int(times[self._last] - times[self._first])))
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self._between(self._first, self._last)
+
+    def count(self) -> int:
+        return self._last - self._first
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        _check_range(self.name, start, stop, self.count())
+        return list(self._between(self._first + start, self._first + stop))
+
+    def _between(self, first: int, last: int) -> Iterator[Frame]:
+        origin = int(self._times[self._first])
+        for index, pixels in enumerate(itertools.islice(images.read_animation(self.path), last)):
+            if index >= first:
+                duration = int(self._durations[index]) if index == self._last - 1 else None
+                yield Frame(pixels, int(self._times[index]) - origin, f"{self.name} frame {index}", duration)
+
+
 class VideoSource(FrameSource):
     """The frames of a video file; the file is open only while they are read."""
 
@@ -292,17 +351,18 @@ class VideoSource(FrameSource):
         self.name = paths.display(path)
         info = video.probe(path, kind=kind)
         if info.missing_bytes and not allow_truncated:
-            raise video.DamagedVideoError(
-                f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end",
-                hint="animate and evaluate use the frames that are there with --allow-truncated",
-            )
+            raise DamagedVideoError(f"{self.name}: truncated: {info.missing_bytes} bytes are missing at the end")
         self.size, self.time_base, self.frame_rate = info.size, info.time_base, info.frame_rate
-        self.num_frames, self.audio = info.num_frames, path if info.has_audio else None
+        self.pixel_aspect = info.pixel_aspect
+        self.num_frames, self.audio = info.num_frames, video.Audio(path) if info.has_audio else None
         self._times: np.ndarray | None = None
         self._range: tuple[int, int] | None = None
         if cut:
-            first, last = self._range = _cut_range(self.name, self._all_times(), self.time_base, cut)
-            self.num_frames, self.audio = last - first, None
+            times = self._all_times()
+            first, last = self._range = _cut_range(self.name, times, self.time_base, cut)
+            self.num_frames = last - first
+            if self.audio is not None:
+                self.audio = video.Audio(path, int(times[first]) * self.time_base)
 
     def __iter__(self) -> Iterator[Frame]:
         if self._range is not None:
@@ -310,10 +370,10 @@ class VideoSource(FrameSource):
             return
         num_read = 0
         try:
-            for pixels, pts in video.decode(self.path, kind=self.kind):
-                yield Frame(pixels, pts, f"{self.name} frame {num_read}")
+            for pixels, pts, duration in video.decode(self.path, kind=self.kind):
+                yield Frame(pixels, pts, f"{self.name} frame {num_read}", duration)
                 num_read += 1
-        except video.DamagedVideoError as error:
+        except DamagedVideoError as error:
             self._accept(error, num_read)
 
     def read(self, start: int, stop: int) -> list[Frame]:
@@ -321,7 +381,7 @@ class VideoSource(FrameSource):
         offset = self._range[0] if self._range else 0
         frames = list(self._between(offset + start, offset + stop))
         if len(frames) < stop - start:
-            raise video.DamagedVideoError(f"{self.name}: frames {start}..{stop - 1} were asked for, {len(frames)} can be read")
+            raise DamagedVideoError(f"{self.name}: frames {start}..{stop - 1} were asked for, {len(frames)} can be read")
         return frames
 
     def _between(self, first: int, last: int) -> Iterator[Frame]:
@@ -330,35 +390,38 @@ class VideoSource(FrameSource):
         origin = int(times[self._range[0]]) if self._range else 0
         index = first
         try:
-            for pixels, pts in self._decode_from(first):
-                yield Frame(pixels, pts - origin, f"{self.name} frame {index}")
+            for pixels, pts, duration in self._decode_from(first):
+                if index + 1 == last and last < len(times):
+                    duration = int(times[last]) - pts
+                yield Frame(pixels, pts - origin, f"{self.name} frame {index}", duration if index + 1 == last else None)
                 index += 1
                 if index == last:
                     return
-            raise video.DamagedVideoError(f"{self.name}: ends after frame {index - 1}, but states {len(times)} frames")
-        except video.DamagedVideoError as error:
+            raise DamagedVideoError(f"{self.name}: ends after frame {index - 1}, but states {len(times)} frames")
+        except DamagedVideoError as error:
             self._accept(error, index - first)
 
-    def _decode_from(self, first: int) -> Iterator[tuple[np.ndarray, int]]:
+    def _decode_from(self, first: int) -> Iterator[tuple[np.ndarray, int, int | None]]:
         """Frame `first` and what follows: by way of the keyframe before it, or from the start where seeking misses it."""
-        wanted = int(self._all_times()[first])
-        frames = video.decode(self.path, kind=self.kind, first_pts=wanted)
-        found = next(frames, None)
-        if found is not None and found[1] == wanted:
-            yield found
-            yield from frames
-        else:
-            yield from itertools.islice(video.decode(self.path, kind=self.kind), first, None)
+        time = int(self._all_times()[first])
+        if self._can_seek:
+            frames = video.decode(self.path, kind=self.kind, first_pts=time)
+            start = next(frames, None)
+            if start is not None and start[1] == time:
+                yield start
+                yield from frames
+                return
+        yield from itertools.islice(video.decode(self.path, kind=self.kind), first, None)
 
     def count(self) -> int:
         return len(self._all_times()) if self._range is None else self._range[1] - self._range[0]
 
     def _all_times(self) -> np.ndarray:
         if self._times is None:
-            self._times = video.read_times(self.path)
+            self._times, self._can_seek = video.read_times(self.path)
         return self._times
 
-    def _accept(self, error: video.DamagedVideoError, num_read: int) -> None:
+    def _accept(self, error: DamagedVideoError, num_read: int) -> None:
         if not self.allow_truncated or num_read == 0:
             raise error
         self.damage = str(error)
@@ -423,8 +486,12 @@ class FrameSink(ABC):
         self._layout: str | None = None
         self._last_pts: int | None = None
 
-    def write(self, pixels: np.ndarray, pts: int) -> None:
+    def write(self, pixels: np.ndarray, pts: int, duration: int | None = None) -> None:
         """Add a frame: uint8 [H,W,3]; labels also uint8 or uint16 [H,W].
+
+        Args:
+            pts: its time, in units of the time base.
+            duration: how long it is displayed, where it is the last one; see `Frame`.
 
         Raises:
             InputError: it differs from the frames before in size or kind.
@@ -439,11 +506,11 @@ class FrameSink(ABC):
         if self._last_pts is not None and pts <= self._last_pts:
             raise ValueError(f"{self.name}: frame {self.num_frames} has pts {pts} after {self._last_pts}")
         self._layout, self._last_pts = layout, pts
-        self._write(pixels, pts)
+        self._write(pixels, pts, duration)
         self.num_frames += 1
 
     @abstractmethod
-    def _write(self, pixels: np.ndarray, pts: int) -> None: ...
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None: ...
 
 
 class _VideoSink(FrameSink):
@@ -451,8 +518,8 @@ class _VideoSink(FrameSink):
         super().__init__(name, kind)
         self._writer = writer
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
-        self._writer.write(pixels, pts)
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
+        self._writer.write(pixels, pts, duration)
 
 
 class _PictureSink(FrameSink):
@@ -462,7 +529,7 @@ class _PictureSink(FrameSink):
         super().__init__(name, kind)
         self._folder, self._pattern, self._names = folder, pattern, names
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
         index = self.num_frames
         file = f"{self._names[index]}.png" if index < len(self._names) else paths.pattern_name(self._pattern, index)
         durable.operations.write(self._folder / file, images.encode_png(pixels, fast=True))
@@ -473,7 +540,7 @@ class _SinglePictureSink(FrameSink):
         super().__init__(name, kind)
         self._path = path
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
         if self.num_frames:
             raise InputError(f"{self.name}: holds one picture, and there are more", hint="name a folder or a video")
         durable.operations.write(self._path, images.encode_png(pixels))
@@ -488,16 +555,17 @@ class _AnimationSink(FrameSink):
         self._frames: list[np.ndarray] = []
         self._times: list[int] = []
 
-    def _write(self, pixels: np.ndarray, pts: int) -> None:
+    def _write(self, pixels: np.ndarray, pts: int, duration: int | None) -> None:
         self._frames.append(pixels.copy())
         self._times.append(pts)
+        self._last_duration = float(duration * self._time_base) if duration is not None else float(1 / self._frame_rate)
 
     def finish(self) -> None:
         """Write the file."""
         lengths = [float((after - before) * self._time_base) for before, after in itertools.pairwise(self._times)]
         if self._frames:
             suffix = self._path.suffix.lower()
-            content = images.encode_animation(self._frames, [*lengths, float(1 / self._frame_rate)], suffix)
+            content = images.encode_animation(self._frames, [*lengths, self._last_duration], suffix)
             durable.operations.write(self._path, content)
 
 
@@ -529,7 +597,7 @@ def output_place(path: str | Path, *, kind: FrameKind = "pictures", single: bool
 
 def sidecar_path(path: str | Path) -> Path:
     """The JSON file that tells how an output was made: `clip.mp4.json` beside `clip.mp4`, `frames.json` beside `frames/`."""
-    place = Path(path)
+    place = Path(paths.expanded(path))
     place = _named(place) if place.name in ("", "..") else place
     return place.with_name(f"{place.name}.json")
 
@@ -541,7 +609,7 @@ def sidecar_place(path: str | Path) -> durable.Output:
 
 def files_read(where: str | Path) -> list[Path]:
     """The files that `open_source` reads, and their folder where it is named; for claims, which keep inputs safe from outputs."""
-    location, _ = paths.split_cut(os.fspath(where))
+    location, _ = paths.split_cut(paths.expanded(where))
     if location == "-":
         return []
     if not os.path.lexists(location):
@@ -570,7 +638,8 @@ def open_sink(
     time_base: Fraction,
     frame_rate: Fraction,
     kind: FrameKind = "pictures",
-    audio: Path | None = None,
+    audio: video.Audio | Path | None = None,
+    pixel_aspect: Fraction = Fraction(1),
     quality: Quality = "good",
     overwrite: bool = False,
     names: Sequence[str] | None = None,
@@ -584,7 +653,8 @@ def open_sink(
     PNG, exactly. Odd sizes are padded by a row or column inside H.264, which our reader takes off again.
 
     Args:
-        audio: a file whose sound is copied along.
+        audio: sound that is copied along, with all its tracks.
+        pixel_aspect: width of a pixel by its height, which videos carry.
         names: of the files in a folder, without suffix; see `FrameSource.frame_names`.
         single: see `output_place`.
         claim: what the caller holds already; without it, the output is claimed here.
@@ -622,7 +692,8 @@ def open_sink(
                 frame_rate=frame_rate,
                 kind=kind,
                 quality=quality,
-                audio=audio,
+                audio=video.Audio(audio) if isinstance(audio, Path) else audio,
+                pixel_aspect=pixel_aspect,
             ) as writer:
                 sink = _VideoSink(name, kind, writer)
                 yield sink
@@ -636,7 +707,7 @@ def _target(path: str | Path, *, single: bool) -> tuple[Path, str | None]:
     Raises:
         InputError: it is standard output, which is not written to, or nothing.
     """
-    name = os.fspath(path)
+    name = paths.expanded(path)
     if not name.strip():
         raise InputError("the output has no name")
     if name == "-":

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import struct
 import zlib
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
+from vidgen import durable
 from vidgen.errors import InputError
 
 MAX_PIXELS = 64_000_000
@@ -14,6 +19,18 @@ MAX_PIXELS = 64_000_000
 
 _FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"wide", b"free", b"skip", b"pnot")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_TOP_BOXES = frozenset(
+    (*_FIRST_BOXES, b"mfra", b"sidx", b"ssix", b"uuid", b"meta", b"emsg", b"prft", b"udta", b"meco", b"pdin", b"imda")
+)
+_FRAGMENT_BOXES = frozenset(
+    b"mfhd traf tfhd tfdt trun sdtp subs sbgp sgpd saiz saio senc meta uuid pssh tfxd tfrf free skip".split()
+)
+_MAX_TABLE_BYTES = 64 << 20
+_TRACKS, _CLUSTER = 0x1654AE6B, 0x1F43B675
+_SEGMENT_PARTS = frozenset((_TRACKS, _CLUSTER, 0x114D9B74, 0x1549A966, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF))
+_CLUSTER_PARTS = frozenset(
+    (0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xA1, 0x75A1, 0x9B, 0xFA, 0xFB, 0xFD, 0xA4, 0x75A2, 0x8E, 0xC8, 0xEC, 0xBF)
+)
 _SLICE_FOOTER_BYTES = 8
 _MIRRORED_BITS = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
@@ -43,7 +60,8 @@ def missing_bytes(path: Path) -> int:
         elif head.startswith(b"RIFF"):
             end = 8 + int.from_bytes(head[4:8], "little")
         elif head.startswith(b"GIF8"):
-            end = size + (not _ends_with_gif_trailer(file))
+            file.seek(0)
+            end = size + (not any(block.kind == "trailer" for block in gif_blocks(file)))
         else:
             end = _boxes_end(file, size) if head[4:8] in _FIRST_BOXES else 0
     return max(0, end - size)
@@ -84,9 +102,319 @@ def _element_size(head: bytes, start: int) -> tuple[int, int | None]:
     return start + length, None if value == bits else value
 
 
-def _ends_with_gif_trailer(file: BinaryIO) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b";"
+def set_last_gif_delay(path: Path, seconds: Fraction) -> None:
+    """Let the last picture of a whole GIF stay for so long, up to 655 seconds; encoders repeat the delay before it.
+
+    Source: GIF89a, section 23 (graphic control extension): two bytes, hundredths of a second.
+    """
+    place = None
+    with open(path, "rb") as file:
+        for block in gif_blocks(file):
+            place = block.start + 4 if block.kind == "delay" else place
+    if place is not None:
+        durable.overwrite_bytes(path, place, min(65535, max(1, round(seconds * 100))).to_bytes(2, "little"))
+
+
+@dataclass(frozen=True)
+class GifBlock:
+    """A part of a GIF file: a delay, a picture, anything else, or the trailer that ends the file; and where it begins."""
+
+    kind: Literal["delay", "picture", "other", "trailer"]
+    start: int
+
+
+def gif_blocks(file: BinaryIO) -> Iterator[GifBlock]:
+    """The blocks of a GIF until its trailer, or until something that is none or is cut off.
+
+    Source: GIF89a, sections 17 to 27.
+    """
+    header = file.read(13)
+    if len(header) < 13:
+        return
+    position = 13 + _gif_colors(header[10])
+    while True:
+        file.seek(position)
+        lead = file.read(10)
+        if lead[:1] == b";":
+            yield GifBlock("trailer", position)
+            return
+        if lead[:1] == b"!" and len(lead) >= 2:
+            kind: Literal["delay", "other"] = "delay" if lead[1] == 0xF9 else "other"
+            data = position + 2
+        elif lead[:1] == b"," and len(lead) == 10:
+            kind, data = "picture", position + 11 + _gif_colors(lead[9])  # type: ignore[assignment]
+        else:
+            return
+        end = _end_of_gif_data(file, data)
+        if end is None:
+            return
+        yield GifBlock(kind, position)
+        position = end
+
+
+def _gif_colors(flags: int) -> int:
+    """Bytes of the color table that the flags announce."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _end_of_gif_data(file: BinaryIO, position: int) -> int | None:
+    """Where a chain of sub-blocks ends, or None where the file ends first."""
+    file.seek(position)
+    while True:
+        size = file.read(1)
+        if not size:
+            return None
+        position += 1
+        if size == b"\0":
+            return position
+        position += size[0]
+        if len(file.read(size[0])) < size[0]:
+            return None
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the parts of a file say of its pictures, whatever a demuxer makes of them.
+
+    Attributes:
+        num_frames: how many are stored, of the video track asked for; None where the format does not tell.
+        fault: what does not fit, or None. A demuxer looks for the next sound part in silence.
+    """
+
+    num_frames: int | None = None
+    fault: str | None = None
+
+
+class _Everything:
+    """Contains whatever is asked for."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
+_ANYTHING = _Everything()
+
+
+class _Misfit(Exception):
+    """A part of a file that cannot stand where it stands."""
+
+
+def read_structure(path: Path, track: int = 0) -> Structure:
+    """Walk through the parts of a whole file, without reading its pictures.
+
+    Args:
+        track: which of the video tracks is meant, in their order.
+
+    Source: GIF89a; ISO 14496-12, sections 4.2 (boxes) and 8 (tables and fragments); RFC 9559, section 5 (Matroska).
+    """
+    with open(path, "rb") as file:
+        head = file.read(64)
+        size = os.fstat(file.fileno()).st_size
+        try:
+            if head.startswith(b"GIF8"):
+                return _gif_structure(file)
+            if head.startswith(_EBML):
+                return Structure(_matroska_frames(file, head, size, track))
+            if head[4:8] in _FIRST_BOXES:
+                return Structure(_boxed_frames(file, size, track))
+        except _Misfit as misfit:
+            return Structure(fault=str(misfit))
+        except (IndexError, ValueError, struct.error):
+            return Structure(fault="a table is cut short")
+    return Structure()
+
+
+def _gif_structure(file: BinaryIO) -> Structure:
+    file.seek(0)
+    kinds = [block.kind for block in gif_blocks(file)]
+    return Structure(kinds.count("picture"), None if "trailer" in kinds else "its blocks end without a trailer")
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Type, start and end of the content of each box in a part of an MP4 file."""
+    position = start
+    while position + 8 <= end:
+        file.seek(position)
+        header = file.read(16)
+        length, kind, content = int.from_bytes(header[:4], "big"), header[4:8], position + 8
+        if length == 1:
+            length, content = int.from_bytes(header[8:], "big"), position + 16
+        elif length == 0:
+            length = end - position
+        if length < content - position or position + length > end:
+            raise _Misfit(f"a part at byte {position} has an impossible length")
+        yield kind, content, position + length
+        position += length
+
+
+def _boxed_frames(file: BinaryIO, size: int, track: int) -> int | None:
+    """Samples of a video track in the tables and fragments of an MP4 or MOV file."""
+    tracks: dict[int, int] = {}
+    fragments: dict[int, int] = {}
+    for kind, start, end in _boxes(file, 0, size):
+        if kind == bytes(4) and _only_zeros(file, start - 8):
+            break  # space that some recorders leave
+        if kind not in _TOP_BOXES:
+            raise _Misfit(f"a part at byte {start - 8} is of no known kind")
+        if kind == b"moov":
+            tracks |= dict(_sample_tables(file, start, end))
+        elif kind == b"moof":
+            for track_id, count in _fragment_samples(file, start, end):
+                fragments[track_id] = fragments.get(track_id, 0) + count
+    if set(fragments) - set(_track_ids(file, size)):
+        raise _Misfit("a fragment belongs to no track")
+    ids = list(tracks)
+    return tracks[ids[track]] + fragments.get(ids[track], 0) if track < len(ids) else None
+
+
+def _only_zeros(file: BinaryIO, position: int) -> bool:
+    file.seek(position)
+    while block := file.read(1 << 20):
+        if block.count(0) < len(block):
+            return False
+    return True
+
+
+def _track_ids(file: BinaryIO, size: int) -> Iterator[int]:
+    for kind, start, end in _boxes(file, 0, size):
+        if kind == b"moov":
+            for name, trak, trak_end in _boxes(file, start, end):
+                if name == b"trak":
+                    yield _track_id(_children(file, trak, trak_end)[b"tkhd"])
+
+
+def _track_id(header: bytes) -> int:
+    return int.from_bytes(header[20:24] if header[0] else header[12:16], "big")
+
+
+def _children(file: BinaryIO, start: int, end: int) -> dict[bytes, bytes]:
+    """The leading bytes of each box, by its type; those of containers of tables too."""
+    content: dict[bytes, bytes] = {}
+    for kind, inner, inner_end in _boxes(file, start, end):
+        if kind in (b"mdia", b"minf", b"stbl", b"edts"):
+            content |= _children(file, inner, inner_end)
+        else:
+            file.seek(inner)
+            content[kind] = file.read(min(inner_end - inner, _MAX_TABLE_BYTES))
+    return content
+
+
+def _sample_tables(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Id and number of samples of each video track; the tables must agree on the number."""
+    for kind, inner, inner_end in _boxes(file, start, end):
+        if kind != b"trak":
+            continue
+        boxes = _children(file, inner, inner_end)
+        if b"hdlr" not in boxes or b"stsz" not in boxes or boxes[b"hdlr"][8:12] != b"vide":
+            continue
+        count = int.from_bytes(boxes[b"stsz"][8:12], "big")
+        for table_name in (b"stts", b"ctts"):
+            table = boxes.get(table_name)
+            if table is not None and len(table) < _MAX_TABLE_BYTES:
+                entries = int.from_bytes(table[4:8], "big")
+                runs = [int.from_bytes(table[place : place + 4], "big") for place in range(8, min(8 + 8 * entries, len(table)), 8)]
+                listed = sum(runs)
+                if listed != count and (table_name == b"stts" or listed > 0):
+                    raise _Misfit(f"its tables list {count} and {listed} frames")
+        edits = boxes.get(b"elst")
+        if edits is not None and edits[0] == 0 and boxes[b"tkhd"][0] == 0:
+            entries = int.from_bytes(edits[4:8], "big")
+            total = sum(int.from_bytes(edits[place : place + 4], "big") for place in range(8, 8 + 12 * entries, 12))
+            stated = int.from_bytes(boxes[b"tkhd"][20:24], "big")
+            if total and stated and abs(total - stated) > 1 + stated // 1000:
+                raise _Misfit(f"its edits last {total} and its track {stated} units of time")
+        yield _track_id(boxes[b"tkhd"]), count
+
+
+def _fragment_samples(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
+    for kind, inner, inner_end in _boxes(file, start, end):
+        if kind not in _FRAGMENT_BOXES:
+            raise _Misfit(f"a part at byte {inner - 8} is of no known kind")
+        if kind != b"traf":
+            continue
+        track_id = 0
+        for name, content, content_end in _boxes(file, inner, inner_end):
+            if name not in _FRAGMENT_BOXES:
+                raise _Misfit(f"a part at byte {content - 8} is of no known kind")
+            file.seek(content)
+            header = file.read(min(8, content_end - content))
+            if name == b"tfhd":
+                track_id = int.from_bytes(header[4:8], "big")
+            elif name == b"trun":
+                yield track_id, int.from_bytes(header[4:8], "big")
+
+
+def _elements(file: BinaryIO, start: int, end: int, known: Container[int]) -> Iterator[tuple[int, int, int | None]]:
+    """Id, start and end of the content of each EBML element, all of which must be known; None for an unknown end."""
+    position = start
+    while position < end:
+        file.seek(position)
+        head = file.read(12)
+        if not head[0]:
+            raise _Misfit(f"a part at byte {position} is of no known kind")
+        id_length = 9 - head[0].bit_length()
+        kind = int.from_bytes(head[:id_length], "big")
+        if kind not in known or not head[id_length]:
+            raise _Misfit(f"a part at byte {position} is of no known kind")
+        after, size = _element_size(head, id_length)
+        if size is None:
+            yield kind, position + after, None
+            return
+        if position + after + size > end:
+            raise _Misfit(f"a part at byte {position} has an impossible length")
+        yield kind, position + after, position + after + size
+        position += after + size
+
+
+def _matroska_frames(file: BinaryIO, head: bytes, size: int, track: int) -> int | None:
+    """Blocks of a video track in the clusters of a Matroska file; None where it states no lengths, as live recordings."""
+    after, header_size = _element_size(head, 4)
+    segment = after + (header_size or 0)
+    content, length = _element_size(head, segment + 4)
+    blocks: dict[int, int] = {}
+    numbers: list[int] = []
+    video: list[int] = []
+    for kind, start, end in _elements(file, content, size if length is None else min(size, content + length), _SEGMENT_PARTS):
+        if end is None:
+            return None
+        if kind == _TRACKS:
+            for entry in _track_entries(file, start, end):
+                numbers.append(entry[0])
+                if entry[1] == 1:
+                    video.append(entry[0])
+        elif kind == _CLUSTER:
+            for number in _block_tracks(file, start, end):
+                blocks[number] = blocks.get(number, 0) + 1
+    if set(blocks) - set(numbers):
+        raise _Misfit("a block belongs to no track")
+    return blocks.get(video[track], 0) if track < len(video) else None
+
+
+def _track_entries(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Number and type of each track."""
+    for kind, inner, inner_end in _elements(file, start, end, _ANYTHING):
+        if kind != 0xAE or inner_end is None:
+            continue
+        number = kind_of_track = 0
+        for field, place, place_end in _elements(file, inner, inner_end, _ANYTHING):
+            if field in (0xD7, 0x83) and place_end is not None:
+                file.seek(place)
+                value = int.from_bytes(file.read(min(8, place_end - place)), "big")
+                number, kind_of_track = (value, kind_of_track) if field == 0xD7 else (number, value)
+        yield number, kind_of_track
+
+
+def _block_tracks(file: BinaryIO, start: int, end: int) -> Iterator[int]:
+    """The track number of every block in a cluster."""
+    for kind, inner, inner_end in _elements(file, start, end, _CLUSTER_PARTS):
+        if kind == 0xA0 and inner_end is not None:
+            yield from _block_tracks(file, inner, inner_end)
+        elif kind in (0xA3, 0xA1):
+            file.seek(inner)
+            head = file.read(8)
+            if not head or not head[0]:
+                raise _Misfit(f"a block at byte {inner} is damaged")
+            yield _element_size(head, 0)[1] or 0
 
 
 class SliceChecksums:

@@ -25,8 +25,8 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
-from vidgen.errors import InputError, OutputError, VidgenError
-from vidgen.media import integrity, paths
+from vidgen.errors import DamagedVideoError, InputError, OutputError, VidgenError
+from vidgen.media import images, integrity, paths
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +49,11 @@ _MUXERS: dict[str, tuple[str, dict[str, str]]] = {
     ".gif": ("gif", {}),
 }
 _MAX_GIF_RATE = 100
+_MAX_UNTIMED = 16
 _CROP_KEY = "VIDGEN_SIZE"
 # Bicubic chroma at full resolution keeps 5 dB more of a photo than the default; bit-exact gives every processor the same result.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
 _HIGH_DYNAMIC_RANGE = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
-
-
-class DamagedVideoError(InputError):
-    """The file ends early or holds broken frames; what came before is good."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,7 @@ class VideoInfo:
         num_frames: what the container states, which may be wrong; None when it does not.
         missing_bytes: how much of a cut-off file is not there.
         has_audio: whether there is sound.
+        pixel_aspect: width of a pixel by its height, upright; 1 where it is square or unknown.
     """
 
     size: tuple[int, int]
@@ -78,6 +76,20 @@ class VideoInfo:
     num_frames: int | None
     missing_bytes: int
     has_audio: bool
+    pixel_aspect: Fraction = Fraction(1)
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The sound that belongs to frames.
+
+    Attributes:
+        path: the file that holds it.
+        start: seconds into the file at which the frames begin; the sound before that is left out.
+    """
+
+    path: Path
+    start: Fraction | None = None
 
 
 def is_video(path: Path) -> bool:
@@ -98,30 +110,38 @@ def probe(path: Path, *, kind: FrameKind = "pictures") -> VideoInfo:
         if frame is None:
             raise InputError(f"{paths.display(path)}: not one frame can be read")
         height, width = _cropped_size(container, frame)
+        aspect, transposed = _pixel_aspect(stream), _Orientation.of(frame).transposed
         return VideoInfo(
-            size=(width, height) if _Orientation.of(frame).transposed else (height, width),
+            size=(width, height) if transposed else (height, width),
             time_base=stream.time_base,
             frame_rate=_frame_rate(stream),
             num_frames=_num_frames(container, stream),
             missing_bytes=integrity.missing_bytes(path),
             has_audio=bool(container.streams.audio),
+            pixel_aspect=1 / aspect if transposed else aspect,
         )
 
 
-def read_times(path: Path) -> np.ndarray:
-    """Presentation times of all frames, int64 [N] in units of the time base, increasing.
+def _pixel_aspect(stream: Any) -> Fraction:
+    return Fraction(stream.sample_aspect_ratio or 1)
 
-    They are read from the packets; only where those do not tell are the frames decoded.
+
+def read_times(path: Path) -> tuple[np.ndarray, bool]:
+    """Presentation times of all frames, int64 [N] in units of the time base, increasing; and whether the file states them all.
+
+    They are read from the packets; only where those do not tell are the frames decoded, as `decode` does. Times that the file does
+    not state are no places to seek to.
 
     Raises:
         InputError: as for `probe`.
     """
     with _opened(path) as (container, stream):
         times = _packet_times(container, stream)
-    if times is None:
-        with _opened(path) as (container, stream):
-            times = [pts for _, pts in _timed_frames(path, container, stream)]
-    return np.array(times, dtype=np.int64)
+    if times is not None:
+        return np.array(times, dtype=np.int64), True
+    with _opened(path) as (container, stream):
+        frames = [(pts, frame.pts == pts) for frame, pts in _timed_frames(path, container, stream)]
+    return np.array([pts for pts, _ in frames], dtype=np.int64), all(stated for _, stated in frames)
 
 
 def _packet_times(container: Any, stream: Any) -> list[int] | None:
@@ -129,8 +149,8 @@ def _packet_times(container: Any, stream: Any) -> list[int] | None:
     times: list[int] = []
     first = None
     for packet in container.demux(stream):
-        if packet.dts is None and packet.pts is None:
-            continue
+        if not packet.size and packet.dts is None and packet.pts is None:
+            continue  # asks the decoder for the frames it still holds
         if packet.pts is None:
             return None
         if not packet.is_discard and packet.size:
@@ -143,8 +163,10 @@ def _packet_times(container: Any, stream: Any) -> list[int] | None:
     return times
 
 
-def decode(path: Path, *, kind: FrameKind = "pictures", first_pts: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
-    """Frames of a video with their pts, one at a time, upright.
+def decode(
+    path: Path, *, kind: FrameKind = "pictures", first_pts: int | None = None
+) -> Iterator[tuple[np.ndarray, int, int | None]]:
+    """Frames of a video with their pts, one at a time, upright; and for the last, how long it is displayed, where that is stated.
 
     Pictures are uint8 [H,W,3] RGB; labels are exact ids, uint8 or uint16 [H,W], or colors uint8 [H,W,3]. With `first_pts`,
     decoding starts at the keyframe before it and frames before it are dropped.
@@ -160,18 +182,51 @@ def decode(path: Path, *, kind: FrameKind = "pictures", first_pts: int | None = 
         convert = _Conversion(paths.display(path), container, kind)
         if first_pts is not None:
             container.seek(first_pts, stream=stream, backward=True)
-        for index, (frame, pts) in enumerate(_timed_frames(path, container, stream)):
-            if first_pts is None or pts >= first_pts:
-                yield convert(frame, index), pts
+        held: tuple[np.ndarray, int, int | None] | None = None
+        try:
+            for index, (frame, pts) in enumerate(_timed_frames(path, container, stream)):
+                if first_pts is None or pts >= first_pts:
+                    if held is not None:
+                        yield held
+                    held = convert(frame, index), pts, frame.duration or None
+        except DamagedVideoError:
+            if held is not None:
+                yield (*held[:2], None)
+            raise
+        if held is not None:
+            yield (*held[:2], _last_duration(container, stream, *held[1:]))
+
+
+def _last_duration(container: Any, stream: Any, pts: int, stated: int | None) -> int | None:
+    """How long the last frame is displayed, in units of the time base: until the end that the file states, else as stated."""
+    end = _stated_end(container, stream)
+    until_end = None if end is None else round(end / stream.time_base) - pts
+    return max((duration for duration in (stated, until_end) if duration is not None and duration > 0), default=None)
 
 
 def _timed_frames(path: Path, container: Any, stream: Any) -> Iterator[tuple[Any, int]]:
-    """Decoded frames with times that increase, also where the file gives none or the same twice."""
+    """Decoded frames with times that increase, also where the file gives none or the same twice.
+
+    Frames without a time at the beginning, as cuts between keyframes leave them, lie before the first with one, each as far from
+    the next as frames are in the mean.
+    """
+    step = max(1, round(1 / (_frame_rate(stream) * stream.time_base)))
+    untimed: list[Any] = []
     last: int | None = None
     for frame in _frames(path, container, stream):
-        following = (stream.start_time or 0) if last is None else last + 1
-        last = frame.pts if frame.pts is not None and (last is None or frame.pts > last) else following
+        if last is None and frame.pts is None and len(untimed) < _MAX_UNTIMED:
+            untimed.append(frame)
+            continue
+        if last is None:
+            first = frame.pts if frame.pts is not None else (stream.start_time or 0) + len(untimed) * step
+            yield from ((early, first - (len(untimed) - index) * step) for index, early in enumerate(untimed))
+            last = first
+        else:
+            last = frame.pts if frame.pts is not None and frame.pts > last else last + (step if frame.pts is None else 1)
         yield frame, last
+    if last is None:
+        start = stream.start_time or 0
+        yield from ((frame, start + index * step) for index, frame in enumerate(untimed))
 
 
 def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
@@ -208,7 +263,14 @@ def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
         raise _damaged(name, num_read, stream, f"decoder: {_reason(error)}") from error
     if missing:
         raise _damaged(name, num_read, stream, f"{missing} bytes are missing at the end of the file")
-    num_stored = max(packets.num_seen, _num_indexed(container, stream)) - packets.num_hidden
+    structure = integrity.read_structure(path, list(container.streams.video).index(stream))
+    fault = structure.fault or (images.find_gif_damage(path) if container.format.name == "gif" else None)
+    if fault:
+        raise _damaged(name, num_read, stream, fault)
+    num_stated = stream.frames if container.format.name == "avi" else 0
+    if packets.num_seen < num_stated:
+        raise _damaged(name, num_read, stream, f"{num_stated} are stated")
+    num_stored = max(packets.num_seen, _num_indexed(container, stream), structure.num_frames or 0) - packets.num_hidden
     if num_read < num_stored and stream.codec_context.name not in _CODECS_WITH_HIDDEN_FRAMES:
         raise _damaged(name, num_read, stream, f"{num_stored} are stored")
     stated = _stated_end(container, stream)
@@ -228,25 +290,37 @@ class _PacketCount:
         self.end = Fraction(0)
         self._first: int | None = None
         self._early: list[int] = []
+        self._are_leading = True
 
     def add(self, packet: Any) -> None:
-        if packet.dts is None and packet.pts is None:
+        if packet.dts is None and packet.pts is None and not packet.size:
             return
         self.num_seen += 1
-        if packet.is_discard or not packet.size:
+        # Without a time it may be one of the leading pictures that lie before time 0.
+        if packet.is_discard or not packet.size or (packet.pts is None and packet.dts is None):
             self.num_hidden += 1
-        elif packet.pts is not None and self._first is None:
-            self._early.append(packet.pts)
-        elif packet.pts is not None and packet.pts < self._first:
-            self.num_hidden += 1
+        elif packet.pts is not None:
+            if self._first is None:
+                self._early.append(packet.pts)
+            else:
+                self._count_leading(packet.pts)
         if packet.pts is not None:
             self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
     def see_first(self, frame: Any) -> None:
         if self._first is None and frame.pts is not None:
             self._first = frame.pts
-            self.num_hidden += sum(pts < frame.pts for pts in self._early)
+            for pts in self._early:
+                self._count_leading(pts)
             self._early.clear()
+
+    def _count_leading(self, pts: int) -> None:
+        """Leading pictures are stored before the first that follows the keyframe; what comes early after that is damage."""
+        assert self._first is not None
+        if pts > self._first:
+            self._are_leading = False
+        elif pts < self._first and self._are_leading:
+            self.num_hidden += 1
 
 
 def _num_indexed(container: Any, stream: Any) -> int:
@@ -273,10 +347,7 @@ def _stated_end(container: Any, stream: Any) -> Fraction | None:
 
 def _damaged(name: str, num_read: int, stream: Any, reason: str) -> DamagedVideoError:
     stated = f" of {stream.frames}" if stream.frames else ""
-    return DamagedVideoError(
-        f"{name}: damaged after {num_read}{stated} frames ({reason})",
-        hint="animate and evaluate use the frames before it with --allow-truncated",
-    )
+    return DamagedVideoError(f"{name}: damaged after {num_read}{stated} frames ({reason})")
 
 
 class _Conversion:
@@ -302,11 +373,13 @@ class _Conversion:
         return np.ascontiguousarray(_Orientation.of(frame).apply(pixels[:height, :width]))
 
     def _warn_about_metadata(self, frame: Any) -> None:
-        aspect = self.container.streams.video[0].sample_aspect_ratio
-        if aspect not in (None, 0, 1):
-            log.warning("%s: its pixels are not square (%s); they are read as if they were", self.name, aspect)
+        aspect = _pixel_aspect(_video_stream(self.name, self.container))
+        if aspect != 1:
+            log.warning("%s: its pixels are not square (%s); results keep that, pictures of frames cannot", self.name, aspect)
+        if frame.interlaced_frame:
+            log.warning("%s: is interlaced; both fields are read as one frame, so what moves looks combed", self.name)
         if _has_alpha(frame):
-            log.info("%s: transparent parts are shown on black", self.name)
+            log.info("%s: transparent parts are laid over white", self.name)
         if frame.color_trc in _HIGH_DYNAMIC_RANGE:
             log.warning("%s: high dynamic range is read without tone mapping; colors will look flat", self.name)
 
@@ -325,8 +398,7 @@ class _Conversion:
         pixels = converted.to_ndarray()
         if not has_alpha:
             return pixels
-        alpha = pixels[:, :, 3:].astype(np.uint16)
-        return ((pixels[:, :, :3] * alpha + 127) // 255).astype(np.uint8)
+        return images.over_white(pixels[:, :, :3], pixels[:, :, 3])
 
     def _labels(self, frame: Any) -> np.ndarray:
         if frame.format.name in ("gray", "gray16le"):
@@ -434,7 +506,7 @@ def _video_stream(name: str, container: Any) -> Any:
     streams = [stream for stream in container.streams.video if not stream.disposition & stream.disposition.attached_pic]
     if not streams:
         raise InputError(f"{name}: has no video stream")
-    stream = streams[0]
+    stream = next((stream for stream in streams if stream.disposition & stream.disposition.default), streams[0])
     context = stream.codec_context
     if context is None or not context.name:
         raise InputError(f"{name}: its codec is not known here")
@@ -500,7 +572,8 @@ class VideoWriter:
         suffix: decides the container: .mp4 .mov .mkv .webm .gif.
         time_base: seconds per pts unit of the frames to come.
         frame_rate: mean frames per second, a hint for the encoder.
-        audio: a file whose sound goes along, copied packet by packet.
+        audio: sound that goes along, all of its tracks, copied packet by packet.
+        pixel_aspect: width of a pixel by its height.
     """
 
     def __init__(
@@ -513,8 +586,12 @@ class VideoWriter:
         frame_rate: Fraction,
         kind: FrameKind = "pictures",
         quality: Quality = "good",
-        audio: Path | None = None,
+        audio: Audio | None = None,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
+        self.pixel_aspect = pixel_aspect
+        self._durations: dict[int, int] = {}
+        self._held: Any = None
         self.path, self.name, self.suffix = path, name, suffix
         self.time_base, self.frame_rate = time_base, frame_rate
         self.kind, self.quality, self.audio = kind, quality, audio
@@ -530,8 +607,12 @@ class VideoWriter:
                 with _encoder_errors(self.name):
                     self._finish()
 
-    def write(self, pixels: np.ndarray, pts: int) -> None:
+    def write(self, pixels: np.ndarray, pts: int, duration: int | None = None) -> None:
         """Encode one frame: uint8 [H,W,3], or labels uint8 or uint16 [H,W].
+
+        Args:
+            pts: its time, in units of the time base.
+            duration: how long it is displayed, where it is the last one; None for as long as frames are in the mean.
 
         Raises:
             OSError: the disk refuses it.
@@ -543,11 +624,34 @@ class VideoWriter:
                 # Times below 0 would make an edit list that hides the frame.
                 self._delay = max(0, -pts)
             pts += self._delay
-            self._end = pts * self.time_base + 1 / self.frame_rate
+            self._last_pts, self._last_duration = pts, duration
+            self._end = (pts + duration) * self.time_base if duration is not None else pts * self.time_base + 1 / self.frame_rate
+            if duration is not None:
+                self._durations[pts] = duration
             for frame in self._prepared(pixels, pts):
-                self._container.mux(self._stream.encode(frame))
-            if self._audio_copy is not None:
-                self._audio_copy.copy_until(self._end)
+                self._mux(self._stream.encode(frame))
+            for copy in self._audio_copies:
+                copy.copy_until(self._end)
+
+    def _mux(self, packets: list[Any]) -> None:
+        """Write packets, always one behind: what the last of them says of its duration is known at the end only."""
+        for packet in packets:
+            duration = self._durations.pop(round(packet.pts * packet.time_base / self.time_base), None)
+            if duration is not None:
+                packet.duration = round(duration * self.time_base / packet.time_base)
+            if self._held is not None:
+                self._container.mux(self._held)
+            self._held = packet
+
+    def _mux_last(self) -> None:
+        if self._held is None:
+            return
+        if self._last_duration is not None and self.suffix in (".mp4", ".mov"):
+            # The track lasts until the end of the packet that is stored last, which need not be the frame displayed last.
+            packet = self._held
+            packet.duration = max(1, round(self._end / packet.time_base) - packet.pts)
+        self._container.mux(self._held)
+        self._held = None
 
     def _start(self, pixels: np.ndarray) -> None:
         if self.suffix == ".gif" and self.frame_rate > _MAX_GIF_RATE:
@@ -565,12 +669,14 @@ class VideoWriter:
         stream.pix_fmt = encoding.pixel_format
         context = stream.codec_context
         context.time_base = self.time_base
+        if self.pixel_aspect != 1:
+            context.sample_aspect_ratio = self.pixel_aspect
         if encoding.pixel_format.startswith("yuv"):
             context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
             context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         self._reformatter = VideoReformatter()
         self._palette = _Palette(stream.width, stream.height, self.time_base) if encoding.pixel_format == "pal8" else None
-        self._audio_copy = self._open_audio()
+        self._audio_copies = self._open_audio()
 
     def _prepared(self, pixels: np.ndarray, pts: int) -> list[Any]:
         """The frame in the encoder's format."""
@@ -600,11 +706,14 @@ class VideoWriter:
     def _finish(self) -> None:
         if self._palette is not None:
             for frame in self._palette.rest():
-                self._container.mux(self._stream.encode(frame))
-        self._container.mux(self._stream.encode(None))
-        if self._audio_copy is not None:
-            self._audio_copy.finish(self._end)
+                self._mux(self._stream.encode(frame))
+        self._mux(self._stream.encode(None))
+        self._mux_last()
+        for copy in self._audio_copies:
+            copy.finish(self._end)
         self._container.close()
+        if self.suffix == ".gif" and self._last_duration is not None:
+            integrity.set_last_gif_delay(self.path, self._last_duration * self.time_base)
 
     def _close_quietly(self) -> None:
         try:
@@ -612,31 +721,38 @@ class VideoWriter:
         except (av.FFmpegError, OSError, ValueError):
             pass
 
-    def _open_audio(self) -> _AudioCopy | None:
+    def _open_audio(self) -> list[_AudioCopy]:
+        """A copier for each track that the container takes."""
         if self.audio is None or self.suffix == ".gif":
-            return None
-        source = self._closing.enter_context(_open_container(self.audio))
-        stream = next(iter(source.streams.audio), None)
-        if stream is None:
-            return None
-        codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
-        if codec not in self._container.supported_codecs:
-            log.warning(
-                "%s: its %s sound does not fit into %s and is left out; .mkv takes it",
-                paths.display(self.audio),
-                codec,
-                self.suffix,
-            )
-            return None
-        return _AudioCopy(paths.display(self.audio), source, stream, self._container)
+            return []
+        name, copies = paths.display(self.audio.path), []
+        with _open_container(self.audio.path) as container:
+            num_tracks = len(container.streams.audio)
+        for index in range(num_tracks):
+            source = self._closing.enter_context(_open_container(self.audio.path))
+            stream = source.streams.audio[index]
+            codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
+            if codec not in self._container.supported_codecs:
+                log.warning("%s: its %s sound does not fit into %s and is left out; .mkv takes it", name, codec, self.suffix)
+                continue
+            copies.append(_AudioCopy(name, source, stream, self._container, self.audio.start))
+        return copies
 
 
 class _AudioCopy:
-    """Copies sound packets from one container to another, in step with the pictures."""
+    """Copies the packets of one sound track from one container to another, in step with the pictures.
 
-    def __init__(self, name: str, source: Any, stream: Any, container: Any) -> None:
-        self.name, self.source, self.container = name, source, container
+    Args:
+        start: seconds at which the pictures begin; packets that begin before are left out, the others move to the front.
+    """
+
+    def __init__(self, name: str, source: Any, stream: Any, container: Any, start: Fraction | None) -> None:
+        self.name, self.source, self.container, self.start = name, source, container, start
         self.copy = container.add_stream_from_template(stream)
+        self.copy.disposition = stream.disposition
+        for key in ("language", "title"):
+            if key in stream.metadata:
+                self.copy.metadata[key] = stream.metadata[key]
         self.packets = self._increasing_packets(stream)
         self.waiting: Any = None
 
@@ -644,10 +760,20 @@ class _AudioCopy:
         """The packets in order of time, which is all that containers take; damage ends them."""
         last = None
         try:
+            if self.start is not None:
+                self.source.seek(int(self.start / stream.time_base), stream=stream, backward=True)
             for packet in self.source.demux(stream):
-                if packet.dts is not None and (last is None or packet.dts > last):
-                    last = packet.dts
-                    yield packet
+                if packet.dts is None or (last is not None and packet.dts <= last):
+                    continue
+                last = packet.dts
+                if self.start is not None:
+                    # Rounded up: nothing comes before time 0.
+                    shift = -(-self.start // packet.time_base)
+                    if packet.dts < shift:
+                        continue
+                    packet.dts -= shift
+                    packet.pts = None if packet.pts is None else packet.pts - shift
+                yield packet
         except (av.FFmpegError, OSError, ValueError) as error:
             log.warning("%s: its sound is damaged and ends early (%s)", self.name, _reason(error))
 
@@ -664,9 +790,9 @@ class _AudioCopy:
 
     def finish(self, end: Fraction) -> None:
         """Copy the rest if the pictures end where those of the sound's own file do; otherwise the sound ends with them."""
-        pictures = next(iter(self.source.streams.video), None)
+        pictures = _video_stream(self.name, self.source) if self.source.streams.video else None
         stated = None if pictures is None else _stated_end(self.source, pictures)
-        same_length = stated is not None and abs(stated - end) <= 2 / _frame_rate(pictures)
+        same_length = stated is not None and abs(stated - (self.start or 0) - end) <= 2 / _frame_rate(pictures)
         if self.copy_until(None if same_length else end):
             log.info("%s: the sound goes on after the pictures and is cut there", self.name)
 

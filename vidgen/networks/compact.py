@@ -25,6 +25,16 @@ from vidgen.networks.layers import InstanceNorm
 
 _INITIAL_DEVIATION = 0.02
 _SLOPE = 0.2
+_NOISE_CHANNELS = 2
+NOISE_SIDE = 64
+"""Side of the noise tile, in places of each level; it repeats."""
+MAX_SHARPENING = 0.5
+"""How much detail finer than a 3x3 average may be amplified in the warped past; with what is generated anew it stays a
+contraction.
+"""
+
+MAX_REPAIR = 0.2
+"""Largest detail that is added to the warped past, in units of the -1..1 range."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +50,15 @@ class LabelWindow:
     extras: Tensor | None = None
 
 
-def default_widths(num_levels: int) -> tuple[int, ...]:
-    """Channels at full size, 1/2, ..., 1/2^num_levels: 32, 64, 128, 192, 256 for four levels; finer levels have 24 and 32."""
+def default_widths(num_levels: int, width: float = 1.0) -> tuple[int, ...]:
+    """Channels at full size, 1/2, ..., 1/2^num_levels: 32, 64, 128, 192, 256 for four levels; finer levels have 24 and 32.
+
+    Args:
+        width: factor on all of them; they stay multiples of 8.
+    """
     coarse = (64, 128, 192, 256)
-    return (
-        (32, *coarse)
-        if num_levels == 4
-        else (24, *[32] * (num_levels - 5), 32, *coarse)
-        if num_levels > 4
-        else (32, *coarse[-num_levels:])
-    )
+    fine = (24, *[32] * (num_levels - 4)) if num_levels > 4 else (32,)
+    return tuple(max(8, round(channels * width / 8) * 8) for channels in (*fine, *coarse[-num_levels:]))
 
 
 def default_blocks(num_levels: int) -> tuple[int, ...]:
@@ -58,13 +67,23 @@ def default_blocks(num_levels: int) -> tuple[int, ...]:
     return (0,) * (num_levels - 3) + coarse if num_levels > 4 else (0, *coarse[-num_levels:])
 
 
+def draw_noise_shift() -> tuple[int, int]:
+    """A shift of the noise for one training frame, from torch's random numbers."""
+    down, right = torch.randint(NOISE_SIDE, (2,)).tolist()
+    return int(down), int(right)
+
+
 class CompactGenerator(nn.Module):
     """One frame from a window of conditions and, where it has a past, from the previous frame moved along a predicted flow.
 
-    With `use_flow` the frame is `mask * raw + (1 - mask) * warped past`. The mask is bounded by what the condition says: where the
-    previous condition, moved along the flow, agrees with the present one, at most `max_generated` of a pixel is generated anew, so
-    that texture travels with the surface it belongs to; where it does not, or the flow leaves the frame, all of it is. Without the
-    bound learning prefers to paint every frame anew, with texture that sticks to the screen.
+    With `use_flow` the frame is `mask * raw + (1 - mask) * (warped past + repair)`, the repair being fine detail that
+    resampling lost. The mask is bounded by what the condition says: where the previous condition, moved along the flow, agrees
+    with the present one, at most `max_generated` of a pixel is generated anew, so that texture travels with the surface it
+    belongs to; where it does not, or the flow leaves the frame, all of it is. Without the bound learning prefers to paint every
+    frame anew, with texture that sticks to the screen.
+
+    A wide surface of one label gives a convolutional network nothing to vary texture by but the lattice of its own up-sampling,
+    and it prints that. So the finer levels also see noise, the same in every frame.
 
     Args:
         num_labels: classes of the label maps; 0 where there are none.
@@ -76,6 +95,8 @@ class CompactGenerator(nn.Module):
         use_foreground: foreground classes get a tail of their own, from a quarter of the size to the pixels.
         max_generated: largest share of a pixel that is generated anew where past and present agree; 1 leaves the mask free.
     """
+
+    noise: Tensor
 
     def __init__(
         self,
@@ -90,7 +111,7 @@ class CompactGenerator(nn.Module):
         modulation_channels: int = 64,
         use_flow: bool = True,
         use_foreground: bool = False,
-        max_generated: float = 0.35,
+        max_generated: float = 0.25,
     ) -> None:
         super().__init__()
         if len(widths) != len(num_blocks) or len(widths) < 3:
@@ -106,7 +127,9 @@ class CompactGenerator(nn.Module):
         coarsest, self.branch_level = self.num_levels, max(1, self.num_levels - 2)
         self.embedding = nn.Conv2d(num_labels + num_extras, embedding_channels, 1)
         self.condition_layers = nn.ModuleList(
-            nn.Conv2d(embedding_channels + 2 * self._has_positions(level), modulation_channels, 3, padding=1)
+            nn.Conv2d(
+                embedding_channels + (2 if self._has_positions(level) else _NOISE_CHANNELS), modulation_channels, 3, padding=1
+            )
             for level in range(1, self.num_levels + 1)
         )
         self.hint = _Hint(self.branch_level, self.num_levels, widths[1]) if num_past_frames else None
@@ -116,16 +139,16 @@ class CompactGenerator(nn.Module):
         self.trunk = _Decoder(widths, num_blocks, coarsest, self.branch_level, modulation_channels)
         if self.hint is not None:
             self.hint_to_trunk = nn.Conv2d(self.hint.channels[0], widths[self.branch_level], 1)
-        past_channels = 4 if num_past_frames else 0
-        self.tail = _Tail(widths, num_blocks, self.branch_level, modulation_channels, embedding_channels + past_channels)
+        pixel_channels = embedding_channels + _NOISE_CHANNELS + (4 if num_past_frames else 0)
+        self.tail = _Tail(widths, num_blocks, self.branch_level, modulation_channels, pixel_channels)
         if use_foreground:
             narrow = [widths[level] if level >= self.branch_level else widths[level] // 2 for level in range(len(widths))]
-            self.foreground_tail = _Tail(
-                narrow, num_blocks, self.branch_level, modulation_channels, embedding_channels + past_channels
-            )
+            self.foreground_tail = _Tail(narrow, num_blocks, self.branch_level, modulation_channels, pixel_channels)
         if self.use_flow:
             self.flow_branch = _FlowBranch(embedding_channels * num_condition_frames, 3 * num_past_frames, self.branch_level)
         _initialize(self)
+        tiles = torch.randn(len(widths), _NOISE_CHANNELS, NOISE_SIDE, NOISE_SIDE, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("noise", tiles, persistent=False)
 
     @property
     def size_multiple(self) -> int:
@@ -133,7 +156,9 @@ class CompactGenerator(nn.Module):
         return int(2**self.num_levels)
 
     def _has_positions(self, level: int) -> bool:
-        """Coordinates are seen at the two coarsest levels only: finer ones would nail texture to the screen."""
+        """Whether a level sees coordinates (the two coarsest, for the layout) or noise; finer coordinates would nail texture to the
+        screen.
+        """
         return level >= self.num_levels - 1
 
     def forward(
@@ -144,6 +169,7 @@ class CompactGenerator(nn.Module):
         raw_only: Tensor | None = None,
         foreground_mask: Tensor | None = None,
         coarse: Composition | None = None,
+        noise_shift: tuple[int, int] = (0, 0),
     ) -> Composition:
         """One frame per sample.
 
@@ -155,22 +181,23 @@ class CompactGenerator(nn.Module):
                 learns from real frames while frames are still drawn without a past.
             foreground_mask: [N,1,H,W], 0..1.
             coarse: not used; there is one generator for all scales.
+            noise_shift: down and right, how far the fixed noise is moved. Training draws it anew for every frame, so that new
+                surfaces take their irregularity from the noise and known ones from the past; in use it stays.
         """
-        embedded = self._embed(condition)
-        present = embedded[:, -1]
+        present = self._present(condition)
         flow = mask = warped = None
         warped_hint: Tensor | None = None
         if past is not None and self.num_past_frames:
             known = torch.ones_like(past[:, :1]) if raw_only is None else (~raw_only).to(past).expand(-1, 1, *past.shape[-2:])
             warped = past[:, -3:].float()
             if self.use_flow:
-                flow, logit = self.flow_branch(embedded.flatten(1, 2), past)
-                warped = warp_bicubic(warped, flow)
+                flow, logit, boost = self.flow_branch(self._pooled_window(condition), past)
+                warped = _sharpened(warp_bicubic(warped, flow), MAX_SHARPENING * torch.sigmoid(boost))
                 mask = self._mask(logit, condition, flow)
                 if raw_only is not None:
                     mask = torch.where(raw_only, torch.ones_like(mask), mask)
             warped_hint = torch.cat([warped * known, known], dim=1).to(memory_format=torch.channels_last)
-        modulations = self._modulations(present)
+        modulations = self._modulations(present, noise_shift)
         features = modulations[-1]
         hints: list[Tensor] = []
         if self.hint is not None:
@@ -181,44 +208,71 @@ class CompactGenerator(nn.Module):
         features = self.trunk(self.start(features), modulations)
         if hints:
             features = features + self.hint_to_trunk(hints[1])
-        pixels = present if warped_hint is None else torch.cat([present, warped_hint.to(present.dtype)], dim=1)
+        pixels = torch.cat([present, self._noise(present, 0, noise_shift)], dim=1)
+        if warped_hint is not None:
+            pixels = torch.cat([pixels, warped_hint.to(present.dtype)], dim=1)
         fine_hint = hints[0] if hints else None
-        raw = self.tail(features, modulations, pixels, fine_hint)
+        raw, repair = self.tail(features, modulations, pixels, fine_hint)
         frame = raw
         if mask is not None:
             assert warped is not None
-            frame = raw * mask + warped * (1 - mask)
+            frame = raw * mask + (warped + repair).clamp(-1, 1) * (1 - mask)
         if self.use_foreground:
             assert foreground_mask is not None
-            foreground = self.foreground_tail(features, modulations, pixels, None)
+            foreground, _ = self.foreground_tail(features, modulations, pixels, None)
             frame = foreground * foreground_mask + frame * (1 - foreground_mask)
             raw = foreground * foreground_mask + raw * (1 - foreground_mask)
         return Composition(frame, raw, flow, mask, features, None, None)
 
-    def _embed(self, condition: Tensor | LabelWindow) -> Tensor:
-        """[N,T,E,H,W]: a learned vector per class plus a linear map of the extras."""
+    def _present(self, condition: Tensor | LabelWindow) -> Tensor:
+        """The embedded present condition, [N,E,H,W]: a learned vector per class plus a linear map of the extras."""
         if isinstance(condition, Tensor):
-            flat = condition.unflatten(1, (self.num_condition_frames, -1)).flatten(0, 1)
-            embedded = self.embedding(flat.contiguous(memory_format=torch.channels_last))
-            return embedded.unflatten(0, (-1, self.num_condition_frames))
+            return self.embedding(self._frames(condition)[:, -1].contiguous(memory_format=torch.channels_last))
+        extras = None if condition.extras is None else self._frames(condition.extras)[:, -1]
+        return self._looked_up(condition.labels[:, -1], extras)
+
+    def _pooled_window(self, condition: Tensor | LabelWindow) -> Tensor:
+        """The embedded window averaged over the flow branch's tiles, [N,T*E,h,w]. Embedding is linear, so averages may come
+        first.
+        """
+        stride = 2**self.branch_level
+        if isinstance(condition, Tensor):
+            pooled = self._frames(F.avg_pool2d(condition, stride)).flatten(0, 1)
+            embedded = self.embedding(pooled.contiguous(memory_format=torch.channels_last))
+        else:
+            extras = None if condition.extras is None else self._frames(condition.extras).flatten(0, 1)
+            embedded = F.avg_pool2d(self._looked_up(condition.labels.flatten(0, 1), extras), stride)
+        return self._frames_to_channels(embedded)
+
+    def _frames(self, window: Tensor) -> Tensor:
+        return window.unflatten(1, (self.num_condition_frames, -1))
+
+    def _frames_to_channels(self, embedded: Tensor) -> Tensor:
+        return embedded.unflatten(0, (-1, self.num_condition_frames)).flatten(1, 2)
+
+    def _looked_up(self, labels: Tensor, extras: Tensor | None) -> Tensor:
+        """Embedding of ids [N,H,W] and extras [N,num_extras,H,W] without their one-hot channels."""
         weight, bias = self.embedding.weight[:, :, 0, 0], self.embedding.bias
         assert bias is not None
         table = torch.cat([weight[:, : self.num_labels].t(), torch.zeros_like(weight[:, :1]).t()]) + bias
-        ids = torch.where(condition.labels < 0, self.num_labels, condition.labels)
-        embedded = F.embedding(ids, table).movedim(-1, 2)
-        if condition.extras is not None:
-            extras = condition.extras.unflatten(1, (self.num_condition_frames, -1)).flatten(0, 1)
-            mapped = F.conv2d(extras, self.embedding.weight[:, self.num_labels :])
-            embedded = embedded + mapped.unflatten(0, (-1, self.num_condition_frames))
-        return embedded
+        embedded = F.embedding(torch.where(labels < 0, self.num_labels, labels), table).movedim(-1, 1)
+        return embedded if extras is None else embedded + F.conv2d(extras, self.embedding.weight[:, self.num_labels :])
 
-    def _modulations(self, present: Tensor) -> list[Tensor]:
+    def _noise(self, like: Tensor, level: int, shift: tuple[int, int]) -> Tensor:
+        """The level's noise, repeated to the size of `like` [N,...,h,w]; the same for all samples."""
+        height, width = like.shape[-2:]
+        tile = self.noise[level].roll(shift, dims=(1, 2))
+        tiled = tile.repeat(1, -(-height // NOISE_SIDE), -(-width // NOISE_SIDE))[:, :height, :width]
+        return tiled.to(like.dtype).expand(len(like), -1, -1, -1)
+
+    def _modulations(self, present: Tensor, noise_shift: tuple[int, int]) -> list[Tensor]:
         """What the condition says at 1/2, 1/4, ..., [N,modulation_channels,h,w] each."""
         result = []
         pooled = present
         for level, layer in enumerate(self.condition_layers, start=1):
             pooled = F.avg_pool2d(pooled, 2)
-            seen = torch.cat([pooled, _positions(pooled)], dim=1) if self._has_positions(level) else pooled
+            extra = _positions(pooled) if self._has_positions(level) else self._noise(pooled, level, noise_shift)
+            seen = torch.cat([pooled, extra], dim=1)
             result.append(F.relu(layer(seen)))
         return result
 
@@ -283,7 +337,7 @@ class _Block(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Residual blocks from the level `first` up to the level `last`, each finer one after a narrowing 1x1 and nearest doubling."""
+    """Residual blocks from the level `first` up to the level `last`, each finer one after a narrowing 1x1 and bilinear doubling."""
 
     def __init__(self, widths: Sequence[int], num_blocks: Sequence[int], first: int, last: int, modulation_channels: int) -> None:
         super().__init__()
@@ -296,7 +350,7 @@ class _Decoder(nn.Module):
     def forward(self, x: Tensor, modulations: list[Tensor]) -> Tensor:
         for place, level in enumerate(self.levels):
             if place:
-                x = F.interpolate(self.narrow[place - 1](x), scale_factor=2.0, mode="nearest")
+                x = F.interpolate(self.narrow[place - 1](x), scale_factor=2.0, mode="bilinear", align_corners=False)
             blocks = self.blocks[place]
             assert isinstance(blocks, nn.ModuleList)
             for block in blocks:
@@ -318,17 +372,18 @@ class _Tail(nn.Module):
         self.widths = widths
         self.last = nn.Conv2d(widths[1], widths[0], 1)
         self.full = nn.Conv2d(widths[0] + pixel_channels, widths[0], 3, padding=1)
-        self.head = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.head = nn.Conv2d(widths[0], 6, 3, padding=1)
 
-    def forward(self, x: Tensor, modulations: list[Tensor], pixels: Tensor, hint: Tensor | None) -> Tensor:
-        """`pixels` are the full-size channels; `hint` is added at half size."""
+    def forward(self, x: Tensor, modulations: list[Tensor], pixels: Tensor, hint: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A picture, and fine detail to add to another one. `pixels` are the full-size channels; `hint` is added at half size."""
         if self.has_levels:
-            x = self.decoder(F.interpolate(self.narrow(x), scale_factor=2.0, mode="nearest"), modulations)
+            x = self.decoder(F.interpolate(self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False), modulations)
         if hint is not None:
             x = x + hint
-        x = F.interpolate(self.last(F.leaky_relu(x, _SLOPE)), scale_factor=2.0, mode="nearest")
+        x = F.interpolate(self.last(F.leaky_relu(x, _SLOPE)), scale_factor=2.0, mode="bilinear", align_corners=False)
         x = F.leaky_relu(self.full(torch.cat([x, pixels.to(x.dtype)], dim=1)), _SLOPE)
-        return torch.tanh(self.head(x).float())
+        raw, repair = torch.tanh(self.head(x).float()).chunk(2, dim=1)
+        return raw, _detail(MAX_REPAIR * repair)
 
 
 class _Hint(nn.Module):
@@ -350,7 +405,7 @@ class _Hint(nn.Module):
 
 
 class _FlowBranch(nn.Module):
-    """Flow and mask from the window of conditions and the past frames, at the branching level and two below it."""
+    """Flow, mask and sharpening from the window of conditions and the past frames, at the branching level and two below it."""
 
     def __init__(self, window_channels: int, past_channels: int, level: int) -> None:
         super().__init__()
@@ -359,12 +414,11 @@ class _FlowBranch(nn.Module):
         self.down = nn.ModuleList([nn.Conv2d(64, 96, 3, 2, 1), nn.Conv2d(96, 128, 3, 2, 1)])
         self.blocks = nn.ModuleList(nn.Sequential(*_plain_block(128)) for _ in range(2))
         self.up = nn.ModuleList([nn.Conv2d(128, 96, 3, padding=1), nn.Conv2d(96, 64, 3, padding=1)])
-        self.head = nn.Conv2d(64, 3, 3, padding=1)
+        self.head = nn.Conv2d(64, 4, 3, padding=1)
 
-    def forward(self, window: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Flow [N,2,H,W] in pixels and the mask's logit [N,1,H,W], float32."""
-        pooled = F.avg_pool2d(window, self.stride)
-        seen = torch.cat([pooled, space_to_depth(past, self.stride).to(pooled.dtype), _positions(pooled)], dim=1)
+    def forward(self, window: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Flow [N,2,H,W] in pixels, the logits of mask and sharpening [N,1,H,W] each, float32."""
+        seen = torch.cat([window, space_to_depth(past, self.stride).to(window.dtype), _positions(window)], dim=1)
         fine = F.leaky_relu(self.stem(seen), _SLOPE)
         middle = F.leaky_relu(self.down[0](fine), _SLOPE)
         x = F.leaky_relu(self.down[1](middle), _SLOPE)
@@ -373,7 +427,7 @@ class _FlowBranch(nn.Module):
         for layer, skip in zip(self.up, (middle, fine), strict=True):
             x = F.leaky_relu(layer(F.interpolate(x, size=skip.shape[-2:], mode="nearest")) + skip, _SLOPE)
         result = F.interpolate(self.head(x).float(), scale_factor=float(self.stride), mode="bilinear", align_corners=False)
-        return result[:, :2] * FLOW_SCALE, result[:, 2:]
+        return result[:, :2] * FLOW_SCALE, result[:, 2:3], result[:, 3:]
 
 
 def _plain_block(channels: int) -> list[nn.Module]:
@@ -392,6 +446,18 @@ def warp_bicubic(image: Tensor, flow: Tensor) -> Tensor:
     Source: Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, with a = -0.75.
     """
     return F.grid_sample(image.float(), _grid(flow), mode="bicubic", padding_mode="border", align_corners=True).clamp(-1, 1)
+
+
+def _sharpened(image: Tensor, amount: Tensor) -> Tensor:
+    """Undo the blur of resampling: what differs from the 3x3 average of its neighborhood is amplified by 1 + `amount`; kept in
+    -1..1.
+    """
+    return (image + amount * _detail(image)).clamp(-1, 1)
+
+
+def _detail(image: Tensor) -> Tensor:
+    """What differs from the 3x3 average of the neighborhood."""
+    return image - F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
 
 
 def _warp_nearest(image: Tensor, flow: Tensor) -> Tensor:

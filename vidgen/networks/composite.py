@@ -1,4 +1,4 @@
-"""Generators that blend a made frame with the warped previous one.
+"""Generators that blend a generated frame with the warped previous one.
 
 Source: Wang et al., "Video-to-Video Synthesis", NeurIPS 2018, section 3 and its supplement; layer facts from the authors' release.
 """
@@ -23,7 +23,7 @@ FLOW_SCALE = 20.0
 class Composition:
     """One generated frame per sample, and the features the next finer scale builds on.
 
-    frame, raw: [N,3,H,W] in -1..1; flow [N,2,H,W] pixels; mask [N,1,H,W], 1 = made, 0 = warped;
+    frame, raw: [N,3,H,W] in -1..1; flow [N,2,H,W] pixels; mask [N,1,H,W], 1 = generated, 0 = warped;
     features: [N,base_channels,H,W] each.
     """
 
@@ -37,13 +37,57 @@ class Composition:
 
 
 class _Blending(nn.Module):
-    """What the coarse and the local generator share: heads, warping, blending, foreground."""
+    """What the coarse and the local generator share: the way from condition and past to the blended frame.
 
+    Their parts differ: the local one has no residual blocks of its own before its decoders, which hold them.
+    """
+
+    condition_down: nn.Module
+    past_down: nn.Module | None
+    image_blocks: nn.Module
+    image_up: nn.Module
+    flow_blocks: nn.Module
+    flow_up: nn.Module
+    foreground_down: nn.Module
+    foreground_blocks: nn.Module
+    foreground_up: nn.Module
+    use_flow: bool
+    use_foreground: bool
     image_head: nn.Module
     flow_head: nn.Module
     mask_head: nn.Module
     foreground_head: nn.Module
     flow_scale: float
+
+    def forward(
+        self,
+        condition: Tensor,
+        past: Tensor | None,
+        *,
+        raw_only: Tensor | None = None,
+        foreground_mask: Tensor | None = None,
+        coarse: Composition | None = None,
+    ) -> Composition:
+        """One frame per sample.
+
+        Args:
+            condition: [N,condition_channels,H,W], the window flattened frame by frame, oldest first.
+            past: [N,past_channels,H,W] in -1..1, oldest first; the last three channels are the previous frame.
+            raw_only: bool [N,1,1,1]; True ignores the warped past.
+            foreground_mask: [N,1,H,W], 0..1.
+            coarse: the result of the next coarser scale at half the size; None at the coarsest.
+        """
+        encoded = self.condition_down(condition)
+        if self.past_down is not None:
+            encoded = encoded + self.past_down(past)
+        image_features = self.image_up(self.image_blocks(_plus(encoded, coarse.image_features if coarse else None)))
+        flow_features = foreground_features = None
+        if self.use_flow:
+            flow_features = self.flow_up(self.flow_blocks(_plus(encoded, coarse.flow_features if coarse else None)))
+        if self.use_foreground:
+            foreground = _plus(self.foreground_down(condition), coarse.foreground_features if coarse else None)
+            foreground_features = self.foreground_up(self.foreground_blocks(foreground))
+        return self._compose(image_features, flow_features, foreground_features, past, raw_only, foreground_mask)
 
     def _compose(
         self,
@@ -79,7 +123,7 @@ class CompositeGenerator(_Blending):
         past_channels: channels of the past frames; 0 for a generator that sees no past (then there is no flow either).
         base_channels: width after the stem; it doubles with each down-sampling.
         num_blocks: residual blocks from encoder to head; the first half (rounded up) before images and flow part ways.
-        use_flow: with the flow and mask branch, or the made frame alone.
+        use_flow: with the flow and mask branch, or the generated frame alone.
         use_foreground: with a separate branch for the foreground classes.
     """
 
@@ -132,34 +176,6 @@ class CompositeGenerator(_Blending):
             self.foreground_up = decoder(foreground_widths)
             self.foreground_head = head(narrow, 3)
 
-    def forward(
-        self,
-        condition: Tensor,
-        past: Tensor | None,
-        *,
-        raw_only: Tensor | None = None,
-        foreground_mask: Tensor | None = None,
-        coarse: Composition | None = None,
-    ) -> Composition:
-        """One frame per sample.
-
-        Args:
-            condition: [N,condition_channels,H,W], the window flattened frame by frame, oldest first.
-            past: [N,past_channels,H,W] in -1..1, oldest first; the last three channels are the previous frame.
-            raw_only: bool [N,1,1,1]; True ignores the warped past.
-            foreground_mask: [N,1,H,W], 0..1.
-            coarse: not used; the coarsest scale has no coarser one.
-        """
-        encoded = self.condition_down(condition)
-        if self.past_down is not None:
-            encoded = encoded + self.past_down(past)
-        image_features = self.image_up(self.image_blocks(encoded))
-        flow_features = self.flow_up(self.flow_blocks(encoded)) if self.use_flow else None
-        foreground_features = None
-        if self.use_foreground:
-            foreground_features = self.foreground_up(self.foreground_blocks(self.foreground_down(condition)))
-        return self._compose(image_features, flow_features, foreground_features, past, raw_only, foreground_mask)
-
 
 class LocalCompositeGenerator(_Blending):
     """A finer scale: adds its own detail to the features of the next coarser scale and predicts its flow anew.
@@ -196,6 +212,7 @@ class LocalCompositeGenerator(_Blending):
 
         self.condition_down = encoder(condition_channels, base_channels)
         self.past_down = encoder(past_channels, base_channels) if past_channels else None
+        self.image_blocks = self.flow_blocks = self.foreground_blocks = nn.Identity()
         self.image_up = decoder(base_channels)
         self.image_head = head(base_channels, 3)
         self.use_flow = use_flow
@@ -210,26 +227,9 @@ class LocalCompositeGenerator(_Blending):
             self.foreground_up = decoder(narrow)
             self.foreground_head = head(narrow, 3)
 
-    def forward(
-        self,
-        condition: Tensor,
-        past: Tensor | None,
-        *,
-        raw_only: Tensor | None = None,
-        foreground_mask: Tensor | None = None,
-        coarse: Composition | None = None,
-    ) -> Composition:
-        """As `CompositeGenerator.forward`; `coarse` is the result of the next coarser scale at half the size."""
-        assert coarse is not None
-        encoded = self.condition_down(condition)
-        if self.past_down is not None:
-            encoded = encoded + self.past_down(past)
-        image_features = self.image_up(encoded + coarse.image_features)
-        flow_features = self.flow_up(encoded + coarse.flow_features) if self.use_flow else None
-        foreground_features = None
-        if self.use_foreground:
-            foreground_features = self.foreground_up(self.foreground_down(condition) + coarse.foreground_features)
-        return self._compose(image_features, flow_features, foreground_features, past, raw_only, foreground_mask)
+
+def _plus(features: Tensor, coarse: Tensor | None) -> Tensor:
+    return features if coarse is None else features + coarse
 
 
 _BRANCHES = {

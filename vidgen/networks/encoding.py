@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from vidgen.types import Condition
+
+
+def fold_time(frames: Tensor) -> Tensor:
+    """Every frame as a sample of its own: [B,T,C,H,W] -> [B*T,C,H,W]."""
+    folded: Tensor = rearrange(frames, "b t c h w -> (b t) c h w")
+    return folded
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

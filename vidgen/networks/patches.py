@@ -1,7 +1,7 @@
 """Pictures and clips made of patches of one example, without training.
 
 A guess is refined from coarse to fine: every patch of it looks for the most similar patch of the example, and the overlapping
-finds are blended into the next guess. Volumes are float32 [C,T,H,W] in -1..1; a picture has T = 1. The first three channels are
+matches are blended into the next guess. Volumes are float32 [C,T,H,W] in -1..1; a picture has T = 1. The first three channels are
 compared; further ones, such as opacity, come along with the patch.
 
 Source: Granot et al., "Drop the GAN: In Defense of Patches Nearest Neighbors as Single Image Generative Models", CVPR 2022
@@ -94,14 +94,14 @@ class Example:
 
     Args:
         values: [C,T,H,W], what patches are copied from.
-        looks: [C,T,H,W], what they are compared by: the same, or less sharp where the guess is not sharp either.
+        compared: [C,T,H,W], what they are compared by: the same, or less sharp where the guess is not sharp either.
     """
 
-    def __init__(self, values: Tensor, looks: Tensor, matching: Matching) -> None:
+    def __init__(self, values: Tensor, compared: Tensor, matching: Matching) -> None:
         self.values, self.window = values, _fitting(matching.window, values)
         self._layout = matching.layout
-        self.basis = _principal_patches(looks[:3], self.window, matching.num_components)
-        self.keys = self.describe(looks)
+        self.basis = _principal_patches(compared[:3], self.window, matching.num_components)
+        self.keys = self.describe(compared)
         self.grid = _grid(values, self.window)
 
     def describe(self, volume: Tensor) -> Tensor:
@@ -119,9 +119,9 @@ class Matches:
     """For each patch of one grid, a patch of another.
 
     Attributes:
-        places: int64 [3,N], (frame, row, column) of the patch found.
+        places: int64 [3,N], (frame, row, column) of the matching patch.
         grid, other: patches along (frames, height, width) of the two grids.
-        costs: float32 [N], of the patches found; infinite where nothing is known.
+        costs: float32 [N], of the matches; infinite where nothing is known.
     """
 
     places: Tensor
@@ -170,8 +170,8 @@ def refine(
     grid = _grid(guess, example.window)
     queries = example.describe(guess)
     if len(queries) * len(example.keys) <= _MAX_EXACT_PAIRS:
-        found = Matches(_exact(queries, example.keys, example.grid, matching.completeness), grid, example.grid)
-        return blend(example, found, tuple(guess.shape[1:])), found, None
+        exact = Matches(_exact(queries, example.keys, example.grid, matching.completeness), grid, example.grid)
+        return blend(example, exact, tuple(guess.shape[1:])), exact, None
     factors = None
     if matching.completeness is not None:
         num_rounds = matching.num_searches if reverse is not None else _FIRST_SEARCHES
@@ -187,7 +187,7 @@ def refine(
 def search(
     matches: Matches, queries: Tensor, keys: Tensor, factors: Tensor | None, num_rounds: int, generator: torch.Generator
 ) -> None:
-    """Improve `matches` in place by PatchMatch: try what neighbours found, then random places ever closer to the best.
+    """Improve `matches` in place by PatchMatch: try the matches of neighbors, then random places ever closer to the best.
 
     Args:
         queries: [N,K], keys: [M,K], descriptions of the patches.
@@ -224,23 +224,23 @@ def search(
 
 
 def blend(example: Example, matches: Matches, size: tuple[int, ...]) -> Tensor:
-    """The overlapping patches found, averaged with a Gaussian window: [C,T,H,W] of `size`."""
+    """The matching patches, which overlap, averaged with a Gaussian window: [C,T,H,W] of `size`."""
     frames, height, width = example.values.shape[1:]
-    colours = example.values.flatten(1).T.contiguous()
+    colors = example.values.flatten(1).T.contiguous()
     corner = _flat(matches.places, (frames, height, width))
-    total = torch.zeros(*size, colours.shape[1])
+    total = torch.zeros(*size, colors.shape[1])
     weights = torch.zeros(*size, 1)
     window = _gaussian(example.window)
     for t, y, x in itertools.product(*map(range, example.window)):
         weight = float(window[t, y, x])
-        patch_values = colours.index_select(0, corner + (t * height + y) * width + x).view(*matches.grid, -1)
+        patch_values = colors.index_select(0, corner + (t * height + y) * width + x).view(*matches.grid, -1)
         part = (slice(t, t + matches.grid[0]), slice(y, y + matches.grid[1]), slice(x, x + matches.grid[2]))
         total[part].add_(patch_values, alpha=weight)
         weights[part].add_(weight)
     return (total / weights).permute(3, 0, 1, 2).contiguous()
 
 
-def synthesise(
+def synthesize(
     example: Tensor,
     sizes: Sequence[Size],
     example_sizes: Sequence[Size],
@@ -293,7 +293,7 @@ def enlarge(picture: Tensor, factor: float, *, matching: Matching | None = None,
     """A picture [C,1,H,W] in -1..1 with `factor` times as many pixels a side, its detail taken from the picture itself.
 
     The size grows in small steps. On each, patches of the blurry enlargement find similar patches of the blurred picture, and
-    bring their sharp selves; what does not agree with the picture when reduced again is put right.
+    bring their sharp selves; what does not agree with the picture when downscaled again is corrected.
     Source: Glasner, Bagon, Irani, "Super-Resolution from a Single Image", ICCV 2009; Freedman and Fattal, "Image and Video
     Upscaling from Local Self-Examples", 2011.
     """
@@ -352,8 +352,8 @@ def _principal_patches(volume: Tensor, window: Size, num_components: int) -> Ten
         [(t * shape[1] + y) * shape[2] + x for t, y, x in itertools.product(*map(range, window))], dtype=torch.int64
     )
     patches = volume.flatten(1)[:, _flat(places, shape)[:, None] + offsets].permute(1, 0, 2).flatten(1).double()
-    centred = patches - patches.mean(dim=0)
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    centered = patches - patches.mean(dim=0)
+    _, vectors = torch.linalg.eigh(centered.T @ centered)
     leading = vectors.flip(1)[:, :num_components].T.float() / math.sqrt(patches.shape[1])
     return leading.reshape(len(leading), len(volume), *window)
 

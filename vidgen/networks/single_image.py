@@ -43,10 +43,10 @@ def resize_matrix(num_in: int, num_out: int, scale: float, device: torch.device 
     Source: the resize that SinGAN uses (MATLAB's imresize), whose left and top borders are cut off instead.
     """
     stretch = min(scale, 1.0)
-    centres = (torch.arange(num_out, dtype=torch.float64) + 0.5) / scale - 0.5
+    centers = (torch.arange(num_out, dtype=torch.float64) + 0.5) / scale - 0.5
     reach = math.ceil(4 / stretch) + 2
-    places = (centres - 2 / stretch).floor()[:, None] + torch.arange(reach, dtype=torch.float64)
-    weights = _cubic(stretch * (centres[:, None] - places))
+    places = (centers - 2 / stretch).floor()[:, None] + torch.arange(reach, dtype=torch.float64)
+    weights = _cubic(stretch * (centers[:, None] - places))
     weights = weights / weights.sum(dim=1, keepdim=True)
     folded = places.long() % (2 * num_in)
     mirrored = torch.where(folded < num_in, folded, 2 * num_in - 1 - folded)
@@ -146,7 +146,7 @@ def plan_pyramid(
 ) -> Pyramid:
     """Levels with a constant ratio between them.
 
-    Where the picture leaves no room between its short side and `min_size` (long or small ones), it is kept larger than
+    Where the picture leaves no room between its short side and `min_size` (long or small ones), it stays larger than
     `max_size` says, or begins smaller than `min_size`.
 
     Source: SinGAN (Shaham et al., ICCV 2019), code.
@@ -220,7 +220,7 @@ def _sizes(finest: Size, scales: Sequence[float]) -> tuple[Size, ...]:
 
 
 class ConvBlock(nn.Module):
-    """Convolution without padding, normalisation, LeakyReLU."""
+    """Convolution without padding, normalization, LeakyReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: LevelNorm = "batch", slope: float = 0.2, padding: int = 0):
         super().__init__()
@@ -346,14 +346,14 @@ def noise_loop(
         twice[-1] = 1.0
     power = ((1 - alpha) * (1 - beta)) ** 2 * twice / num_frames / response.abs().square()
     moving = power[1:].cumsum(0) / power[1:].sum()
-    kept = int((moving < 0.99).sum()) + 2
-    angles, gains = angles[:kept], power[:kept].sqrt()
-    fields = randn((2 * kept, *shape), device, generator)
-    start = torch.einsum("k,k...->...", gains.float().to(device), fields[:kept])
+    num_harmonics = int((moving < 0.99).sum()) + 2
+    angles, gains = angles[:num_harmonics], power[:num_harmonics].sqrt()
+    fields = randn((2 * num_harmonics, *shape), device, generator)
+    start = torch.einsum("k,k...->...", gains.float().to(device), fields[:num_harmonics])
     for frame in range(num_frames):
         turned = angles * frame
         weights = torch.cat([gains * turned.cos(), gains * turned.sin()]).float().to(device)
-        correlation = float((power[:kept] * turned.cos()).sum() / power[:kept].sum())
+        correlation = float((power[:num_harmonics] * turned.cos()).sum() / power[:num_harmonics].sum())
         yield torch.einsum("k,k...->...", weights, fields) - correlation * start
 
 

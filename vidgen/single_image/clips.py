@@ -57,12 +57,12 @@ def clip_variation(
         return patches.resize(example, size) + noise * torch.randn(3, *size, generator=generator)
 
     matching = Matching(window=(patches.CLIP_PATCH_FRAMES, patches.PATCH_SIDE, patches.PATCH_SIDE), num_iterations=3)
-    generated = patches.synthesise(example, [*sizes, target], example_sizes, start, loop=loop, matching=matching, seed=seed)
+    generated = patches.synthesize(example, [*sizes, target], example_sizes, start, loop=loop, matching=matching, seed=seed)
     yield from to_pixels(generated.transpose(0, 1))
 
 
 def loop_gap(frames: Sequence[np.ndarray]) -> float:
-    """Difference of the last frame and the first, over the mean difference of neighbours: about 1 where a loop closes."""
+    """Difference of the last frame and the first, over the mean difference of neighbors: about 1 where a loop closes."""
     steps = [np.abs(after.astype(int) - before).mean() for before, after in itertools.pairwise(frames)]
     mean = float(np.mean(steps)) if steps else 0.0
     gap = float(np.abs(frames[-1].astype(int) - frames[0]).mean())

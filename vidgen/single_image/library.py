@@ -1,6 +1,6 @@
 """Animations, samples, enlargement, harmonization, editing and paint from one picture or a short clip, as functions.
 
-Pictures come as paths or as uint8 [H,W,3] or [H,W,4], and are given back as such arrays; nothing is written but trained models.
+Pictures come as paths or as uint8 [H,W,3] or [H,W,4], and come back as such arrays; nothing is written but trained models.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def prepare(image: PictureLike, purpose: Purpose, options: SingleImageOptions = 
     folder = options.model or _cache_folder(picture, purpose, options)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"model {paths.display(folder)}: is a file; a folder to train into was expected")
-    if (folder / "run" / "checkpoints").is_dir():  # as 0.1 kept them
+    if (folder / "run" / "checkpoints").is_dir():  # as 0.1 laid them out
         folder = folder / "run"
     if (folder / "checkpoints").is_dir() and training.is_complete(folder):
         log.info("%s: learned already, in %s", picture.name, folder)
@@ -269,8 +269,8 @@ def _prepare_change(
 ) -> tuple[Picture, np.ndarray, SingleImageModel]:
     original, other = read_picture(image), read_picture(changed)
     if other.size != original.size:
-        found, expected = size_text(other.size), size_text(original.size)
-        raise InputError(f"{other.name}: {found}, but {original.name} is {expected}; expected the same size")
+        sizes = size_text(other.size), size_text(original.size)
+        raise InputError(f"{other.name}: {sizes[0]}, but {original.name} is {sizes[1]}; expected the same size")
     marked = difference_mask(other.pixels, original.pixels) if mask is None else read_mask(mask, original.size)
     return other, marked, prepare(original, "sample", options)
 

@@ -88,9 +88,9 @@ def check_size(size: Size, name: str, *, before: Size | None = None) -> None:
     least = patches.MIN_SIDE
     if min(size) >= least:
         return
-    found = size_text(size) if before is None else f"{size_text(before)} downscaled to {size_text(size)}"
+    text = size_text(size) if before is None else f"{size_text(before)} downscaled to {size_text(size)}"
     hint = None if before is None else "crop to a less elongated region, or work at a larger size"
-    raise InputError(f"{name}: {found}; at least {least}x{least} pixels are needed to learn from", hint=hint)
+    raise InputError(f"{name}: {text}; at least {least}x{least} pixels are needed to learn from", hint=hint)
 
 
 def size_text(size: Sequence[int]) -> str:

@@ -126,7 +126,7 @@ class SingleImageConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class Samples:
-    """How many samples a stream has given: each has noise of its own."""
+    """How many samples a stream has had: each has noise of its own."""
 
     count: int
 

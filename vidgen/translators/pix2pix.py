@@ -20,7 +20,7 @@ from vidgen.networks import coarse_to_fine, discriminators, unet
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import GlobalGenerator
 from vidgen.networks.discriminators import PatchDiscriminator, PixelDiscriminator
-from vidgen.networks.encoding import encode
+from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.layers import BatchNorm, NoiseDropout, NormKind, frame_by_frame, initialize
 from vidgen.networks.losses import CriticObjective
 from vidgen.networks.unet import UNet
@@ -124,7 +124,7 @@ class Pix2Pix(Translator[Carry]):
     def rollout(self, batch: Batch, step: Step, carry: Carry | None = None) -> tuple[Output, None]:
         encoded = self._encode(batch.window_condition)
         frames = frame_by_frame(self.generator, encoded, together=True)
-        return Output(frames, extras={"condition": encoded.flatten(0, 1)}), None
+        return Output(frames, extras={"condition": fold_time(encoded)}), None
 
     def _encode(self, condition: Condition) -> Tensor:
         return encode(condition, num_labels=self.config.num_labels, use_instances=self.config.use_instances)
@@ -134,7 +134,7 @@ class Pix2Pix(Translator[Carry]):
 
     def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
         condition: Tensor = output.extras["condition"]
-        fake, real = output.frames.flatten(0, 1), batch.window_target.flatten(0, 1)
+        fake, real = fold_time(output.frames), fold_time(batch.window_target)
         pairs = torch.cat([condition, fake], 1), torch.cat([condition, real], 1)
         if phase.name == "discriminator":
             return self._adversary.discriminator_losses([pairs[0]], pairs[1])

@@ -23,9 +23,9 @@ from vidgen.errors import ConfigError
 from vidgen.networks import coarse_to_fine, discriminators, label_convolution
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import CoarseToFineGenerator, FeatureEncoder
-from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths
+from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.discriminators import MultiscaleDiscriminator
-from vidgen.networks.encoding import encode, instance_edges
+from vidgen.networks.encoding import encode, fold_time, instance_edges
 from vidgen.networks.feature_adversary import FeatureAdversary
 from vidgen.networks.image_pool import ImagePool
 from vidgen.networks.layers import NormKind, Upsampling, initialize
@@ -47,9 +47,11 @@ class Generator(Settings):
 
     kind: Literal["published", "compact"] = "published"
     """published: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the labels; it draws
-    more in the same time on a processor, and of the settings below it reads only num_levels."""
+    more in the same time on a processor, and of the settings below it reads only num_levels and width."""
     num_levels: Annotated[int, Field(ge=3, le=6)] = 4
     """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
+    width: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    """Of the compact generator: factor on the channels of all levels."""
     base_channels: Count = 64
     """Width of the global network after its first convolution; each enhancer has half of the one before."""
     num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 4
@@ -129,6 +131,10 @@ class Config(ConditionalConfig):
         if self.generator.base_channels % 2**self.generator.num_enhancers:
             raise ValueError("generator.base_channels must be divisible by 2^num_enhancers, since each enhancer halves it")
         return self
+
+    def for_use(self) -> Config:
+        discriminators = self.discriminators.model_copy(update={"patch": False, "pool_size": 0})
+        return self.model_copy(update={"discriminators": discriminators, "features": None})
 
 
 def inputs(config: Config) -> tuple[Input, ...]:
@@ -222,7 +228,7 @@ class Pix2PixHD(Translator[Carry]):
         image, num_scales = self.generator.image, self.num_active_scales
         if isinstance(image, CompactGenerator):
             encoded = _with_styles(self._encode(condition), styles)
-            frames = torch.cat([image(frame).frame for frame in encoded.flatten(0, 1).split(1)])
+            frames = torch.cat([image(frame).frame for frame in fold_time(encoded).split(1)])
             return Output(frames.unflatten(0, condition.main.shape[:2])), None
         first = self._first_convolution(condition, styles, num_scales)
         inputs: Tensor | None = None
@@ -242,11 +248,11 @@ class Pix2PixHD(Translator[Carry]):
         inputs = _with_styles(encoded, styles).flatten(0, 1)
         image = self.generator.image
         if isinstance(image, CompactGenerator):
-            frames = image(inputs).frame
+            frames = image(inputs, noise_shift=draw_noise_shift()).frame
         else:
             frames = image(inputs, step.stage.num_active_scales)
         frames = frames.unflatten(0, condition.main.shape[:2])
-        return Output(frames, extras={"condition": encoded.flatten(0, 1)}), None
+        return Output(frames, extras={"condition": fold_time(encoded)}), None
 
     def _first_convolution(self, condition: Condition, styles: Tensor | None, num_scales: int) -> Tensor | None:
         """The first convolution's result by the short way, [B*T,C,H,W]; None where there is none, or the plain way is as fast."""
@@ -278,7 +284,7 @@ class Pix2PixHD(Translator[Carry]):
         regions = condition.instances if styles.regions == "instances" else condition.labels
         if regions is None:
             raise ValueError(f"this model's encoder needs {styles.regions}, but the condition has none")
-        features = encoder(frames.flatten(0, 1), regions.flatten(0, 1))
+        features = encoder(fold_time(frames), regions.flatten(0, 1))
         return features.unflatten(0, frames.shape[:2])
 
     def _styles(self, condition: Condition) -> Tensor | None:
@@ -323,12 +329,12 @@ class Pix2PixHD(Translator[Carry]):
 
     def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
         if self.features is not None:
-            frames = (batch.target.flatten(0, 1) for batch in batches)
+            frames = (fold_time(batch.target) for batch in batches)
             self.features.calibrate(frames, networks["efficientnet_lite0"])
 
     def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
         condition: Tensor = output.extras["condition"]
-        fake, real = output.frames.flatten(0, 1), batch.window_target.flatten(0, 1)
+        fake, real = fold_time(output.frames), fold_time(batch.window_target)
         pairs = torch.cat([condition, fake], dim=1), torch.cat([condition, real], dim=1)
         num_scales = self._num_discriminated_scales(step.stage)
         if phase.name == "discriminator":
@@ -380,9 +386,11 @@ def _published(config: Config) -> CoarseToFineGenerator:
 
 
 def _compact(config: Config) -> CompactGenerator:
-    levels, styles = config.generator.num_levels, config.encoder
+    shape, styles = config.generator, config.encoder
     extras = config.channels_per_frame - config.num_labels + (styles.num_features if styles else 0)
-    return CompactGenerator(config.num_labels, extras, widths=default_widths(levels), num_blocks=default_blocks(levels))
+    return CompactGenerator(
+        config.num_labels, extras, widths=default_widths(shape.num_levels, shape.width), num_blocks=default_blocks(shape.num_levels)
+    )
 
 
 def build(config: Config, networks: Networks | None = None) -> Pix2PixHD:

@@ -44,6 +44,10 @@ class ModelConfig(Settings):
         """
         return self
 
+    def for_use(self) -> Self:
+        """The same without what serves training alone, so that a model file of it holds what use needs and no more."""
+        return self
+
     def _filled(self, **found: object) -> Self:
         for name, value in found.items():
             stated = getattr(self, name)

@@ -49,7 +49,7 @@ class Config(SingleImageConfig):
 
     kind: Literal["singan"] = "singan"
     scale_factor: Annotated[float, Field(gt=0.3, lt=0.95)] = 0.75
-    """Ratio between the sizes of neighbouring scales; fitted, so that the coarsest has min_size."""
+    """Ratio between the sizes of neighboring scales; fitted, so that the coarsest has min_size."""
     count_scales: Literal["ceil", "floor"] = "ceil"
     """How the number of scales is rounded; floor for super-resolution."""
     sizes: tuple[tuple[Count, Count], ...] | None = None

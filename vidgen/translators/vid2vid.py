@@ -24,10 +24,10 @@ from vidgen.config import Settings
 from vidgen.errors import ConfigError
 from vidgen.networks import composite, discriminators
 from vidgen.networks.adversary import Adversary
-from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths
+from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
-from vidgen.networks.encoding import encode
+from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.feature_adversary import FeatureAdversary
 from vidgen.networks.layers import NormKind, Upsampling, initialize, pyramid
 from vidgen.networks.losses import GanObjective, masked_l1, perceptual
@@ -44,11 +44,13 @@ class Generator(Settings):
 
     kind: Literal["published", "compact"] = "published"
     """published: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the labels; it draws
-    more in the same time on a processor, and of the settings below it reads only flow, foreground_labels, num_levels and
-    max_generated."""
+    more in the same time on a processor, and of the settings below it reads only flow, foreground_labels, num_levels,
+    width and max_generated."""
     num_levels: Annotated[int, Field(ge=3, le=6)] = 4
     """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
-    max_generated: Annotated[float, Field(ge=0, le=1)] = 0.35
+    width: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    """Of the compact generator: factor on the channels of all levels."""
+    max_generated: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Of the compact generator: largest share of a pixel that is generated anew where the labels, moved along the flow, agree."""
     base_channels: Count = 128
     """Width after the first convolution at the coarsest scale; finer scales halve it."""
@@ -187,6 +189,10 @@ class Config(ConditionalConfig):
             raise ValueError("generator.kind: compact has one scale; set num_levels for larger frames")
         return self
 
+    def for_use(self) -> Config:
+        discriminators = self.discriminators.model_copy(update={"patch": False, "num_temporal_scales": 0, "region": None})
+        return self.model_copy(update={"discriminators": discriminators, "features": None})
+
 
 def inputs(config: Config) -> tuple[Input, ...]:
     """What it reads of every frame."""
@@ -311,7 +317,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         encoded = self._encode(batch.window_condition)
         training = _Training(step.stage, self.config.past, self._draw_fresh(batch))
         output, after = self._generate(encoded, carry, step.stage.num_active_scales, training)
-        output.extras["condition"] = encoded.flatten(0, 1)
+        output.extras["condition"] = fold_time(encoded)
         if training.fresh is not None:
             output.extras["fresh"] = training.fresh
         frames = output.frames.detach()
@@ -373,6 +379,8 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         for scale in range(active):
             before = _corrupt(past[scale], hidden, training).flatten(1, 2) if self.num_past_frames else None
             network = self.generator[scale]
+            compact = isinstance(network, CompactGenerator) and training is not None
+            noise = {"noise_shift": draw_noise_shift()} if compact else {}
             learns = any(parameter.requires_grad for parameter in network.parameters())
             with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or bool(generated))):
                 step = network(
@@ -381,6 +389,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
                     raw_only=raw_only,
                     foreground_mask=masks[scale],
                     coarse=generated[-1] if generated else None,
+                    **noise,
                 )
             generated.append(step)
         return generated
@@ -461,7 +470,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             assert self.features is not None
             return self.features.discriminator_losses(*self._compared(batch, output), output, networks["efficientnet_lite0"])
         if phase.name == "discriminator":
-            fakes, real = self._frame_pairs(batch, output)
+            fakes, real = self._frame_pairs(batch, output, self._versions(output))
             return self._frame_adversary.discriminator_losses(fakes, real, num_scales=num_scales)
         if phase.name == "region":
             fake, real = self._region_inputs(batch, output)
@@ -471,7 +480,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
         if self.features is not None:
-            frames = (batch.target.flatten(0, 1) for batch in batches)
+            frames = (fold_time(batch.target) for batch in batches)
             self.features.calibrate(frames, networks["efficientnet_lite0"])
 
     @property
@@ -514,11 +523,11 @@ class Vid2Vid(Translator[Vid2VidCarry]):
     def _generator_losses(self, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
         weights = self.config.losses
         num_scales, factor = self._num_discriminated_scales(step.stage), step.between(step.stage.adversarial)
-        real = batch.window_target.flatten(0, 1)
+        real = fold_time(batch.window_target)
         fakes = self._versions(output)
         losses: Losses = {}
         if self.discriminator is not None and factor:
-            pairs, real_pair = self._frame_pairs(batch, output)
+            pairs, real_pair = self._frame_pairs(batch, output, fakes)
             losses |= self._frame_adversary.generator_losses(pairs, real_pair, num_scales=num_scales, factor=factor)
         if self.features is not None:
             backbone = networks["efficientnet_lite0"]
@@ -546,18 +555,18 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         weights, losses = self.config.losses, {}
         reference = batch.flow[:, batch.start : batch.stop].flatten(0, 1)
         confidence = batch.confidence[:, batch.start : batch.stop].flatten(0, 1)
-        real, frames = batch.window_target.flatten(0, 1), output.frames.flatten(0, 1)
+        real, frames = fold_time(batch.window_target), fold_time(output.frames)
         if weights.warp_weight and (step.stage.uses_past or self.config.generator.kind == "published"):
-            warped = warp(output.previous.flatten(0, 1), reference)
+            warped = warp(fold_time(output.previous), reference)
             losses["warp"] = weights.warp_weight * masked_l1(frames, warped, _without_fresh(confidence, output))
         if output.flow is None or output.mask is None:
             return losses
-        flow = output.flow.flatten(0, 1)
+        flow = fold_time(output.flow)
         losses["flow"] = weights.flow_weight / 2 ** (step.stage.num_active_scales - 1) * masked_l1(flow, reference, confidence)
-        moved = warp(batch.previous_target.flatten(0, 1), flow)
+        moved = warp(fold_time(batch.previous_target), flow)
         losses["flow_warp"] = weights.flow_warp_weight * masked_l1(moved, real, confidence)
         if weights.mask_weight:
-            mask = output.mask.flatten(0, 1)
+            mask = fold_time(output.mask)
             losses["mask"] = weights.mask_weight * masked_l1(mask, torch.zeros_like(mask), confidence)
         return losses
 
@@ -569,7 +578,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         condition: Tensor = output.extras["condition"]
         side = min(max(16, condition.shape[-1] // 32 * 8), condition.shape[-2])
         crops: tuple[list[Tensor], list[Tensor]] = ([], [])
-        pictures = (output.frames.flatten(0, 1), batch.window_target.flatten(0, 1))
+        pictures = (fold_time(output.frames), fold_time(batch.window_target))
         for index, inside in enumerate(self._region_mask(condition)):
             rows, columns = (inside.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
             top, left = (
@@ -587,20 +596,20 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             return condition[:, self.config.num_labels + region.channel] > region.above
         return condition[:, list(region.labels)].sum(1) > 0
 
-    def _frame_pairs(self, batch: Batch, output: Output) -> tuple[list[Tensor], Tensor]:
+    def _frame_pairs(self, batch: Batch, output: Output, versions: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """What the discriminator of frames sees: every generated version, and the ground truth, [N,C+3,H,W] each."""
         condition: Tensor = output.extras["condition"]
-        fakes = [torch.cat([condition, frames], dim=1) for frames in self._versions(output)]
-        return fakes, torch.cat([condition, batch.window_target.flatten(0, 1)], dim=1)
+        fakes = [torch.cat([condition, frames], dim=1) for frames in versions]
+        return fakes, torch.cat([condition, fold_time(batch.window_target)], dim=1)
 
     def _compared(self, batch: Batch, output: Output) -> tuple[Tensor, Tensor, Tensor]:
         """Generated frames, real frames and their condition, [N,C,H,W] each."""
-        return output.frames.flatten(0, 1), batch.window_target.flatten(0, 1), output.extras["condition"]
+        return fold_time(output.frames), fold_time(batch.window_target), output.extras["condition"]
 
     def _versions(self, output: Output) -> list[Tensor]:
         """The generated frames and, of the published generator, those before blending, [N,3,H,W] each."""
         raw = output.raw if self.config.generator.kind == "published" else None
-        return [frames.flatten(0, 1) for frames in (output.frames, raw) if frames is not None]
+        return [fold_time(frames) for frames in (output.frames, raw) if frames is not None]
 
     def _num_discriminated_scales(self, stage: Stage) -> int:
         shape = self.config
@@ -671,7 +680,7 @@ def _compact(config: Config) -> CompactGenerator:
         config.channels_per_frame - config.num_labels,
         num_condition_frames=config.num_input_frames,
         num_past_frames=config.num_input_frames - 1,
-        widths=default_widths(shape.num_levels),
+        widths=default_widths(shape.num_levels, shape.width),
         num_blocks=default_blocks(shape.num_levels),
         use_flow=shape.flow == "learned",
         use_foreground=bool(shape.foreground_labels),
@@ -697,7 +706,7 @@ def _stacked(values: Sequence[Tensor | None]) -> Tensor | None:
 
 def _frame_pyramid(frames: Tensor, num_scales: int) -> list[Tensor]:
     """[B,T,C,H,W] at every scale, coarsest first."""
-    return [level.unflatten(0, frames.shape[:2]) for level in pyramid(frames.flatten(0, 1), num_scales)]
+    return [level.unflatten(0, frames.shape[:2]) for level in pyramid(fold_time(frames), num_scales)]
 
 
 def _raw_only(batch: int, num_frames: int, device: torch.device, training: _Training | None) -> Tensor | None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,8 +161,14 @@ def _progress(stored: Mapping[str, Any]) -> Progress:
     return Progress(**{renamed.get(name, name): value for name, value in stored.items()})
 
 
+def shipped() -> dict[str, Path]:
+    """Models that come with vidgen: name -> weights file."""
+    folder = Path(str(resources.files("vidgen.weights") / "shipped"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
 def find_weights(model: Path, prefer: Literal["auto", "ema", "last"] = "auto") -> tuple[Weights, Path]:
-    """Weights by the path of a weights file, a checkpoint folder or a run folder (its newest checkpoint).
+    """Weights by the path of a weights file, a checkpoint folder or a run folder (its newest checkpoint), or a shipped name.
 
     Args:
         prefer: in a checkpoint, the averaged generator where there is one ("auto"), only that, or the last weights.
@@ -170,6 +177,9 @@ def find_weights(model: Path, prefer: Literal["auto", "ema", "last"] = "auto") -
         CheckpointError: there are none.
     """
     if model.is_file():
+        return read_weights(model), model
+    if not model.exists() and model.name in shipped():
+        model = shipped()[model.name]
         return read_weights(model), model
     if not model.exists():
         raise CheckpointError(f"{model}: no such weights file or run folder")

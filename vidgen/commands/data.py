@@ -64,7 +64,7 @@ def check(
         entry, found = _describe(role, table, faults)
         report["roles"].append(entry)
         if role.is_labels and write_labels is not None and table is None and found is not None:
-            durable.check_writable_target(write_labels, overwrite=overwrite)
+            durable.check_writable_target(write_labels, overwrite=overwrite or "labels_written" in report)
             durable.write_json(write_labels, found.to_dict())
             report["labels_written"] = str(write_labels)
     report["faults"] = faults

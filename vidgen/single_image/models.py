@@ -24,10 +24,10 @@ from flow.warp import warp
 from vidgen.errors import CheckpointError, InputError
 from vidgen.inference.model import Model
 from vidgen.media import paths
-from vidgen.media.conditions import resize_picture
+from vidgen.media.conditions import canny_edges, resize_picture
 from vidgen.media.pixels import to_pixels, to_tensor
 from vidgen.networks import patches
-from vidgen.networks.patches import Example, Matching
+from vidgen.networks.patches import Matching
 from vidgen.single_image.options import Walk
 from vidgen.single_image.pictures import Picture, Size, paste, soft_mask, with_opacity
 from vidgen.translators.cascade import SingleImageTranslator
@@ -40,7 +40,19 @@ HARMONIZE_RADIUS, EDIT_RADIUS = 7, 20
 _DETAIL_PARTS = 80
 """A picture's longer side in units of what counts as fine."""
 _TEXTURE_SHARE, _DETAIL_SHARE = 0.5, 0.8
-_FLOW_BLUR = 3
+_MOTION_SIDE = 320
+"""Longer side at which the samples of an animation are generated; their motion is enlarged."""
+_PROBE_SIDE = 128
+"""Longer side at which the scale of an animation is chosen."""
+_CALM_SHARE = 0.75
+"""Share of the picture that stays what it is, times the share of its edges that stay in place, in an animation."""
+_FLOW_BLUR, _BROAD = 3.0, 2.0
+_TRUST_PARTS = 40
+_STRAIGHT_PARTS = 60
+_INVISIBLE_VARIANCE = 0.001
+"""Of differences that nobody sees, in units of -1..1."""
+_WEAKEST_EDGE = 0.002
+"""Mean square of gradients below which there is no edge."""
 
 
 class SingleImageModel(ABC):
@@ -156,23 +168,43 @@ class Patches(SingleImageModel):
             yield _pixels(self._sample(size or self.picture.size, start_scale, SAMPLE_NOISE, _seed(seed, number)))[0]
 
     def animate(self, walk: Walk, *, seed: int = 0) -> Iterator[np.ndarray]:
-        """A walk from sample to sample along the motion between them; each frame is made of the picture's patches again."""
-        start_scale = min(1, self.num_scales - 1) if walk.start_scale is None else walk.start_scale
-        self.check_scale(start_scale)
-        size = walk.shape.of(self.picture.size)
+        """A walk from sample to sample along the motion between them.
+
+        Samples are generated at a moderate size and give the motion and the broad colors; fine detail is the picture's own, moved
+        along, so every frame is as sharp as the picture. Where a sample shows something that the picture does not have there (or
+        lacks what it has), the picture stays.
+        """
+        size = walk.shape.of(self.picture.size) or self.picture.size
+        coarse = self if max(self.picture.size) <= _MOTION_SIDE else Patches(self.picture, max_side=_MOTION_SIDE)
+        start_scale = coarse.calm_scale(seed) if walk.start_scale is None else walk.start_scale
+        coarse.check_scale(start_scale)
         num_frames = walk.length()
-        noise = SAMPLE_NOISE * 1.2 * math.sqrt(0.1 / max(walk.alpha, 0.001))
+        noise = min(SAMPLE_NOISE * 1.2 * math.sqrt(0.1 / max(walk.alpha, 0.001)), 3.0)
         num_moves = max(2, min(12, round(num_frames * (1 - walk.beta)))) if num_frames > 1 else 1
-        target = size or self.picture.size
-        first = patches.resize(self._volume, (1, *target))[:3]
-        stations = [first]
+        enlargement = max(1.0, max(size) / _MOTION_SIDE)
+        work = (max(1, round(size[0] / enlargement)), max(1, round(size[1] / enlargement)))
+        picture = patches.resize(coarse._volume[:3], (1, *work))[:, 0][None]
+        stations = [picture]
+        free = 1 - _straight(picture)
         for number in range(1, num_moves + (not walk.loop)):
-            stations.append(self._sample(target, start_scale, min(noise, 3.0), _seed(seed, number))[:3])
-        frames = _along(stations, num_frames, walk.loop)
-        if size is None:
-            frames = self._sharpened(frames, seed)
-        for frame in _steadied(frames, walk.loop):
-            yield _pixels(frame)[0]
+            drawn = coarse._sample(work, start_scale, noise, _seed(seed, number))[:3, 0][None]
+            trust = free * _trust(picture, drawn)
+            stations.append(trust * drawn + (1 - trust) * picture)
+        full = patches.resize(self._volume[:3], (1, *size))[:, 0][None]
+        for frame in _along(stations, full, num_frames, walk.loop):
+            yield to_pixels(frame[0])
+
+    def calm_scale(self, seed: int = 0) -> int:
+        """The coarsest scale from which samples can differ while the picture's edges stay where they are, found on a small
+        version of it: textures such as clouds and grass may move as a whole, buildings hardly at all."""
+        small = self if max(self.picture.size) <= _PROBE_SIDE else Patches(self.picture, max_side=_PROBE_SIDE)
+        picture = small._volume[:3, 0][None]
+        last = small.num_scales - 1
+        for scale in range(min(1, last), last):
+            drawn = small._sample(small.picture.size, scale, SAMPLE_NOISE, _seed(seed, 0))[:3, 0][None]
+            if float(_trust(picture, drawn).mean()) * _edges_in_place(picture, drawn) > _CALM_SHARE:
+                return scale
+        return last
 
     def super_resolve(self, factor: float = 4.0, *, seed: int = 0) -> np.ndarray:
         return _pixels(patches.enlarge(self._volume, factor, seed=seed))[0]
@@ -216,16 +248,6 @@ class Patches(SingleImageModel):
         return patches.synthesize(
             self._volume, [*sizes, (1, *size)], self._sizes, start, first_level=start_scale, matching=self.matching, seed=seed
         )
-
-    def _sharpened(self, frames: Iterator[Tensor], seed: int) -> Iterator[Tensor]:
-        """Frames made of patches; each goes on from the matches of the one before, which keeps them steady."""
-        matching = replace(self.matching, completeness=None)
-        example = Example(self._volume[:3], self._volume[:3], matching)
-        generator = torch.Generator().manual_seed(seed)
-        matches = None
-        for frame in frames:
-            refined, matches, _ = patches.refine(frame, example, matches, None, matching, generator)
-            yield refined
 
 
 class Trained(SingleImageModel):
@@ -299,42 +321,101 @@ class Trained(SingleImageModel):
             yield
 
 
-def _along(stations: Sequence[Tensor], num_frames: int, loop: bool) -> Iterator[Tensor]:
-    """Frames [3,1,H,W] from station to station: each pixel moves along the flow between two, and fades from one to the other."""
+def _along(stations: Sequence[Tensor], full: Tensor, num_frames: int, loop: bool) -> Iterator[Tensor]:
+    """Frames [1,3,H,W] from station to station.
+
+    Broad colors move along the flow between two stations and fade from one to the other; fine detail is that of the picture,
+    moved by as much as the stations have moved away from it.
+
+    Args:
+        stations: [1,3,h,w] each, the first being the picture.
+        full: [1,3,H,W], the picture at full size.
+    """
+    size, work = (full.shape[2], full.shape[3]), (stations[0].shape[2], stations[0].shape[3])
+    detail = full - _resized(_blur(stations[0], _BROAD), size)
+    broad = [_blur(station, _BROAD) for station in stations]
+    away = [_motion(station, stations[0]) if index else torch.zeros(1, 2, *work) for index, station in enumerate(stations)]
     num_moves = len(stations) if loop else len(stations) - 1
     known: dict[int, tuple[Tensor, Tensor]] = {}
     for frame in range(num_frames):
         position = num_moves * frame / (num_frames if loop else max(1, num_frames - 1))
         index = min(int(position), num_moves - 1) if num_moves else 0
         share = position - index
-        before, after = (stations[(index + step) % len(stations)][:, 0][None] for step in (0, 1))
+        here, there = index % len(stations), (index + 1) % len(stations)
         if index not in known:
-            known = {index: (_motion(before, after), _motion(after, before))}
+            known = {index: (_motion(stations[here], stations[there]), _motion(stations[there], stations[here]))}
         forth, back = known[index]
         fade = math.sin(share * math.pi / 2) ** 2
-        yield ((1 - fade) * warp(before, share * back) + fade * warp(after, (1 - share) * forth))[0][:, None]
+        colors = (1 - fade) * warp(broad[here], share * back) + fade * warp(broad[there], (1 - share) * forth)
+        moved = (1 - fade) * away[here] + fade * away[there]
+        scale = torch.tensor([size[1] / work[1], size[0] / work[0]])[None, :, None, None]
+        yield _resized(colors, size) + _sharply_warped(detail, scale * _resized(moved, size))
+
+
+def _sharply_warped(image: Tensor, flow: Tensor) -> Tensor:
+    """As `flow.warp.warp`, bicubic: what lies between pixels stays sharp."""
+    height, width = flow.shape[2:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    grid = torch.stack([2 * (columns + flow[0, 0]) / max(width - 1, 1) - 1, 2 * (rows + flow[0, 1]) / max(height - 1, 1) - 1], -1)
+    return F.grid_sample(image, grid[None], mode="bicubic", padding_mode="border", align_corners=True)
+
+
+def _resized(images: Tensor, size: Size) -> Tensor:
+    return images if tuple(images.shape[2:]) == size else F.interpolate(images, size, mode="bicubic", align_corners=False)
 
 
 def _motion(first: Tensor, second: Tensor) -> Tensor:
     """Flow [1,2,H,W] from the grid of `first` into `second`, smooth: neither shows how the other came about."""
     if min(first.shape[2:]) < 2 * patches.MIN_SIDE:
         return torch.zeros(1, 2, *first.shape[2:])
-    flow = estimate((first.clamp(-1, 1) + 1) / 2, (second.clamp(-1, 1) + 1) / 2)
-    reach = 3 * _FLOW_BLUR
-    kernel = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * _FLOW_BLUR**2))
+    return _blur(estimate((first.clamp(-1, 1) + 1) / 2, (second.clamp(-1, 1) + 1) / 2), _FLOW_BLUR)
+
+
+def _blur(images: Tensor, deviation: float) -> Tensor:
+    """[B,C,H,W] smoothed by a Gaussian, the edge repeated."""
+    reach = max(1, round(3 * deviation))
+    kernel = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * deviation**2))
     kernel = kernel / kernel.sum()
-    padded = F.pad(flow.transpose(0, 1), [reach] * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None]).transpose(0, 1)
+    padded = F.pad(images.flatten(0, 1)[:, None], [reach] * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None])[:, 0].view(images.shape)
 
 
-def _steadied(frames: Iterator[Tensor], loop: bool) -> Iterator[Tensor]:
-    """Each frame with a share of its neighbors, so that patches do not jump."""
-    whole = list(frames)
-    last = len(whole) - 1
-    for index, frame in enumerate(whole):
-        before = whole[(index - 1) % len(whole) if loop else max(0, index - 1)]
-        after = whole[(index + 1) % len(whole) if loop else min(last, index + 1)]
-        yield frame if index == 0 else (before + 2 * frame + after) / 4
+def _trust(picture: Tensor, drawn: Tensor) -> Tensor:
+    """Where a sample [1,3,h,w] shows the same kind of thing as the picture: 1; where it shows something else: 0. [1,1,h,w]
+
+    Two pieces of one texture differ by about twice its variance; an object where there was none, or none where there was one,
+    differs by far more than the variance of the emptier of the two.
+    """
+    deviation = max(1.0, max(picture.shape[2:]) / _TRUST_PARTS)
+    means = [_blur(image, deviation) for image in (picture, drawn)]
+    variances = [
+        (_blur(image**2, deviation) - mean**2).mean(1, keepdim=True) for image, mean in zip((picture, drawn), means, strict=True)
+    ]
+    difference = _blur((picture - drawn) ** 2, deviation).mean(1, keepdim=True)
+    ratio = difference / (torch.minimum(*variances).clamp(min=0) + _INVISIBLE_VARIANCE)
+    return _blur(((5 - ratio) / 2).clamp(0, 1), deviation)
+
+
+def _straight(picture: Tensor) -> Tensor:
+    """Where a picture [1,3,h,w] has long straight edges, which belong to rigid things: 1 there, 0 elsewhere; [1,1,h,w].
+
+    The measure is the coherence of the structure tensor over a window that curves and textures do not fit into.
+    """
+    gray = picture.mean(1, keepdim=True)
+    padded = F.pad(gray, [1] * 4, mode="replicate")
+    across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
+    down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
+    reach = max(picture.shape[2:]) / _STRAIGHT_PARTS
+    xx, yy, xy = (_blur(product, reach) for product in (across * across, down * down, across * down))
+    coherence = ((xx - yy) ** 2 + 4 * xy**2).sqrt() / (xx + yy + _WEAKEST_EDGE)
+    return _blur(((coherence - 0.5) / 0.25).clamp(0, 1), reach)
+
+
+def _edges_in_place(picture: Tensor, drawn: Tensor) -> float:
+    """Share of the picture's edges next to which the sample has an edge too."""
+    edges = [canny_edges(to_pixels(image[0]), 100, 200, blur=1.0) > 0 for image in (picture, drawn)]
+    near = cv2.dilate(edges[1].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return float((edges[0] & near).sum() / max(1, edges[0].sum()))
 
 
 def _volume(picture: Picture) -> Tensor:

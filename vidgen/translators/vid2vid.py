@@ -470,7 +470,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             assert self.features is not None
             return self.features.discriminator_losses(*self._compared(batch, output), output, networks["efficientnet_lite0"])
         if phase.name == "discriminator":
-            fakes, real = self._frame_pairs(batch, output)
+            fakes, real = self._frame_pairs(batch, output, self._versions(output))
             return self._frame_adversary.discriminator_losses(fakes, real, num_scales=num_scales)
         if phase.name == "region":
             fake, real = self._region_inputs(batch, output)
@@ -527,7 +527,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         fakes = self._versions(output)
         losses: Losses = {}
         if self.discriminator is not None and factor:
-            pairs, real_pair = self._frame_pairs(batch, output)
+            pairs, real_pair = self._frame_pairs(batch, output, fakes)
             losses |= self._frame_adversary.generator_losses(pairs, real_pair, num_scales=num_scales, factor=factor)
         if self.features is not None:
             backbone = networks["efficientnet_lite0"]
@@ -596,10 +596,10 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             return condition[:, self.config.num_labels + region.channel] > region.above
         return condition[:, list(region.labels)].sum(1) > 0
 
-    def _frame_pairs(self, batch: Batch, output: Output) -> tuple[list[Tensor], Tensor]:
+    def _frame_pairs(self, batch: Batch, output: Output, versions: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """What the discriminator of frames sees: every generated version, and the ground truth, [N,C+3,H,W] each."""
         condition: Tensor = output.extras["condition"]
-        fakes = [torch.cat([condition, frames], dim=1) for frames in self._versions(output)]
+        fakes = [torch.cat([condition, frames], dim=1) for frames in versions]
         return fakes, torch.cat([condition, fold_time(batch.window_target)], dim=1)
 
     def _compared(self, batch: Batch, output: Output) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,8 +17,8 @@ def main() -> None:
     brightness = np.array([0, 12] * 4).reshape(-1, 1, 1, 1)
     flickering = np.clip(real.astype(int) + brightness, 0, 255).astype(np.uint8)
     for name, video in (("real", real), ("flickering", flickering)):
-        scores = vidgen.evaluate(video, target=real, strides=(1,)).scores
-        print(f"{name}: warp_error@1 {scores['warp_error@1'].value:.5f}, flicker_global {scores['flicker_global'].value:.2f}")
+        report = vidgen.evaluate(video, target=real, strides=(1,))
+        print(f"{name}: warp_error@1 {report['warp_error@1']:.5f}, flicker_global {report['flicker_global']:.2f}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from vidgen.media.frames import open_source
 def main(model_path: str, labels: str) -> None:
     """Print the time that every frame takes."""
     model = vidgen.load(model_path)
-    source = open_source(labels, reading="labels")
+    source = open_source(labels, kind="labels")
     session = model.session(source.size, seed=1)
     for index, frame in enumerate(source):
         started = time.perf_counter()

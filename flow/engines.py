@@ -31,6 +31,10 @@ Engine = Callable[[Tensor, Tensor], Tensor]
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "network.safetensors"
 _OPENCV_MIN_SIZE = 16
+# Where a side is shorter than a patch at the finest scale of the fast preset, OpenCV chooses scales by the width alone and then
+# reads beside the image.
+_DIS_PATCH_SIZE, _FAST_FINEST_SCALE = 8, 2
+_FAST_MIN_SIZE = _DIS_PATCH_SIZE << _FAST_FINEST_SCALE
 _PARAMETERS = {
     "dis": "(medium preset, finest scale 0, 10 variational iterations)",
     "dis-fast": "(fast preset)",
@@ -158,6 +162,7 @@ class Dis:
         num_variational_iterations: int | None = 10,
     ) -> None:
         self._preset = preset
+        self._min_size = _OPENCV_MIN_SIZE if finest_scale == 0 else _FAST_MIN_SIZE
         self._finest_scale = finest_scale
         self._num_variational_iterations = num_variational_iterations
         # A cv2 object for each thread: it holds buffers, which two threads must not share and which take long to make anew.
@@ -171,7 +176,7 @@ class Dis:
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """See `Engine`."""
         search = self._search()
-        return _by_opencv(lambda a, b: search.calc(a, b, None), first, second)
+        return _by_opencv(lambda a, b: search.calc(a, b, None), first, second, self._min_size)
 
     def _search(self) -> Any:
         """The cv2 object of this thread."""
@@ -377,19 +382,21 @@ def _resolve(engine: str | Engine) -> Engine:
     return create_engine(engine) if isinstance(engine, str) else engine
 
 
-def _by_opencv(calculate: Callable[[np.ndarray, np.ndarray], np.ndarray], first: Tensor, second: Tensor) -> Tensor:
+def _by_opencv(
+    calculate: Callable[[np.ndarray, np.ndarray], np.ndarray], first: Tensor, second: Tensor, min_size: int = _OPENCV_MIN_SIZE
+) -> Tensor:
     check_images(first, second)
     height, width = first.shape[-2:]
     try:
-        flows = [calculate(a, b)[:height, :width] for a, b in zip(_luma(first), _luma(second), strict=True)]
+        flows = [calculate(a, b)[:height, :width] for a, b in zip(_luma(first, min_size), _luma(second, min_size), strict=True)]
     except cv2.error as error:
         raise FlowError(f"OpenCV could not estimate flow of {width}x{height} images ({error.err})") from error
     return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous().to(first.device)
 
 
-def _luma(images: Tensor) -> list[np.ndarray]:
+def _luma(images: Tensor, min_size: int = _OPENCV_MIN_SIZE) -> list[np.ndarray]:
     """uint8 [H,W] for each image, H and W at least what OpenCV accepts."""
-    images = pad_images(images.detach().float().cpu(), 1, _OPENCV_MIN_SIZE)
+    images = pad_images(images.detach().float().cpu(), 1, min_size)
     pixels = quantize(images).permute(0, 2, 3, 1).numpy()
     return [cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in pixels]
 

@@ -457,7 +457,7 @@ def test_a_name_that_is_no_utf8_is_shown_escaped(tmp_path: Path) -> None:
     done = subprocess.run([*line, "--json"], capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
     assert done.returncode == 2
     assert rb"\xff.yaml: expected" in done.stderr
-    assert json.loads(done.stdout)["error"].startswith(f"{name}: expected")
+    assert r"\xff.yaml: expected" in json.loads(done.stdout)["error"]
 
 
 # --- log --------------------------------------------------------------------------------------------------------------

@@ -219,9 +219,8 @@ def test_a_truncated_video_is_refused_and_can_be_allowed(tmp_path: Path):
     whole, cut = save_video(tmp_path / "whole.mp4", pan(40)), tmp_path / "cut.mp4"
     data = whole.read_bytes()
     cut.write_bytes(data[: len(data) * 4 // 5])
-    with pytest.raises(InputError, match="truncated") as caught:
+    with pytest.raises(InputError, match="truncated"):
         measure(cut, metrics="frame_diff")
-    assert "allow-truncated" in caught.value.hint
     scores = measure(cut, target=whole, metrics="psnr", allow_truncated=True, allow_trim=True)
     assert scores["psnr"] == 100
     assert 0 < scores.provenance.num_frames < 40

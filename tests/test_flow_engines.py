@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from flow.losses import endpoint_error
 from flow.network import FlowNetwork
 from flow.synthetic import Scenes
 from flow.warp import forward_backward_occlusion, warp
+from tests.conftest import REPOSITORY
 
 OPENCV = ["dis", "dis-fast", "farneback"]
 
@@ -336,3 +340,31 @@ def test_a_folder_that_does_not_fit_the_video_is_refused(tmp_path):
     write_flow(tmp_path / "sparse/0.flo", torch.zeros(2, 16, 20), known)
     with pytest.raises(FlowError, match="leaves 3 pixels unknown"):
         create_engine("folder", path=tmp_path / "sparse")(images, images)
+
+
+SCAN = """
+import sys
+import torch
+from flow.engines import create_engine
+engine, generator = create_engine(sys.argv[1]), torch.Generator().manual_seed(0)
+for height in map(int, sys.argv[2].split(",")):
+    for width in map(int, sys.argv[3].split(",")):
+        noise = torch.rand(1, 3, height, width, generator=generator) * 2 - 1
+        for first in (noise, torch.zeros_like(noise)):
+            print(height, width, flush=True)
+            flow = engine(first, first.roll(1, -1))
+            assert flow.shape == (1, 2, height, width) and flow.isfinite().all(), "not finite"
+print("done")
+"""
+
+
+@pytest.mark.parametrize("name", ["dis", "dis-fast", "farneback", "learned"])
+def test_no_size_of_image_crashes_an_engine_or_gives_flow_that_is_not_finite(name):
+    if name == "learned" and not SHIPPED_WEIGHTS.exists():
+        pytest.skip("no weights are shipped")
+    widths = "1,33,90,160,320,640"
+    command = [sys.executable, "-c", SCAN, name, "1,8,16,31,32", widths if name != "learned" else "1,90,320"]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(command, env={**environment, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout.splitlines()[-1:] + done.stderr.splitlines()[-1:]
+    assert done.stdout.endswith("done\n")

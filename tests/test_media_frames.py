@@ -15,6 +15,7 @@ from tests import media_clips
 from vidgen import durable
 from vidgen.errors import InputError, OutputError
 from vidgen.media import frames, images
+from vidgen.media.labels import LabelTable
 
 CLOCK = {"time_base": Fraction(1, 25), "frame_rate": Fraction(25)}
 
@@ -434,3 +435,79 @@ def test_a_failing_disk_operation_leaves_the_old_or_the_new_output_and_no_litter
             assert len(list(frames.open_source(place))) == 3
             break
     assert fail_at >= (7 if is_folder else 4)
+
+
+# Animations, foreign kinds, home folders
+
+
+@pytest.mark.parametrize("suffix", [".apng", ".webp"])
+def test_an_animation_keeps_equal_frames_and_is_read_back(tmp_path, suffix):
+    distinct = media_clips.smooth_frames(3)
+    originals = [distinct[index] for index in (0, 0, 1, 1, 1, 2)]
+    path = tmp_path / f"a{suffix}"
+    with frames.open_sink(path, time_base=Fraction(1, 100), frame_rate=Fraction(10)) as sink:
+        for index, picture in enumerate(originals):
+            sink.write(picture, index * 10, 200 if index == 5 else None)
+    source = frames.open_source(path)
+    back = list(source)
+    assert [frame.pts for frame in back] == [0, 100, 200, 300, 400, 500]
+    assert back[-1].duration == 2000
+    assert source.count() == source.num_frames == 6
+    assert all(media_clips.psnr(frame.pixels, original) > 30 for frame, original in zip(back, originals, strict=True))
+    cut = list(frames.open_source(f"{path}[2:4]"))
+    assert [frame.pts for frame in cut] == [0, 100]
+    assert np.array_equal(cut[0].pixels, source.read(2, 3)[0].pixels)
+    assert frames.list_sources(tmp_path) == [tmp_path if suffix == ".webp" else path]
+
+
+@pytest.mark.parametrize("suffix", [".apng", ".webp"])
+def test_equal_transparent_frames_keep_their_opacity(suffix, tmp_path):
+    layers = [np.dstack([picture, np.full(picture.shape[:2], 120, np.uint8)]) for picture in media_clips.smooth_frames(2)]
+    originals = [layers[0], layers[0], layers[1]]
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(images.encode_animation(originals, [0.1] * 3, suffix))
+    back = list(images.read_animation(path))
+    for original, picture in zip(originals, back, strict=True):
+        assert media_clips.psnr(images.over_white(original[..., :3], original[..., 3]), picture) > 30
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("IMG_1.HEIC", "HEIC pictures are not read", "PNG or JPEG"),
+        ("00001.MTS", "MTS videos are not read", ".mkv, which needs no encoding again"),
+        ("a.wmv", "WMV videos are not read", ".mp4 or .mkv"),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_their_kind(tmp_path, name, message, hint):
+    (tmp_path / name).write_bytes(b"some content")
+    for read in (frames.open_source, frames.list_sources):
+        with pytest.raises(InputError, match=f"{name}: {message}") as caught:
+            read(tmp_path / name)
+        assert hint in caught.value.hint
+    with pytest.raises(InputError, match=rf"its 1 {Path(name).suffix.lower()} files are of a kind that is not read"):
+        frames.list_sources(tmp_path)
+
+
+def test_a_leading_tilde_is_the_home_folder_unless_a_file_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    write("~/clips/a.mkv", media_clips.smooth_frames(2))
+    assert visible(tmp_path / "home/clips") == ["a.mkv"]
+    assert len(list(frames.open_source("~/clips/a.mkv"))) == 2
+    assert frames.list_sources("~/clips") == [tmp_path / "home/clips/a.mkv"]
+    write(tmp_path / "~odd/a.mkv", media_clips.smooth_frames(3))
+    assert len(list(frames.open_source("~odd/a.mkv"))) == 3
+
+
+def test_lists_and_tables_larger_than_any_real_one_are_refused(tmp_path):
+    for name in ("list.txt", "table.json"):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(1 << 30)
+    with pytest.raises(InputError, match="larger than the 64 MiB"):
+        frames.list_sources(f"@{tmp_path}/list.txt")
+    with pytest.raises(InputError, match="larger than the 16 MiB"):
+        LabelTable.from_file(tmp_path / "table.json")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        frames.list_sources(f"@{tmp_path}/endless")

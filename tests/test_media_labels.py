@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -240,3 +242,29 @@ def test_a_main_colour_takes_in_shades_up_to_48_away_in_colour_space(tmp_path, s
     painted[:, 30:] = shade
     table = labels.main_colors(sources(tmp_path, painted))
     assert set(table.colors) == ({(100, 100, 100)} if is_the_same else {(100, 100, 100), shade})
+
+
+def test_labels_are_decoded_in_little_memory_beside_the_map():
+    """What numpy allocates is counted by tracemalloc: 8 bytes a pixel for the classes and a bounded rest."""
+    generator = np.random.default_rng(0)
+    colors = labels.distinct_colors(40)
+    table = LabelTable(tuple(map(str, range(40))), colors, None)
+    pixels = np.array(colors, np.uint8)[generator.integers(0, 40, (2000, 4000))]
+    noise = generator.integers(0, 256, (1000, 2000, 3), dtype=np.uint8)
+    for subject, picture in ((table, pixels), (replace(table, nearest=True), pixels), (replace(table, nearest=True), noise)):
+        tracemalloc.start()
+        subject.decode(picture, "x")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 8 * picture.shape[0] * picture.shape[1] + (256 << 20)
+    assert np.array_equal(table.colorize(table.decode(pixels, "x")), pixels)
+
+
+def test_a_table_of_very_many_classes_is_checked_in_no_time():
+    count = 60_000
+    table = LabelTable(("x",) * count, ((0, 0, 0),) * count, tuple(range(count)))
+    assert table.num_classes == count
+    with pytest.raises(InputError, match="id 59999 stands for two classes"):
+        LabelTable(("x",) * count, ((0, 0, 0),) * count, (*range(count - 1), 59_999), ignore=(59_999,))
+    with pytest.raises(InputError, match="at most 65536"):
+        LabelTable(("x",) * 70_000, ((0, 0, 0),) * 70_000, tuple(range(70_000)))

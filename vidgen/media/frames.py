@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ FOLDER_FRAME_RATE = Fraction(25)
 OUTPUT_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".apng", ".webp", ".png")
 """What names of single files end with; anything else is a folder or is refused."""
 
+_MAX_LIST_BYTES = 64 << 20
 _FOLDER_PATTERN = "%05d.png"
 _ANIMATION_SUFFIXES = (".apng", ".webp")
 
@@ -124,7 +126,7 @@ def open_source(
     Raises:
         InputError: nothing readable is there.
     """
-    location, cut = paths.split_cut(os.fspath(where))
+    location, cut = paths.split_cut(paths.expanded(where))
     if "://" in location and not os.path.lexists(location):
         raise InputError(f"{paths.display(location)}: addresses are not read", hint="save the file first, or pipe it in and give -")
     if start is not None or end is not None:
@@ -139,7 +141,16 @@ def open_source(
         return PictureSource(paths.display(location), files, kind, cut, frame_rate)
     if not os.path.lexists(path) and paths.is_glob(location):
         path = _single_match(location)
+    _check_kind(path)
+    if images.is_animation(path):
+        return AnimationSource(path, kind, cut)
     return VideoSource(path, kind, cut, allow_truncated)
+
+
+def _check_kind(path: Path) -> None:
+    error = paths.foreign_kind(path)
+    if error is not None and path.is_file():
+        raise error
 
 
 def list_sources(where: str | Path) -> list[Path]:
@@ -151,10 +162,11 @@ def list_sources(where: str | Path) -> list[Path]:
     Raises:
         InputError: nothing readable is there.
     """
-    if os.fspath(where).startswith("@") and not os.path.lexists(where):
+    where = paths.expanded(where)
+    if where.startswith("@") and not os.path.lexists(where):
         return [clip for line in _listed(Path(os.fspath(where)[1:])) for clip in list_sources(line)]
-    location, _ = paths.split_cut(os.fspath(where))
-    suffix = os.fspath(where)[len(location) :]
+    location, _ = paths.split_cut(where)
+    suffix = where[len(location) :]
     return [Path(f"{clip}{suffix}") for clip in _clips_at(location)]
 
 
@@ -173,12 +185,12 @@ def _clips_at(location: str) -> list[Path]:
             raise InputError(f"{paths.display(location)}: matches no video and no folder of pictures")
         return clips
     paths.check_file(path)
+    _check_kind(path)
     return [path]
 
 
 def _listed(path: Path) -> list[str]:
-    paths.check_file(path)
-    lines = os.fsdecode(path.read_bytes()).splitlines()
+    lines = os.fsdecode(paths.read_bounded(path, _MAX_LIST_BYTES)).splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -187,7 +199,7 @@ def _is_picture_pattern(location: str) -> bool:
 
 
 def _is_clip(path: Path) -> bool:
-    return path.is_dir() or (video.is_video(path) and path.is_file())
+    return path.is_dir() or ((video.is_video(path) or images.is_animation_name(path)) and path.is_file())
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -211,8 +223,18 @@ def _clips_in(folder: Path) -> list[Path]:
     entries = [entry for entry in paths.list_folder(folder) if _is_clip(entry)]
     clips = [entry for entry in entries if not entry.is_dir() or _pictures_in(entry)]
     if not clips:
-        raise InputError(f"{paths.display(folder)}: holds no pictures, no videos and no folders of pictures")
+        others = _foreign_among(folder)
+        raise InputError(f"{paths.display(folder)}: holds no pictures, no videos and no folders of pictures{others}")
     return paths.unique(clips)
+
+
+def _foreign_among(folder: Path) -> str:
+    """Words for files of kinds that are known but not read."""
+    suffixes = Counter(entry.suffix.lower() for entry in paths.list_folder(folder) if paths.foreign_kind(entry) is not None)
+    if not suffixes:
+        return ""
+    suffix, count = suffixes.most_common(1)[0]
+    return f"; its {count} {suffix} files are of a kind that is not read"
 
 
 def _picture_files(path: Path) -> list[Path] | None:
@@ -223,7 +245,7 @@ def _picture_files(path: Path) -> list[Path] | None:
         if not pictures:
             clips = [clip.name for clip in paths.list_folder(path) if _is_clip(clip)]
             hint = f"give one of what it holds, such as {paths.display(path / clips[0])}" if clips else None
-            raise InputError(f"{paths.display(path)}: the folder holds no pictures", hint=hint)
+            raise InputError(f"{paths.display(path)}: the folder holds no pictures{_foreign_among(path)}", hint=hint)
         return pictures
     if _is_picture_pattern(location):
         files = paths.matching_pattern(location)
@@ -233,7 +255,7 @@ def _picture_files(path: Path) -> list[Path] | None:
     if paths.is_glob(location) and not os.path.lexists(path):
         matches = paths.matching_glob(location)
         return matches if matches and all(images.is_image(match) for match in matches) else None
-    return [path] if images.is_image(path) else None
+    return [path] if images.is_image(path) and not images.is_animation(path) else None
 
 
 def _single_match(pattern: str) -> Path:
@@ -285,6 +307,39 @@ class PictureSource(FrameSource):
                 hint="if they are single pictures, train with data.pairs=stills",
             )
         return Frame(pixels, index, paths.display(path))
+
+
+class AnimationSource(FrameSource):
+    """The pictures of an animated .apng, .png or .webp file, which are decoded from the first each time."""
+
+    def __init__(self, path: Path, kind: FrameKind, cut: paths.Cut) -> None:
+        self.path, self.kind, self.name, self.paths = path, kind, paths.display(path), (path,)
+        if kind == "labels":
+            raise InputError(f"{self.name}: an animation holds no exact ids", hint="keep labels as FFV1 in .mkv or as PNG files")
+        self.size = images.read_size(path)
+        self._durations = images.read_durations(path)
+        times = np.concatenate([[0], np.cumsum(self._durations)]).astype(np.int64)
+        self._first, self._last = _cut_range(self.name, times[:-1], Fraction(1, 1000), cut)
+        self._times, self.time_base = times, Fraction(1, 1000)
+        self.num_frames = self._last - self._first
+        self.frame_rate = Fraction(1000 * self.num_frames, max(1, int(times[self._last] - times[self._first])))
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self._between(self._first, self._last)
+
+    def count(self) -> int:
+        return self._last - self._first
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        _check_range(self.name, start, stop, self.count())
+        return list(self._between(self._first + start, self._first + stop))
+
+    def _between(self, first: int, last: int) -> Iterator[Frame]:
+        origin = int(self._times[self._first])
+        for index, pixels in enumerate(itertools.islice(images.read_animation(self.path), last)):
+            if index >= first:
+                duration = int(self._durations[index]) if index == self._last - 1 else None
+                yield Frame(pixels, int(self._times[index]) - origin, f"{self.name} frame {index}", duration)
 
 
 class VideoSource(FrameSource):
@@ -542,7 +597,7 @@ def output_place(path: str | Path, *, kind: FrameKind = "pictures", single: bool
 
 def sidecar_path(path: str | Path) -> Path:
     """The JSON file that tells how an output was made: `clip.mp4.json` beside `clip.mp4`, `frames.json` beside `frames/`."""
-    place = Path(path)
+    place = Path(paths.expanded(path))
     place = _named(place) if place.name in ("", "..") else place
     return place.with_name(f"{place.name}.json")
 
@@ -554,7 +609,7 @@ def sidecar_place(path: str | Path) -> durable.Output:
 
 def files_read(where: str | Path) -> list[Path]:
     """The files that `open_source` reads, and their folder where it is named; for claims, which keep inputs safe from outputs."""
-    location, _ = paths.split_cut(os.fspath(where))
+    location, _ = paths.split_cut(paths.expanded(where))
     if location == "-":
         return []
     if not os.path.lexists(location):
@@ -652,7 +707,7 @@ def _target(path: str | Path, *, single: bool) -> tuple[Path, str | None]:
     Raises:
         InputError: it is standard output, which is not written to, or nothing.
     """
-    name = os.fspath(path)
+    name = paths.expanded(path)
     if not name.strip():
         raise InputError("the output has no name")
     if name == "-":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff",
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")
 _ORIENTATION_TAG = 0x0112
+_MAX_ANIMATION_FRAMES = 100_000
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _TIFF_MIN_IS_WHITE, _TIFF_MIN_IS_BLACK = 0, 1
 _SRGB_NAMES = ("srgb", "c2")
@@ -39,13 +41,57 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def is_animation_name(path: Path) -> bool:
+    """Whether the name says that `path` is an animation of pictures."""
+    return path.suffix.lower() == ".apng"
+
+
+def is_animation(path: Path) -> bool:
+    """Whether `path` is a .apng, or a .png or .webp that holds several pictures."""
+    if path.suffix.lower() not in (".apng", ".png", ".webp") or not path.is_file():
+        return False
+    try:
+        with Image.open(path, formats=("PNG", "WEBP")) as image:
+            return is_animation_name(path) or getattr(image, "n_frames", 1) > 1
+    except Exception:  # whoever reads it will say what is wrong
+        return is_animation_name(path)
+
+
+def read_durations(path: Path) -> list[int]:
+    """How long each picture of an animation is displayed, in milliseconds, at least 1.
+
+    Raises:
+        InputError: as for `read_picture`.
+    """
+    return [duration for _, duration in _animated(path)]
+
+
+def read_animation(path: Path) -> Iterator[np.ndarray]:
+    """The pictures of an animation, uint8 [H,W,3], laid over white.
+
+    Raises:
+        InputError: as for `read_picture`.
+    """
+    for image, _ in _animated(path):
+        layer = np.array(image.convert("RGBA"))
+        yield over_white(layer[:, :, :3], layer[:, :, 3])
+
+
+def _animated(path: Path) -> Iterator[tuple[Image.Image, int]]:
+    with _opened(path, several=True) as image:
+        for index in range(min(getattr(image, "n_frames", 1), _MAX_ANIMATION_FRAMES)):
+            image.seek(index)
+            image.load()
+            yield image, max(1, round(float(image.info.get("duration") or 0)))
+
+
 def read_size(path: Path) -> tuple[int, int]:
     """(height, width) of a picture as it is read, from its header alone.
 
     Raises:
         InputError: as for `read_picture`.
     """
-    with _opened(path) as image:
+    with _opened(path, several=True) as image:
         width, height = image.size
         return (width, height) if image.getexif().get(_ORIENTATION_TAG, 1) >= 5 else (height, width)
 
@@ -201,22 +247,61 @@ def encode_animation(frames: Sequence[np.ndarray], seconds: Sequence[float], suf
     """
     first, *rest = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
     milliseconds = [max(1, round(1000 * value)) for value in seconds]
-    options: dict[str, dict[str, Any]] = {"PNG": {"default_image": False}, "WEBP": {"quality": 90, "method": 4}}
     kind = "WEBP" if suffix == ".webp" else "PNG"
+    options: dict[str, Any] = {"quality": 90, "method": 4} if kind == "WEBP" else {"default_image": False}
+    if any(np.array_equal(one, other) for one, other in itertools.pairwise(frames)):
+        # Encoders merge equal pictures, and their number would be lost.
+        if kind == "WEBP":
+            return _webp_of_whole_pictures([first, *rest], milliseconds, options)
+        # Neighbors that are disposed of differently are kept; it shows nowhere, since each covers all.
+        options["disposal"] = [index % 2 for index in range(len(frames))]
     buffer = io.BytesIO()
-    first.save(buffer, kind, save_all=True, append_images=rest, duration=milliseconds, loop=0, **options[kind])
+    first.save(buffer, kind, save_all=True, append_images=rest, duration=milliseconds, loop=0, **options)
     return buffer.getvalue()
 
 
+def _webp_of_whole_pictures(pictures: Sequence[Image.Image], milliseconds: Sequence[int], options: dict[str, Any]) -> bytes:
+    """An endless animation in which every picture is stored whole.
+
+    Source: RFC 9649, section 2.7 (chunks VP8X, ANIM and ANMF).
+    """
+    width, height = pictures[0].size
+    size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    parts = []
+    for picture, duration in zip(pictures, milliseconds, strict=True):
+        still = io.BytesIO()
+        picture.save(still, "WEBP", **options)
+        content = b"".join(
+            _chunk(name, data) for name, data in _webp_chunks(still.getvalue()) if name in (b"ALPH", b"VP8 ", b"VP8L")
+        )
+        # At the upper left corner, over nothing of the picture before (bit 1), which stays as it is (bit 0).
+        parts.append(_chunk(b"ANMF", bytes(6) + size + min(duration, 0xFFFFFF).to_bytes(3, "little") + b"\x02" + content))
+    flags = 0x02 | (0x10 if any(picture.mode == "RGBA" for picture in pictures) else 0)
+    header = _chunk(b"VP8X", bytes([flags, 0, 0, 0]) + size) + _chunk(b"ANIM", bytes(6))
+    return _chunk(b"RIFF", b"WEBP" + header + b"".join(parts))
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return name + len(data).to_bytes(4, "little") + data + b"\0" * (len(data) % 2)
+
+
+def _webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = 12
+    while position + 8 <= len(content):
+        length = int.from_bytes(content[position + 4 : position + 8], "little")
+        yield content[position : position + 4], content[position + 8 : position + 8 + length]
+        position += 8 + length + length % 2
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, *, several: bool = False) -> Iterator[Image.Image]:
     paths.check_file(path)
     name = paths.display(path)
     try:
         # The list keeps out decoders that start other programs (EPS) or that nobody fuzzes.
         with Image.open(path, formats=_FORMATS) as image:
             integrity.check_size(name, *image.size)
-            if image.format != "JPEG" and getattr(image, "n_frames", 1) > 1:
+            if not several and image.format != "JPEG" and getattr(image, "n_frames", 1) > 1:
                 raise InputError(f"{name}: holds several pictures", hint="give a video, a .gif or a folder of pictures")
             yield image
     except InputError:

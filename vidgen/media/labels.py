@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,10 @@ IGNORED = -1
 _UNKNOWN = -2
 _MAX_DISCOVERED = 256
 _MAX_SHADES = 4096
+_MAX_CODES = 65536
+_MAX_COUNTED = 1 << 20
+_MAX_TABLE_BYTES = 16 << 20
+_STRIP_PIXELS = 1 << 20
 _SAME_COLOR_DISTANCE = 48
 _LEAST_SHARE = 0.005
 _GOLDEN_RATIO = 0.618033988749895
@@ -61,10 +65,13 @@ class LabelTable:
         if any(len(color) != 3 or not all(0 <= channel <= 255 for channel in color) for color in self.colors):
             raise InputError("label table: a color is three numbers 0..255")
         codes = [*self._codes, *self.ignore]
+        if len(codes) > _MAX_CODES:
+            raise InputError(f"label table: {len(codes)} values; at most {_MAX_CODES} are told apart")
         if self.values is not None and any(not 0 <= code <= 65535 for code in codes):
             raise InputError("label table: values and ignore are 0..65535")
-        repeated = next((code for code in codes if codes.count(code) > 1), None)
-        if repeated is not None:
+        counts = Counter(codes)
+        if len(counts) < len(codes):
+            repeated = next(code for code in codes if counts[code] > 1)
             raise InputError(f"label table: {self._describe(repeated)} stands for two classes")
 
     @property
@@ -106,8 +113,13 @@ class LabelTable:
         if (pixels.ndim == 3) != (self.values is None):
             found, wanted = ("colors", "ids") if pixels.ndim == 3 else ("ids", "colors")
             raise InputError(f"{where}: holds {found}, but the label table knows {wanted}", hint=f"give a label table of {found}")
-        classes = self._class_of_id[pixels] if self.values is not None else self._classes_of_colors(_packed(pixels))
-        if (classes == _UNKNOWN).any():
+        if self.values is not None:
+            classes = self._class_of_id[pixels]
+        else:
+            classes = np.empty(pixels.shape[:2], dtype=np.int64)
+            for rows in _strips(pixels):
+                classes[rows] = self._classes_of_colors(_packed(pixels[rows]))
+        if classes.min(initial=0) == _UNKNOWN:
             raise self._unknown(_packed(pixels), classes, where)
         return classes
 
@@ -115,9 +127,13 @@ class LabelTable:
         codes, classes = self._lookup
         if self.nearest:
             found, places = np.unique(stored, return_inverse=True)
-            distances = np.square(_channels(found)[:, None] - _channels(codes)[None]).sum(-1)
-            nearest: np.ndarray = classes[distances.argmin(1)][places].reshape(stored.shape)
-            return nearest
+            part = max(1, _STRIP_PIXELS // len(codes))
+            nearest = [
+                np.square(_channels(found[start : start + part])[:, None] - _channels(codes)[None]).sum(-1).argmin(1)
+                for start in range(0, len(found), part)
+            ]
+            mapped: np.ndarray = classes[np.concatenate(nearest)][places].reshape(stored.shape)
+            return mapped
         positions = np.searchsorted(codes, stored).clip(max=len(codes) - 1)
         return np.where(codes[positions] == stored, classes[positions], _UNKNOWN)
 
@@ -191,7 +207,7 @@ class LabelTable:
         paths.check_file(path)
         name = paths.display(path)
         try:
-            text = path.read_text("utf-8-sig")
+            text = paths.read_bounded(path, _MAX_TABLE_BYTES).decode("utf-8-sig")
             return _from_csv(text) if path.suffix.lower() == ".csv" else LabelTable.from_dict(json.loads(text))
         except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise InputError(f"{name}: not a label table in JSON or CSV ({error})") from error
@@ -252,7 +268,8 @@ def discover(sources: Iterable[Iterable[Frame]]) -> LabelTable:
         if colored not in (None, frame.pixels.ndim == 3):
             raise InputError(f"{frame.name}: {'colors' if not colored else 'ids'}, unlike the label files before it")
         colored = frame.pixels.ndim == 3
-        codes.update(np.unique(_packed(frame.pixels)).tolist())
+        for rows in _strips(frame.pixels):
+            codes.update(np.unique(_packed(frame.pixels[rows])).tolist())
         if len(codes) > _MAX_DISCOVERED:
             raise InputError(
                 f"{frame.name}: more than {_MAX_DISCOVERED} different {'colors' if colored else 'ids'}; label maps have few",
@@ -276,10 +293,16 @@ def main_colors(sources: Iterable[Iterable[Frame]]) -> LabelTable:
         InputError: the files hold ids, there are more than 256 such colors, or there is no frame.
     """
     pixels: Counter[int] = Counter()
+    num_pixels = 0
     for frame in (frame for source in sources for frame in source):
         if frame.pixels.ndim != 3:
             raise InputError(f"{frame.name}: holds ids, not colors", hint="for ids the table is discover, or num_classes")
-        pixels.update(dict(zip(*(part.tolist() for part in np.unique(_packed(frame.pixels), return_counts=True)), strict=True)))
+        for rows in _strips(frame.pixels):
+            shades, counts = np.unique(_packed(frame.pixels[rows]), return_counts=True)
+            pixels.update(dict(zip(shades.tolist(), counts.tolist(), strict=True)))
+        num_pixels += frame.pixels.shape[0] * frame.pixels.shape[1]
+        if len(pixels) > _MAX_COUNTED:
+            pixels = Counter(dict(pixels.most_common(_MAX_COUNTED // 2)))
     if not pixels:
         raise InputError("no label frames to learn the classes from")
     shares: dict[int, int] = {}
@@ -288,7 +311,7 @@ def main_colors(sources: Iterable[Iterable[Frame]]) -> LabelTable:
         distances = np.square(_channels(kept) - _channels(np.array([code]))).sum(-1)
         near = int(kept[distances.argmin()]) if len(kept) and distances.min() <= _SAME_COLOR_DISTANCE**2 else code
         shares[near] = shares.get(near, 0) + count
-    least = _LEAST_SHARE * pixels.total()
+    least = _LEAST_SHARE * num_pixels
     found = [code for code, count in sorted(shares.items(), key=lambda item: -item[1]) if count >= least]
     if not found or len(found) > _MAX_DISCOVERED:
         raise InputError(f"{len(found)} main colors; label pictures have 1 to {_MAX_DISCOVERED}")
@@ -309,6 +332,12 @@ def named(name: str) -> LabelTable:
     if name not in _NAMED:
         raise InputError(f"label table {name!r}: not known; known are {', '.join(_NAMED)}")
     return _NAMED[name]
+
+
+def _strips(pixels: np.ndarray) -> Iterator[slice]:
+    """The rows of a map in parts of about a million pixels: what is computed of them then needs little memory beside the map."""
+    step = max(1, _STRIP_PIXELS // max(1, pixels.shape[1]))
+    return (slice(top, top + step) for top in range(0, pixels.shape[0], step))
 
 
 def _packed(pixels: np.ndarray) -> np.ndarray:

@@ -45,6 +45,24 @@ def missing(path: Path) -> InputError:
     return InputError(f"{display(path)}: not found", hint=f"similar names there: {', '.join(map(display, near))}" if near else None)
 
 
+_FOREIGN_KINDS = {
+    **dict.fromkeys((".heic", ".heif", ".avif", ".jxl"), ("pictures", "PNG or JPEG")),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), ("raw pictures", "PNG or JPEG")),
+    **dict.fromkeys((".exr", ".hdr", ".psd", ".svg", ".tga", ".jp2", ".pdf", ".eps"), ("pictures", "PNG or JPEG")),
+    **dict.fromkeys((".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".vob"), ("videos", ".mkv, which needs no encoding again")),
+    **dict.fromkeys((".wmv", ".flv", ".rm", ".ogv", ".mxf", ".asf", ".f4v"), ("videos", ".mp4 or .mkv")),
+}
+
+
+def foreign_kind(path: Path) -> InputError | None:
+    """The error for a picture or video of a well-known kind that is not read; None for other names."""
+    kind = _FOREIGN_KINDS.get(path.suffix.lower())
+    if kind is None:
+        return None
+    what, into = kind
+    return InputError(f"{display(path)}: {path.suffix[1:].upper()} {what} are not read", hint=f"convert it to {into}")
+
+
 def check_file(path: Path) -> None:
     """Refuse, each with its own words, what is not a readable file with content.
 
@@ -64,6 +82,29 @@ def check_file(path: Path) -> None:
             pass
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file that is to be small.
+
+    Raises:
+        InputError: as for `check_file`, or it is larger than `max_bytes`.
+    """
+    check_file(path)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if len(content) > max_bytes:
+        raise InputError(f"{display(path)}: larger than the {max_bytes >> 20} MiB that such a file may have")
+    return content
+
+
+def expanded(name: str | Path) -> str:
+    """The name with a leading `~` as the home folder, which shells expand only where it is not quoted; a real `~` is kept."""
+    text = os.fspath(name)
+    return os.path.expanduser(text) if text.startswith("~") and not os.path.lexists(text) else text
 
 
 def unreadable(path: str | Path, error: Exception) -> InputError:

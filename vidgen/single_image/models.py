@@ -48,8 +48,11 @@ _CALM_SHARE = 0.75
 """Share of the picture that stays what it is, times the share of its edges that stay in place, in an animation."""
 _FLOW_BLUR, _BROAD = 3.0, 2.0
 _TRUST_PARTS = 40
-_INVISIBLE_VARIANCE = 0.006
+_STRAIGHT_PARTS = 60
+_INVISIBLE_VARIANCE = 0.001
 """Of differences that nobody sees, in units of -1..1."""
+_WEAKEST_EDGE = 0.002
+"""Mean square of gradients below which there is no edge."""
 
 
 class SingleImageModel(ABC):
@@ -182,9 +185,10 @@ class Patches(SingleImageModel):
         work = (max(1, round(size[0] / enlargement)), max(1, round(size[1] / enlargement)))
         picture = patches.resize(coarse._volume[:3], (1, *work))[:, 0][None]
         stations = [picture]
+        free = 1 - _straight(picture)
         for number in range(1, num_moves + (not walk.loop)):
             drawn = coarse._sample(work, start_scale, noise, _seed(seed, number))[:3, 0][None]
-            trust = _trust(picture, drawn)
+            trust = free * _trust(picture, drawn)
             stations.append(trust * drawn + (1 - trust) * picture)
         full = patches.resize(self._volume[:3], (1, *size))[:, 0][None]
         for frame in _along(stations, full, num_frames, walk.loop):
@@ -389,7 +393,22 @@ def _trust(picture: Tensor, drawn: Tensor) -> Tensor:
     ]
     difference = _blur((picture - drawn) ** 2, deviation).mean(1, keepdim=True)
     ratio = difference / (torch.minimum(*variances).clamp(min=0) + _INVISIBLE_VARIANCE)
-    return _blur(((6 - ratio) / 3).clamp(0, 1), deviation)
+    return _blur(((5 - ratio) / 2).clamp(0, 1), deviation)
+
+
+def _straight(picture: Tensor) -> Tensor:
+    """Where a picture [1,3,h,w] has long straight edges, which belong to rigid things: 1 there, 0 elsewhere; [1,1,h,w].
+
+    The measure is the coherence of the structure tensor over a window that curves and textures do not fit into.
+    """
+    gray = picture.mean(1, keepdim=True)
+    padded = F.pad(gray, [1] * 4, mode="replicate")
+    across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
+    down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
+    reach = max(picture.shape[2:]) / _STRAIGHT_PARTS
+    xx, yy, xy = (_blur(product, reach) for product in (across * across, down * down, across * down))
+    coherence = ((xx - yy) ** 2 + 4 * xy**2).sqrt() / (xx + yy + _WEAKEST_EDGE)
+    return _blur(((coherence - 0.5) / 0.25).clamp(0, 1), reach)
 
 
 def _edges_in_place(picture: Tensor, drawn: Tensor) -> float:

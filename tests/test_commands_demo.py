@@ -22,7 +22,7 @@ def test_the_demo_leaves_a_page_whose_videos_exist_and_play(tmp_path: Path, monk
     result = demo.demo(out, minutes=0.02)
     page = (out / "index.html").read_text()
     videos = re.findall(r'<video src="([^"]+)"', page)
-    assert videos == ["labels.mp4", "result.mp4", "truth.mp4"]
+    assert videos == ["labels.mp4", "result.mp4", "shipped.mp4", "truth.mp4"]
     assert {sum(1 for _ in open_source(out / name)) for name in videos} == {5}
     assert "://" not in page
     assert result["scores"]["warp_error@1"] is not None

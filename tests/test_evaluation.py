@@ -197,7 +197,8 @@ def test_only_the_metrics_asked_for_are_measured(output: Path, truth: Path, monk
     scores = measure(output, target=truth, metrics="psnr, ssim")
     assert list(scores.metrics) == ["psnr", "ssim"]
     assert "not measured" in scores.reasons[0]
-    assert list(measure(output, metrics="default").metrics) == ["flicker_global", "frame_diff", "vbench_temporal_flickering"]
+    alone = ["flicker_global", "frame_diff", "vbench_temporal_flickering", "grid"]
+    assert list(measure(output, metrics="default").metrics) == alone
 
 
 def test_all_adds_the_slow_metrics(output: Path, truth: Path):

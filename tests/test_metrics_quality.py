@@ -128,6 +128,39 @@ def test_sharpness_is_the_second_difference_of_luma():
     assert quality.sharpness(x.expand(1, 3, 20, 30)).item() < 1e-6
 
 
+def checkerboard(period: int, height: int = 96, width: int = 128) -> Tensor:
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    cells = (rows // (period // 2) + columns // (period // 2)) % 2
+    return (0.4 + 0.2 * cells).expand(1, 3, height, width)
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_a_checkerboard_is_no_sharpness_but_a_pattern_of_a_grid(photo, period):
+    photo = to_frame(photo)
+    soft = torch.nn.functional.avg_pool2d(photo, 9, 1, 4)
+    spoilt = soft + checkerboard(period, *photo.shape[-2:]) - 0.5
+    assert quality.sharpness(spoilt).item() < 1.35 * quality.sharpness(soft).item() < 0.5 * quality.sharpness(photo).item()
+    assert quality.grid_share(spoilt).item() > 0.8
+    assert quality.grid_share(photo).item() < 0.1
+    assert quality.sharpness(checkerboard(period)).item() < 1e-6
+
+
+def test_a_grid_that_follows_the_picture_is_no_sharpness_either(photo):
+    photo = to_frame(photo)
+    soft = torch.nn.functional.avg_pool2d(photo, 9, 1, 4)
+    detail = torch.nn.functional.avg_pool2d((photo - soft).abs(), 9, 1, 4)
+    spoilt = soft + 3 * detail * (checkerboard(2, *photo.shape[-2:]) - 0.5) / 0.1
+    assert quality.sharpness(spoilt).item() < 1.2 * quality.sharpness(soft).item()
+    assert quality.grid_share(spoilt).item() > 0.5
+
+
+def test_noise_has_the_share_of_a_grid_that_chance_gives_it():
+    noise = torch.rand(1, 3, 322, 322, generator=torch.Generator().manual_seed(0))
+    assert quality.grid_share(noise).item() == pytest.approx(1 / 16, rel=0.1)
+    assert math.isnan(quality.grid_share(torch.full((1, 3, 64, 64), 0.5)).item())
+    assert math.isnan(quality.grid_share(noise[..., :30, :30]).item())
+
+
 @pytest.mark.parametrize(("height", "expected"), [(288, (288, 384)), (720, (360, 480)), (181, (180, 240)), (1, (2, 2))])
 def test_sizes_shrink_to_even_ones_of_the_same_shape_and_never_grow(height, expected):
     size = expected if height == 288 else (360, 480)

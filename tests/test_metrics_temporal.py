@@ -205,13 +205,18 @@ def test_with_estimated_flow_most_covered_pixels_are_left_out():
     ("key", "accepted", "refused"),
     [
         ("motion_ratio", (0.7, 1.0, 1.4), (0.69, 1.41)),
-        ("sharpness_ratio", (0.5, 3.0), (0.49,)),
+        ("sharpness_ratio", (0.65, 3.0), (0.64,)),
+        ("smeared", (0.25,), (0.26,)),
+        ("jumps", (0.03,), (0.04,)),
+        ("grid", (0.25,), (0.26,)),
+        ("kernel_distance/8", (0.5,), (0.51,)),
         ("textured", (0.05,), (0.049,)),
         ("coverage@1", (0.5,), (0.49,)),
     ],
 )
 def test_a_video_is_ranked_within_these_limits(key, accepted, refused):
     good = {"warp_error@1": 0.01, "warp_error_norm": 0.1, "motion_ratio": 1, "sharpness_ratio": 1, "textured": 1, "coverage@1": 1}
+    good |= {"smeared": 0.0, "jumps": 0.0, "grid": 0.06, "grid_reference": 0.06, "kernel_distance/8": 0.0}
     for figure, is_ranked in [*((one, True) for one in accepted), *((one, False) for one in refused)]:
         scores = {name: Score.of(figure if name == key else usual, 5) for name, usual in good.items()}
         assert (temporal.verdict(scores) == []) == is_ranked, figure
@@ -258,6 +263,52 @@ def test_another_look_with_the_same_motion_is_faithful(pan: Video, pan_scores, c
     assert value(scores, "motion_fidelity") < limit
     assert value(scores, "motion_ratio") == pytest.approx(1, abs=limit)
     assert temporal.verdict(scores) == []
+
+
+def refused(output: Video, source: Video) -> str:
+    return "; ".join(temporal.verdict(measure(output, source)))
+
+
+def test_a_frame_pulled_along_for_ever_smears_and_is_refused():
+    """Each frame fetched from the one before by the true motion of 2.5 by 1.5 pixels: borders streak, resampling blurs."""
+    photo = skimage.data.chelsea()[60:300].astype(np.float32)
+
+    def moved(picture: np.ndarray, steps: int) -> np.ndarray:
+        shift = np.array([[1, 0, -2.5 * steps], [0, 1, -1.5 * steps]])
+        return cv2.warpAffine(picture, shift, picture.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    truth = [moved(cv2.GaussianBlur(photo, (0, 0), 0.7), step)[:HEIGHT, :WIDTH] for step in range(24)]
+    dragged = [truth[0]]
+    for _ in truth[1:]:
+        dragged.append(moved(dragged[-1], 1))
+    output, source = ([to_frame(frame.round().clip(0, 255).astype(np.uint8)) for frame in clip] for clip in (dragged, truth))
+    scores = measure(output, source)
+    assert value(scores, "warp_error@1") < value(measure(source, source), "warp_error@1")
+    assert value(scores, "smeared") > 0.25
+    assert "smeared" in refused(output, source)
+
+
+def test_a_jump_at_every_fresh_frame_is_counted_and_refused(pan: Video, noise: Video):
+    """A grain that moves with the scene, and is another one after every five frames."""
+    frames = [frame.clone() for frame in pan]
+    for index, frame in enumerate(frames):
+        grain = noise[index // 5].repeat(1, 1, 2, 2)[..., STEP_Y * index :, STEP_X * index :]
+        frame += 6 * LEVEL * grain[..., :HEIGHT, :WIDTH]
+    scores = measure(frames, pan)
+    assert value(scores, "jumps") == pytest.approx(1 / 9)
+    assert "jump against the one before" in refused(frames, pan)
+    assert value(measure(pan, pan), "jumps") == 0
+
+
+def test_a_checkerboard_does_not_make_a_blur_sharp(pan: Video):
+    rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    board = ((rows + columns) % 2 * 2 - 1) * 6 * LEVEL
+    spoilt = [F.avg_pool2d(frame, 5, 1, 2) + board for frame in pan]
+    scores = measure(spoilt, pan)
+    assert value(scores, "sharpness_ratio") < 0.65
+    assert value(scores, "grid") > 0.5 > 0.1 > value(scores, "grid_reference")
+    assert "repeats every 2, 4 or 8 pixels" in refused(spoilt, pan)
+    assert refused(pan, pan) == ""
 
 
 def test_inverted_colors_have_the_same_warping_error(pan: Video):

@@ -14,7 +14,10 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+import torch
 
+from flow.engines import Dis
+from flow.warp import warp
 from vidgen.errors import VidgenError
 from vidgen.media.frames import FrameSource, open_sink, open_source
 
@@ -103,10 +106,30 @@ def jitter(frames: Frames) -> Frames:
     )
 
 
+def dragged(frames: Frames) -> Frames:
+    """The first frame pulled along by the motion for ever: streaks where something appears, smears from resampling."""
+    return _pulled(frames, len(frames))
+
+
+def keyed(frames: Frames) -> Frames:
+    """Pulled along by the motion from a fresh frame every 6 frames: steady in between, a jump at every fresh frame."""
+    return _pulled(frames, 6)
+
+
+def checkered(frames: Frames) -> Frames:
+    """Out of focus (Gaussian, sigma 1 % of the height) under a checkerboard of 2 pixels where there was detail."""
+    soft = blur(frames).astype(np.float32)
+    detail = np.stack([cv2.GaussianBlur(np.abs(frame), (0, 0), 3) for frame in frames - soft])
+    rows, columns = np.indices(frames.shape[1:3])
+    board = np.where((rows + columns) % 2 == 0, 1, -1)[None, :, :, None]
+    return _rounded(soft + 1.5 * detail * board)
+
+
 CORRUPTIONS: dict[str, Callable[[Frames], Frames]] = {
     corruption.__name__: corruption
     for corruption in (
-        gray, frozen, blur, noise, flicker, blotches, shuffled, doubled, smoothed, jpeg, gamma, stuck, jitter
+        gray, frozen, blur, noise, flicker, blotches, shuffled, doubled, smoothed, jpeg, gamma, stuck, jitter,
+        dragged, keyed, checkered,
     )
 }  # fmt: skip
 
@@ -114,6 +137,17 @@ CORRUPTIONS: dict[str, Callable[[Frames], Frames]] = {
 def _through_jpeg(frame: np.ndarray) -> np.ndarray:
     data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 20])[1]
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+
+
+def _pulled(frames: Frames, period: int) -> Frames:
+    """Every frame fetched from the one before it along the motion, anew from the clip after each `period` frames."""
+    engine = Dis()
+    clip = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+    result = [clip[:1]]
+    for index in range(1, len(clip)):
+        flow = engine(clip[index : index + 1], clip[index - 1 : index])
+        result.append(clip[index : index + 1] if index % period == 0 else warp(result[-1], flow))
+    return _rounded((torch.cat(result).permute(0, 2, 3, 1).numpy() + 1) * 127.5)
 
 
 def _random(seed: int) -> np.random.Generator:

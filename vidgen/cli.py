@@ -982,8 +982,12 @@ def config_list() -> Result:
 @config.command("check", example="vidgen config check street.yaml --set train.batch_size=2")
 @click.argument("file", type=PATH)
 @sets
+@option("--settings-only", is_flag=True, help="Do not look at the data and weights files that it names.")
 def config_check(**options: Any) -> Result:
-    """Validate a configuration file and list every error."""
+    """Validate a configuration file and list every error.
+
+    Reports what 'vidgen train' would refuse: wrong settings, missing or unpaired data, missing weights files.
+    """
     return _call("config.check", **options)
 
 

@@ -60,11 +60,12 @@ def check(
         faults += _configured_faults(settings)
         table = _configured_table(settings, faults)
     report: dict[str, Any] = {"root": str(root), "roles": []}
+    label_role = next((role for role in roles if role.name == "labels"), next((role for role in roles if role.is_labels), None))
     for role in roles:
         entry, found = _describe(role, table, faults)
         report["roles"].append(entry)
-        if role.is_labels and write_labels is not None and table is None and found is not None:
-            durable.check_writable_target(write_labels, overwrite=overwrite or "labels_written" in report)
+        if role is label_role and write_labels is not None and table is None and found is not None:
+            durable.check_writable_target(write_labels, overwrite=overwrite)
             durable.write_json(write_labels, found.to_dict())
             report["labels_written"] = str(write_labels)
     report["faults"] = faults

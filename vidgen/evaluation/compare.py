@@ -88,7 +88,11 @@ def rank(reports: Mapping[str, Report]) -> Ranking:
 def _is_fidelity(key: str) -> bool:
     """Whether a score compares with real frames or labels, which neither blur nor stillness can please."""
     metric = METRICS.get(base_of(key))
-    return metric is not None and bool(metric.needs & {"target", "reference_set", "labels"}) and "reference" not in metric.needs
+    return (
+        metric is not None
+        and bool(metric.needs & {"target", "real", "reference_set", "labels"})
+        and "reference" not in metric.needs
+    )
 
 
 def distance_from_best(value: float, better: Better) -> float:

@@ -26,13 +26,14 @@ from flow.engines import create_engine
 from vidgen.errors import ConfigError
 from vidgen.evaluation.compare import compare_reports, rank
 from vidgen.evaluation.inputs import FramesLike, Inputs, as_tensor, is_set, name_of, open_set, pixels_of, place_of, resampled
-from vidgen.evaluation.networks import WeightsFile, load_networks, missing_weights
+from vidgen.evaluation.networks import WeightsFile, at_hand, load_networks, missing_weights
 from vidgen.evaluation.report import Gate, MetricValue, Provenance, Report, SegmenterUsed, Verdict, WeightsUsed
 from vidgen.media import labels as label_tables
 from vidgen.media.frames import VideoSource
 from vidgen.media.labels import LabelTable
 from vidgen.metrics import quality, temporal
 from vidgen.metrics.distribution import DistributionSample
+from vidgen.metrics.features import KERNEL_METRICS, FeatureMeter, FeatureSample, feature_scores, unit_features
 from vidgen.metrics.learned import MetricNetworks, NetworkMeter, SetMeter, network_scores
 from vidgen.metrics.motion import Engine, MotionCache
 from vidgen.metrics.programs import load_program
@@ -45,6 +46,7 @@ DEFAULT_CACHE = Path("~/.cache/vidgen/flow")
 MIN_HEIGHT = 16
 LOG_EVERY_FRAMES = 50
 SLOW_METRICS = {"tof_farneback"}
+VERDICT_NETWORKS = {"efficientnet_lite0"}
 SMALL_WEIGHTS = {"lpips-heads", "dists-weights"}
 IGNORED_ID = 255
 MAX_FRAME_RATE = 1000
@@ -61,6 +63,7 @@ _NEEDS: dict[Need, str] = {
     "reference": "source or target",
     "source": "source",
     "target": "target",
+    "real": "target or reference_set",
     "reference_set": "reference_set",
     "segmenter": "segmenter",
     "labels": "source or label_maps",
@@ -167,7 +170,7 @@ def evaluate(
             segmenting = _segmenting(segmenter, segmenter_range, segmenter_classes, labels)
         else:
             del places["labels"]
-    networks, weights_used = load_networks(sorted({METRICS[name].weights for name in chosen} - {""}), files)
+    networks, weights_used = load_networks(sorted(_network_names(chosen, available, files)), files)
     evaluator = _Evaluator(
         places=places,
         reference_set=reference_set,
@@ -204,9 +207,9 @@ def _available(roles: Iterable[str], *, has_set: bool, has_segmenter: bool) -> f
     if "source" in roles:
         found |= {"source", "reference"}
     if "target" in roles:
-        found |= {"target", "reference"}
+        found |= {"target", "reference", "real"}
     if has_set:
-        found.add("reference_set")
+        found |= {"reference_set", "real"}
     if has_segmenter:
         found |= {"segmenter", "labels"}
     return frozenset(found)
@@ -223,13 +226,12 @@ def _choose_metrics(
     Raises:
         ConfigError: one of them is unknown, or lacks what it needs.
     """
-    possible = {
-        name for name, metric in METRICS.items() if metric.needs <= available and (not metric.weights or metric.weights in files)
-    }
+    networks = at_hand(files)
+    possible = {name for name, metric in METRICS.items() if metric.needs <= available and metric.weights in {"", *networks}}
     for name in files.keys() - {METRICS[name].weights for name in possible} - SMALL_WEIGHTS:
         missing = next(metric.needs for metric in METRICS.values() if metric.weights == name) - available
         log.warning("weights %s: not used, since there is no %s", name, " and no ".join(sorted(missing)).replace("_", " "))
-    of_sets = {name for name, metric in METRICS.items() if "reference_set" in metric.needs}
+    of_sets = {name for name, metric in METRICS.items() if metric.needs & {"reference_set", "real"}}
     if metrics in ("default", "all"):
         chosen = possible if metrics == "all" else possible - SLOW_METRICS
         return frozenset(chosen & of_sets if only_set else chosen)
@@ -247,6 +249,13 @@ def _choose_metrics(
     if only_set and chosen - of_sets:
         raise ConfigError(f"`metrics` {min(chosen - of_sets)}: is of one video, but the output holds several")
     return frozenset(chosen)
+
+
+def _network_names(chosen: frozenset[str], available: frozenset[Need], files: Mapping[str, WeightsFile]) -> set[str]:
+    """The networks to load: those of the metrics, and what the verdict wants to see where there is motion and a target."""
+    names = {METRICS[name].weights for name in chosen} - {""}
+    has_verdict = "target" in available and any("reference" in METRICS[name].needs for name in chosen)
+    return names | (VERDICT_NETWORKS & at_hand(files) if has_verdict else set())
 
 
 def _choose_reference(flow_from: str, available: frozenset[Need]) -> str | None:
@@ -351,6 +360,11 @@ class _Evaluator:
         """Whether a chosen metric follows the motion of the reference."""
         return any("reference" in METRICS[name].needs for name in self.chosen)
 
+    @property
+    def _samples_features(self) -> bool:
+        """Whether kernel distances are to the reference set, since there is no target."""
+        return "target" not in self.places and bool(self.chosen & KERNEL_METRICS)
+
     def measure(self, result: FramesLike, *, reference: _SetSample | None, only_set: bool) -> Report:
         """The report on one video, without comparisons.
 
@@ -363,7 +377,7 @@ class _Evaluator:
             sample = self._sample(result, reference.height, as_stills=False)
             scores = sample.scores(reference)
             provenance = self._provenance(result, num_frames=sample.num_frames)
-            return self._report(scores, [], {}, [], provenance)
+            return self._report(scores, temporal.verdict(scores), provenance)
         return self._measure_video(result, reference)
 
     def _measure_video(self, result: FramesLike, reference: _SetSample | None) -> Report:
@@ -383,13 +397,14 @@ class _Evaluator:
             farneback=create_engine("farneback") if "tof_farneback" in self.chosen else None,
             chosen=self.chosen,
         )
+        features = FeatureMeter(self.networks.features, self.chosen | (KERNEL_METRICS if self.needs_motion else set()))
         networks, segmentation = NetworkMeter(self.networks, self.chosen), _SegmentationMeter(self.segmenting, self.chosen)
         sample = None if reference is None else reference.empty_like(inputs.measured_rate)
         rows: list[dict[str, float]] = []
         before = None
         for now, pixels in inputs:
-            row = meter.add(now) | _paired_row(before, now, self.chosen) | networks.add(now, pixels) | segmentation.add(pixels)
-            rows.append(row)
+            row = meter.add(now) | _paired_row(before, now, self.chosen) | features.add(now)
+            rows.append(row | networks.add(now, pixels) | segmentation.add(pixels))
             if sample is not None:
                 sample.add(pixels["output"], now.output)
             before = now
@@ -398,25 +413,33 @@ class _Evaluator:
         columns = temporal.columns_of(rows)
         cuts = temporal.find_cuts(columns)
         columns = temporal.without_cuts(columns, cuts)
-        scores = self.summarize(columns) | segmentation.scores()
+        scores = self.summarize(columns) | segmentation.scores() | features.scores()
         if meter.flow_from is not None:
             scores["cuts"] = Score(float(len(cuts)), len(rows))
+        reasons = temporal.verdict(scores)
         if sample is not None and reference is not None:
             scores |= sample.scores(reference)
-        return self._report(scores, cuts, columns, _remarks(inputs, scores), self._provenance(result, inputs=inputs))
+        provenance = self._provenance(result, inputs=inputs)
+        return self._report(scores, reasons, provenance, cuts=cuts, columns=columns, remarks=_remarks(inputs, scores))
 
     def _report(
-        self, scores: dict[str, Score], cuts: list[int], columns: temporal.Columns, remarks: list[str], provenance: Provenance
+        self,
+        scores: Mapping[str, Score],
+        reasons: list[str],
+        provenance: Provenance,
+        *,
+        cuts: Sequence[int] = (),
+        columns: temporal.Columns | None = None,
+        remarks: Sequence[str] = (),
     ) -> Report:
-        reasons = temporal.verdict(scores)
         # In the order of the catalog.
         chosen = {key: scores[key] for name in METRICS if name in self.chosen for key in scores if base_of(key) == name}
         return Report(
             metrics={key: MetricValue.of(key, score) for key, score in chosen.items()},
-            verdict=Verdict(rankable=not reasons, reasons=reasons, remarks=remarks),
-            cuts=cuts,
+            verdict=Verdict(rankable=not reasons, reasons=reasons, remarks=list(remarks)),
+            cuts=list(cuts),
             provenance=provenance,
-            per_frame=columns,
+            per_frame=columns or {},
         )
 
     def _provenance(self, result: FramesLike, *, inputs: Inputs | None = None, num_frames: int = 0) -> Provenance:
@@ -450,13 +473,14 @@ class _Evaluator:
                     reason = "needs at least 2 frames, got 1"
                 scores[name] = temporal.mean_score(columns, name, reason, span=int(name in _CHANGE_SCORES))
         scores |= {name: accuracy(columns, name) for name in ("pixel_acc", "pixel_acc_target") if name in columns}
-        return scores | temporal.summarize(columns, self.strides) | network_scores(columns, self.networks)
+        return scores | temporal.summarize(columns, self.strides) | network_scores(columns, self.networks) | feature_scores(columns)
 
     # --- sets
 
     def sample_reference_set(self) -> _SetSample | None:
         """What is known of the reference set; None where there is none, or nothing asks for it."""
-        if self.reference_set is None or not any("reference_set" in METRICS[name].needs for name in self.chosen):
+        is_needed = any("reference_set" in METRICS[name].needs for name in self.chosen) or self._samples_features
+        if self.reference_set is None or not is_needed:
             return None
         return self._sample(self.reference_set, None, as_stills=True)
 
@@ -465,7 +489,8 @@ class _Evaluator:
         clips, are_stills = open_set(where, allow_truncated=self.allow_truncated, as_stills=as_stills)
         smallest = min(clip.size[0] for clip in clips)
         height = height or min(smallest, self.height or smallest)
-        sample = _SetSample.create(height, self.chosen, self.networks, are_stills=are_stills)
+        chosen = self.chosen if self._samples_features else self.chosen - KERNEL_METRICS
+        sample = _SetSample.create(height, chosen, self.networks, are_stills=are_stills, seed=int(as_stills))
         for clip in clips:
             sample.start_clip(self.fps or (clip.frame_rate if isinstance(clip, VideoSource) else None))
             for pixels in pixels_of(clip if are_stills else resampled(clip, self.fps), clip.name):
@@ -542,10 +567,13 @@ class _SetSample:
     are_stills: bool
     distribution: DistributionSample | None
     features: SetMeter | None
+    places: FeatureSample | None
     num_frames: int = field(default=0)
 
     @staticmethod
-    def create(height: int, chosen: frozenset[str], networks: MetricNetworks, *, are_stills: bool = False) -> _SetSample:
+    def create(
+        height: int, chosen: frozenset[str], networks: MetricNetworks, *, are_stills: bool = False, seed: int = 0
+    ) -> _SetSample:
         needs_features = any("reference_set" in METRICS[name].needs and METRICS[name].weights for name in chosen)
         return _SetSample(
             height,
@@ -554,6 +582,7 @@ class _SetSample:
             are_stills,
             DistributionSample(height, are_stills) if chosen & _DISTRIBUTION_SCORES else None,
             SetMeter(networks) if needs_features else None,
+            FeatureSample(seed) if chosen & KERNEL_METRICS else None,
         )
 
     def empty_like(self, frame_rate: Fraction | None) -> _SetSample:
@@ -567,12 +596,19 @@ class _SetSample:
             self.distribution.start_clip()
         if self.features is not None:
             self.features.start_clip(None if frame_rate is None else float(frame_rate), is_still=self.are_stills)
+        if self.places is not None:
+            self.places.start_clip()
 
     def add(self, pixels: np.ndarray, reduced: Tensor | None = None) -> None:
         """Count a frame uint8 [H,W,3] in, and the same at the common size, where there is one."""
         self.num_frames += 1
+        frame = as_tensor(pixels) if reduced is None else reduced
         if self.distribution is not None:
-            self.distribution.add(as_tensor(pixels) if reduced is None else reduced)
+            self.distribution.add(frame)
+        if self.places is not None and self.networks.features is not None:
+            if self.are_stills:
+                self.places.start_clip()
+            self.places.add(unit_features(self.networks.features, quality.shrink(frame, self.height)))
         if self.features is not None:
             self.features.add(pixels)
 
@@ -583,4 +619,6 @@ class _SetSample:
             scores |= self.distribution.scores(reference.distribution)
         if self.features is not None and reference.features is not None:
             scores |= self.features.scores(reference.features, self.chosen)
+        if self.places is not None and reference.places is not None:
+            scores |= self.places.scores(reference.places)
         return scores

@@ -28,6 +28,9 @@ from vidgen.metrics.backbones import (
 )
 from vidgen.metrics.learned import MetricNetworks
 from vidgen.metrics.programs import is_torchscript, load_torchscript
+from vidgen.types import Pretrained
+from vidgen.weights.pretrained import CATALOG
+from vidgen.weights.pretrained import load as load_pretrained
 from vidgen.weights.state_dicts import read_state_dict
 
 log = logging.getLogger(__name__)
@@ -70,7 +73,9 @@ WEIGHTS = {
         "CLIP's ViT-B/32", ("ViT-B-32.pt",), ("40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",)
     ),
     "dino": PublishedWeights("DINO's ViT-B/16", ("dino_vitbase16_pretrain.pth",)),
+    "efficientnet_lite0": PublishedWeights("EfficientNet-Lite0", ("efficientnet-lite0-57934424.pth",)),
 }
+_PACKAGED = "efficientnet_lite0"
 _IN_TORCHMETRICS = {
     "lpips-heads": "functional/image/lpips_models/{}.pth",
     "dists-weights": "functional/image/dists_models/weights.pt",
@@ -109,6 +114,13 @@ class WeightsFile:
         return parsed
 
 
+def at_hand(files: Mapping[str, WeightsFile]) -> set[str]:
+    """The networks that can be loaded: those of `files`, and the one whose package is installed."""
+    package = CATALOG[_PACKAGED].package
+    is_installed = package is not None and importlib.util.find_spec(package.replace("-", "_")) is not None
+    return {*files, *([_PACKAGED] if is_installed else [])}
+
+
 def missing_weights(metric: str, weights: str) -> ConfigError:
     """The error for a metric whose weights are not there: which file it is."""
     published = WEIGHTS[weights]
@@ -129,6 +141,8 @@ def load_networks(names: Iterable[str], files: Mapping[str, WeightsFile]) -> tup
     for name in names:
         if name in ("lpips", "dists"):
             loader.load_paired(name)
+        elif name == _PACKAGED:
+            loader.load_features()
         else:
             loader.load(name)
     return loader.networks, loader.used
@@ -170,6 +184,14 @@ class _Loader:
                 self.networks.dists = Dists(backbone, self._small("dists-weights"))
         except CheckpointError as error:
             raise _named(name, path, error) from error
+
+    def load_features(self) -> None:
+        """EfficientNet-Lite0, from its package unless another file is to be used."""
+        files = {_PACKAGED: self._checked(_PACKAGED)} if _PACKAGED in self._files else {}
+        loaded = load_pretrained([Pretrained(_PACKAGED, "`metrics`")], files)
+        self.networks.features = loaded.networks[_PACKAGED]
+        if not files:
+            self.used[_PACKAGED] = WeightsUsed(path=f"package {_PACKAGED}", sha256=loaded.sha256[_PACKAGED], published=True)
 
     def _tensors(self, name: str) -> Mapping[str, Tensor]:
         return read_state_dict(self._files[name].path, None)

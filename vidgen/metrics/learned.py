@@ -33,6 +33,7 @@ class MetricNetworks:
 
     Attributes:
         i3d: [1,3,16,224,224] in -1..1 -> [1,400].
+        features: EfficientNet-Lite0, see `vidgen.metrics.features`.
         unpublished: names of those whose weights are not the published ones.
     """
 
@@ -43,6 +44,7 @@ class MetricNetworks:
     i3d: Callable[[Tensor], Tensor] | None = None
     clip: ClipTransformer | None = None
     dino: DinoTransformer | None = None
+    features: Callable[[Tensor], list[Tensor]] | None = None
     unpublished: set[str] = field(default_factory=set)
 
     def note(self, weights: str) -> str | None:

@@ -9,8 +9,9 @@ from typing import Literal
 Better = Literal["low", "high", "one", "context"]
 """Which way a value is better; "one": a ratio that is best at 1; "context": it says how far to trust the others."""
 
-Need = Literal["source", "target", "reference", "reference_set", "segmenter", "labels"]
-"""What a metric needs besides the video under test; "reference" is the motion of the source or of the target."""
+Need = Literal["source", "target", "reference", "real", "reference_set", "segmenter", "labels"]
+"""What a metric needs besides the video under test; "reference" is the motion of the source or of the target, "real" are real
+pictures: the target, or the reference set where there is no target."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ _REFERENCE: frozenset[Need] = frozenset({"reference"})
 _SOURCE: frozenset[Need] = frozenset({"reference", "source"})
 _TARGET_MOTION: frozenset[Need] = frozenset({"reference", "target"})
 _TARGET: frozenset[Need] = frozenset({"target"})
+_REAL: frozenset[Need] = frozenset({"real"})
+_LITE0 = "efficientnet_lite0"
 _SET: frozenset[Need] = frozenset({"reference_set"})
 _LABELS: frozenset[Need] = frozenset({"segmenter", "labels"})
 
@@ -62,7 +65,11 @@ METRICS: dict[str, Metric] = {
     "frame_diff": Metric("intensity 0..1", "context", _ALONE, "mean absolute difference of neighboring frames"),
     "vbench_temporal_flickering": Metric("1 - intensity", "context", _ALONE, "1 - frame_diff, as VBench has it: best when frozen"),
     "dup_frames": Metric("fraction", "low", _REFERENCE, "repeated frames, among those where the reference changes"),
-    "sharpness_ratio": Metric("ratio", "one", _REFERENCE, "mean absolute Laplacian over that of the reference"),
+    "jumps": Metric("fraction", "low", _REFERENCE, "frames that change far more than others, where the reference does not"),
+    "sharpness_ratio": Metric("ratio", "one", _REFERENCE, "detail over that of the reference; patterns of a grid are no detail"),
+    "smeared": Metric("fraction", "low", _REFERENCE, "detailed 16x16 blocks of the reference in which most detail is lost"),
+    "grid": Metric("fraction", "low", _ALONE, "finest detail that repeats every 2, 4 or 8 pixels; 0.06 without a pattern"),
+    "grid_reference": Metric("fraction", "context", _REFERENCE, "grid of the reference"),
     "coverage": Metric("fraction", "context", _REFERENCE, "pixels that can be followed, so that count in warp_error"),
     "textured": Metric("fraction", "context", _REFERENCE, "pixels with texture enough to have a motion"),
     "pairs": Metric("count", "context", _REFERENCE, "pairs of neighboring frames measured"),
@@ -73,6 +80,18 @@ METRICS: dict[str, Metric] = {
     "ms_ssim": Metric("index", "high", _TARGET, "structural similarity over five scales, RGB"),
     "tpsnr": Metric("dB", "high", _TARGET, "psnr of frame differences"),
     "tssim": Metric("index", "high", _TARGET, "structural similarity of frame differences, luma"),
+    "feature_distance": Metric(
+        "distance", "low", _TARGET, "of EfficientNet-Lite0's features at the same place, five depths; not fitted to people", _LITE0
+    ),
+    "temporal_feature_distance": Metric(
+        "distance", "low", _TARGET, "the same of how features change from frame to frame: wrong motion, flicker, freezing", _LITE0
+    ),
+    "kernel_distance": Metric(
+        "distance", "low", _REAL, "MMD of the same features at strides 8 and 16, every place a sample: unlike textures", _LITE0
+    ),
+    "pair_kernel_distance": Metric(
+        "distance", "low", _REAL, "the same at stride 8, of two frames in a row at one place: unlike changes", _LITE0
+    ),
     "swd": Metric("x 1000", "low", _SET, "sliced Wasserstein distance of 7x7 patches, mean over scales"),
     "swd_t": Metric("x 1000", "low", _SET, "swd of luma patches 7x7 pixels by 3 frames; needs clips in the set"),
     "niqe_ref": Metric("distance", "low", _SET, "natural-scene statistics against a model fitted to the reference set"),

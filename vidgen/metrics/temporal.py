@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from flow.warp import forward_backward_occlusion, warp
 from vidgen.errors import InputError
-from vidgen.metrics.quality import decibels, frame_mean, local_variance, luma, sharpness
+from vidgen.metrics.quality import decibels, detail, frame_mean, grid_share, local_variance, luma
 from vidgen.metrics.score import METRICS, Score
 
 Columns = dict[str, np.ndarray]
@@ -36,8 +36,28 @@ TOF_CAP_PIXELS = 10.0
 FLICKER_BLOCK = 16
 CHANGED_GRAY_LEVELS = 0.999  # one level of 255, less the rounding of float32
 ROUNDING_ERROR = 2 / 12 / 255**2
+DETAIL_BLOCK = 16
+MIN_BLOCK_DETAIL = 1 / 255
+SMEARED_SHARE = 0.4
+MIN_SHARPNESS_RATIO, MAX_SMEARED, MAX_JUMPS, MAX_GRID, MAX_KERNEL_DISTANCE = 0.65, 0.25, 0.03, 0.25, 0.5
+JUMP_RATIO, JUMP_RATIO_OF_REFERENCE, MIN_JUMP_PAIRS = 4.0, 2.5, 8
 CUT_ERROR_RATIO, CUT_MIN_ERROR, CUT_COVERAGE = 10.0, 1e-3, 0.2
-_SINGLE_FRAME_COLUMNS = ("sharpness", "sharpness_reference", "psnr", "ssim", "ssim_luma", "ms_ssim", "lpips", "dists", "sifid")
+_SINGLE_FRAME_COLUMNS = (
+    "sharpness",
+    "sharpness_reference",
+    "grid",
+    "grid_reference",
+    "detail_blocks",
+    "smeared_blocks",
+    "feature_distance",
+    "psnr",
+    "ssim",
+    "ssim_luma",
+    "ms_ssim",
+    "lpips",
+    "dists",
+    "sifid",
+)
 _LABEL_COLUMNS = ("pixel_acc", "pixel_acc_target", "label_pixels")
 _SPAN_OF_COLUMN = {**dict.fromkeys((*_SINGLE_FRAME_COLUMNS, *_LABEL_COLUMNS), 0), "luma_bend": 2}
 
@@ -153,7 +173,8 @@ class TemporalMeter:
             InputError: sizes differ, or values are not finite.
         """
         now.check(self._index)
-        row = {"sharpness": sharpness(now.output).item()}
+        fine = detail(now.output).abs()
+        row = {"sharpness": frame_mean(fine).item(), "grid": grid_share(now.output).item()}
         if "flicker_global" in self.chosen:
             self._lumas.append(frame_mean(luma(now.output)).item())
         if len(self._lumas) == 3:
@@ -161,7 +182,7 @@ class TemporalMeter:
         if self._past and self.chosen & {"frame_diff", "vbench_temporal_flickering"}:
             row["frame_diff"] = frame_mean((now.output - self._past[-1].output).abs()).item()
         if self.flow_from is not None:
-            row["sharpness_reference"] = sharpness(getattr(now, self.flow_from)).item()
+            row |= _compare_detail(fine, getattr(now, self.flow_from))
             for stride in self.strides:
                 row |= {_error_key(name, stride): math.nan for name, _ in now.named()}
                 if stride <= len(self._past):
@@ -208,6 +229,18 @@ class TemporalMeter:
             "motion_wrong": total(wrong),
             "motion_capped": total(wrong.clamp(max=TOF_CAP_PIXELS)),
         }
+
+
+def _compare_detail(fine: Tensor, reference: Tensor) -> dict[str, float]:
+    """Detail of the reference, and in how many of its detailed blocks of 16x16 pixels the output, `fine`, lost most of it."""
+    fine_reference = detail(reference).abs()
+    row = {"sharpness_reference": frame_mean(fine_reference).item(), "grid_reference": grid_share(reference).item()}
+    if min(fine.shape[-2:]) < DETAIL_BLOCK:
+        return row
+    blocks, blocks_reference = (F.avg_pool2d(values, DETAIL_BLOCK) for values in (fine, fine_reference))
+    counted = blocks_reference >= MIN_BLOCK_DETAIL
+    smeared = counted & (blocks < SMEARED_SHARE * blocks_reference)
+    return row | {"detail_blocks": float(counted.sum()), "smeared_blocks": float(smeared.sum())}
 
 
 def _error_key(name: str, stride: int) -> str:
@@ -262,6 +295,9 @@ def summarize(columns: Columns, strides: Sequence[int]) -> dict[str, Score]:
     scores["vbench_temporal_flickering"] = still if still.value is None else Score(1 - still.value, still.count, still.skipped)
     bend = mean_score({"square": columns.get("luma_bend", np.empty(0)) ** 2}, "square", _too_short(3, length), span=2)
     scores["flicker_global"] = _transformed(bend, lambda square: 255 * math.sqrt(square))
+    scores["grid"] = mean_score(columns, "grid", "needs frames of at least 34 pixels that are not flat")
+    if "grid_reference" in columns:
+        scores["grid_reference"] = mean_score(columns, "grid_reference", "needs frames of at least 34 pixels that are not flat")
     if "sharpness_reference" in columns:
         scores |= _against_reference(columns, strides, length)
     return scores
@@ -280,7 +316,9 @@ def _against_reference(columns: Columns, strides: Sequence[int], length: int) ->
     scores |= _flicker_and_noise(columns, scores["warp_error@1"], length)
     scores |= _motion(columns, length)
     scores["dup_frames"] = _duplicates(columns, length)
-    small = "frames of less than 3 pixels have no sharpness"
+    scores["jumps"] = _jumps(columns, length)
+    scores["smeared"] = _smeared(columns)
+    small = "frames of less than 5 pixels have no sharpness"
     sharp, sharp_reference = (mean_score(columns, name, small) for name in ("sharpness", "sharpness_reference"))
     scores["sharpness_ratio"] = _ratio(sharp, sharp_reference, 1e-4, "the reference is blank: it has no sharpness to compare with")
     scores["pairs"] = Score(float(scores["warp_error@1"].count), length)
@@ -338,6 +376,25 @@ def _duplicates(columns: Columns, length: int) -> Score:
     return Score(float((columns["changed"][changes] < CHANGED_GRAY_LEVELS).mean()), int(changes.sum()))
 
 
+def _jumps(columns: Columns, length: int) -> Score:
+    """Share of the pairs at which the output changes along the motion far more than at others, and the reference does not."""
+    error, reference = (columns.get(name, np.empty(0)) for name in ("warp_error@1", "reference_error"))
+    known = np.isfinite(error) & np.isfinite(reference)
+    if known.sum() < MIN_JUMP_PAIRS:
+        return Score.missing(f"needs at least {MIN_JUMP_PAIRS} pairs of frames that can be followed, got {int(known.sum())}")
+    error, reference = error[known], reference[known]
+    usual, usual_reference = (max(float(np.median(values)), ROUNDING_ERROR) for values in (error, reference))
+    jumps = (error > JUMP_RATIO * usual) & (error / usual > JUMP_RATIO_OF_REFERENCE * reference / usual_reference)
+    return Score.of(float(jumps.mean()), int(known.sum()), length - 1 - int(known.sum()))
+
+
+def _smeared(columns: Columns) -> Score:
+    counted, smeared = (float(np.nansum(columns.get(name, 0))) for name in ("detail_blocks", "smeared_blocks"))
+    if not counted:
+        return Score.missing(f"the reference has no {DETAIL_BLOCK}x{DETAIL_BLOCK} block with detail")
+    return Score(smeared / counted, int(np.isfinite(columns["detail_blocks"]).sum()))
+
+
 def _ratio(top: Score, bottom: Score, smallest: float, reason: str) -> Score:
     if top.value is None or bottom.value is None:
         return Score.missing(top.reason or bottom.reason or reason)
@@ -367,14 +424,25 @@ def verdict(scores: dict[str, Score]) -> list[str]:
     reasons = []
 
     def value(key: str) -> float:
-        score = scores[key].value
+        score = scores[key].value if key in scores else None
         return math.nan if score is None else score
 
     ratio = value("motion_ratio")
     if not math.isnan(ratio) and not 0.7 <= ratio <= 1.4:
         reasons.append(f"output moves {ratio:.2f}x as much as the reference: warping error is not meaningful")
-    if value("sharpness_ratio") < 0.5:
+    if value("sharpness_ratio") < MIN_SHARPNESS_RATIO:
         reasons.append(f"output is only {value('sharpness_ratio'):.2f}x as sharp as the reference: blur lowers the warping error")
+    if value("smeared") > MAX_SMEARED:
+        reasons.append(
+            f"{value('smeared'):.0%} of the detailed blocks are smeared: dragged and blurred parts are steady for nothing"
+        )
+    if value("jumps") > MAX_JUMPS:
+        reasons.append(f"{value('jumps'):.0%} of the frames jump against the one before: the mean hides what happens in between")
+    usual = value("grid_reference")
+    if value("grid") > (MAX_GRID if math.isnan(usual) else max(MAX_GRID, 2 * usual)):
+        reasons.append(f"{value('grid'):.0%} of the finest detail is a pattern that repeats every 2, 4 or 8 pixels")
+    if value("kernel_distance/8") > MAX_KERNEL_DISTANCE:
+        reasons.append(f"textures are unlike real ones: kernel_distance/8 is {value('kernel_distance/8'):.2f}")
     if value("textured") < 0.05:
         reasons.append(f"only {value('textured'):.1%} of the pixels have texture and can be followed: motion cannot be assessed")
     if value("coverage@1") < 0.5:

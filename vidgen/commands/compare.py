@@ -119,13 +119,13 @@ class _Aligned:
             for _, frame in zip(range(self.num_frames), frames, strict=False):
                 yield frame
             return
-        shown = next(frames)
-        following, origin = next(frames, None), shown.pts
+        current = next(frames)
+        following, origin = next(frames, None), current.pts
         for tick in range(self.num_frames):
             until = (tick + Fraction(1, 2)) / self.frame_rate
             while following is not None and (following.pts - origin) * self.source.time_base <= until:
-                shown, following = following, next(frames, None)
-            yield Frame(shown.pixels, tick, shown.name)
+                current, following = following, next(frames, None)
+            yield Frame(current.pixels, tick, current.name)
 
 
 def _opened(inputs: Sequence[str], fps: float | None) -> dict[str, FrameSource]:
@@ -185,16 +185,16 @@ def _write_page(
     sources: Mapping[str, _Aligned], out: Path, view: View, height: int, max_megabytes: float, rate_notes: list[str]
 ) -> list[str]:
     budget = max_megabytes * 1e6 * 3 / 4
-    shown = players.embed(sources, lead=next(iter(sources)), max_bytes=budget, max_height=height)
-    notes = [*shown.reductions, *rate_notes]
+    clips = players.embed(sources, lead=next(iter(sources)), max_bytes=budget, max_height=height)
+    notes = [*clips.reductions, *rate_notes]
     page = templates.render(
         "compare.html.j2",
         title=", ".join(sources),
         version=vidgen.__version__,
-        videos=[{"name": name, "color": None, "uri": shown.uri(name)} for name in shown.videos],
+        videos=[{"name": name, "color": None, "uri": clips.uri(name)} for name in clips.videos],
         view=view,
         notes=notes,
-        payload={"players": {"main": {"times": shown.times, "cuts": []}}},
+        payload={"players": {"main": {"times": clips.times, "cuts": []}}},
     )
     durable.write_text(out, page)
     return notes

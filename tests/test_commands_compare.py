@@ -109,8 +109,18 @@ def test_frames_of_a_slower_video_are_shown_longer(tmp_path: Path):
     frames = read(tmp_path / "both.mkv")
     assert [frame[-5, 5, 0] for frame in frames] == [40, 40, 80, 80, 120, 120]
     assert [frame[-5, -5, 0] for frame in frames] == list(range(6))
-    with pytest.raises(InputError, match=r"slow has 3 frames \(0.30 s\), short has 3 frames \(0.15 s\)"):
-        compare([slow, save(tmp_path / "short.mkv", shades([1, 2, 3]), 20)], tmp_path / "new.mkv")
+    with pytest.raises(InputError, match=r"slow has 3 frames \(0.30 s\), short has 4 frames \(0.20 s\)"):
+        compare([slow, save(tmp_path / "short.mkv", shades([1, 2, 3, 4]), 20)], tmp_path / "new.mkv")
+
+
+def test_videos_of_as_many_frames_are_shown_frame_by_frame_whatever_their_rates(tmp_path: Path):
+    slow, fast = save(tmp_path / "slow.mkv", shades([40, 80, 120]), 12), save(tmp_path / "fast.mkv", shades([1, 2, 3]), 25)
+    [note] = compare([slow, fast], tmp_path / "both.mkv", quality="lossless")["notes"]
+    assert note == "frame rates differ (slow has 12, fast has 25 per second): shown frame by frame, at the times of slow"
+    assert open_source(tmp_path / "both.mkv").frame_rate == 12
+    assert [(frame[-5, 5, 0], frame[-5, -5, 0]) for frame in read(tmp_path / "both.mkv")] == [(40, 1), (80, 2), (120, 3)]
+    compare([slow, fast], tmp_path / "both.html")
+    assert '"times": [0.0, 0.083' in (tmp_path / "both.html").read_text()
 
 
 def test_a_folder_of_pictures_takes_the_rate_of_the_video_beside_it(tmp_path: Path):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ast
 import csv
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -362,3 +364,23 @@ def test_a_reference_set_of_one_folder_of_frames_is_a_clip_not_stills(tmp_path: 
     as_stills = evaluate(frames, reference_set=tmp_path / "set" / "clip", metrics="swd_t")
     assert as_clip["swd_t"] == 0
     assert as_stills["swd_t"] is None
+
+
+@pytest.mark.parametrize("room", ["metrics", "evaluation", "pages"])
+def test_messages_of_the_library_name_parameters_and_no_options(room):
+    """The command line turns the names in backticks into its options; see `vidgen.cli.Command`."""
+    for file in (Path(command.__file__).parents[1] / room).glob("*.py"):
+        tree = ast.parse(file.read_text())
+        docstrings = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if hasattr(node, "body") and node.body
+                      and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)}  # fmt: skip
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        assert not [text for text in texts - docstrings if re.search(r"(?<!\w)--[a-z]", text)], file
+
+
+def test_the_command_line_names_its_own_options(output: Path, truth: Path, capsys):
+    assert main(["evaluate", str(output), "--target", str(truth), "--eval-height", "8"]) == 2
+    assert "error: --eval-height 8: expected at least 16" in capsys.readouterr().err
+    assert main(["evaluate", str(output), "--metrics", "lpips", "--target", str(truth)]) == 2
+    assert "--metrics lpips: needs --pretrained lpips=FILE" in capsys.readouterr().err
+    assert main(["evaluate", str(output), "--metrics", "psnt"]) == 2
+    assert "hint: --list-metrics shows them all" in capsys.readouterr().err

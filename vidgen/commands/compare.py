@@ -43,7 +43,8 @@ def compare(
 ) -> dict[str, Any]:
     """Show several videos of the same thing together.
 
-    All are brought to the shape of the first and to the frame rate of the fastest; frames of slower ones are shown longer.
+    All are brought to the shape of the first. Videos of as many frames are shown frame by frame, at the times of the first,
+    whatever their rates; others are brought to the frame rate of the fastest, and frames of slower ones are shown longer.
 
     Args:
         inputs: videos or folders of pictures, also as NAME=PATH.
@@ -75,10 +76,10 @@ def compare(
         check_output(out, overwrite=overwrite)
     sources = _aligned(_opened(inputs, fps), allow_trim=allow_trim)
     lowest = min(source.size[0] for source in sources.values())
+    notes = _rate_notes(sources)
     if is_page:
-        notes = _write_page(sources, Path(out), view, min(height or 480, lowest), max_megabytes)
+        notes = _write_page(sources, Path(out), view, min(height or 480, lowest), max_megabytes, notes)
     else:
-        notes = []
         _write_video(sources, out, view, height or lowest, quality, overwrite)
     return {
         "output": str(out),
@@ -118,13 +119,13 @@ class _Aligned:
             for _, frame in zip(range(self.num_frames), frames, strict=False):
                 yield frame
             return
-        shown = next(frames)
-        following, origin = next(frames, None), shown.pts
+        current = next(frames)
+        following, origin = next(frames, None), current.pts
         for tick in range(self.num_frames):
             until = (tick + Fraction(1, 2)) / self.frame_rate
             while following is not None and (following.pts - origin) * self.source.time_base <= until:
-                shown, following = following, next(frames, None)
-            yield Frame(shown.pixels, tick, shown.name)
+                current, following = following, next(frames, None)
+            yield Frame(current.pixels, tick, current.name)
 
 
 def _opened(inputs: Sequence[str], fps: float | None) -> dict[str, FrameSource]:
@@ -151,8 +152,9 @@ def _default_name(path: Path, all_paths: Sequence[Path]) -> str:
 
 def _aligned(sources: Mapping[str, FrameSource], *, allow_trim: bool) -> dict[str, _Aligned]:
     rate = max(source.frame_rate for source in sources.values())
-    resampled = any(abs(source.frame_rate / rate - 1) > SAME_RATE for source in sources.values())
     counts = {name: source.count() for name, source in sources.items()}
+    same_count = len(set(counts.values())) == 1
+    resampled = not same_count and any(abs(source.frame_rate / rate - 1) > SAME_RATE for source in sources.values())
     ticks = {name: max(1, round(count * rate / sources[name].frame_rate)) if resampled else count for name, count in counts.items()}
     shortest = min(ticks.values())
     if max(ticks.values()) - shortest > resampled and not allow_trim:
@@ -161,27 +163,38 @@ def _aligned(sources: Mapping[str, FrameSource], *, allow_trim: bool) -> dict[st
             for name, source in sources.items()
         )
         raise InputError(f"the videos differ in length: {listed}", hint="`allow_trim` shows the common part")
-    return {name: _Aligned(source, rate, shortest, resampled) for name, source in sources.items()}
+    return {
+        name: _Aligned(source, rate if resampled else source.frame_rate, shortest, resampled) for name, source in sources.items()
+    }
 
 
 # --- a page ---------------------------------------------------------------------------------------------------------------
 
 
-def _write_page(sources: Mapping[str, _Aligned], out: Path, view: View, height: int, max_megabytes: float) -> list[str]:
+def _rate_notes(sources: Mapping[str, _Aligned]) -> list[str]:
+    rates = {name: float(item.source.frame_rate) for name, item in sources.items()}
+    if max(rates.values()) / min(rates.values()) - 1 <= SAME_RATE:
+        return []
+    listed = ", ".join(f"{name} has {rate:.5g}" for name, rate in rates.items())
+    if any(item.resampled for item in sources.values()):
+        return [f"frame rates differ ({listed} per second): frames of the slower videos are repeated"]
+    return [f"frame rates differ ({listed} per second): shown frame by frame, at the times of {next(iter(rates))}"]
+
+
+def _write_page(
+    sources: Mapping[str, _Aligned], out: Path, view: View, height: int, max_megabytes: float, rate_notes: list[str]
+) -> list[str]:
     budget = max_megabytes * 1e6 * 3 / 4
-    shown = players.embed(sources, lead=next(iter(sources)), max_bytes=budget, max_height=height)
-    notes = list(shown.reductions)
-    rates = dict.fromkeys(f"{float(item.source.frame_rate):.5g}" for item in sources.values())
-    if len(rates) > 1:
-        notes.append(f"frame rates differ ({', '.join(rates)} per second): frames of the slower videos are repeated")
+    clips = players.embed(sources, lead=next(iter(sources)), max_bytes=budget, max_height=height)
+    notes = [*clips.reductions, *rate_notes]
     page = templates.render(
         "compare.html.j2",
         title=", ".join(sources),
         version=vidgen.__version__,
-        videos=[{"name": name, "color": None, "uri": shown.uri(name)} for name in shown.videos],
+        videos=[{"name": name, "color": None, "uri": clips.uri(name)} for name in clips.videos],
         view=view,
         notes=notes,
-        payload={"players": {"main": {"times": shown.times, "cuts": []}}},
+        payload={"players": {"main": {"times": clips.times, "cuts": []}}},
     )
     durable.write_text(out, page)
     return notes

@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+import vidgen
 from vidgen import durable
 from vidgen.commands.train import train
 from vidgen.data.street import Street, StreetFrame, write_clip
@@ -23,7 +24,7 @@ from vidgen.inference.model import Model
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
 from vidgen.media.labels import STREET
-from vidgen.pages import templates
+from vidgen.pages import players, templates
 from vidgen.weights import checkpoints
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ TRAINING_SEEDS, TRAINING_FRAMES = range(1, 5), 48
 VARIETY = 0.1
 """Colors vary little from street to street: labels do not tell them, and four minutes are short."""
 UNSEEN_FRAMES = 48
+MAX_VIDEO_BYTES = 12e6
 SHIPPED = "street-world"
 
 _MEASURES = (
@@ -131,18 +133,23 @@ def _write_page(
         value = values.get(name)
         return "" if value is None else form.format(value)
 
+    videos = {
+        "label map: what the model reads": "labels.mp4",
+        "generated, after training here": "result.mp4",
+        **dict(shown),
+        "ground truth": "truth.mp4",
+    }
+    sources = {caption: open_source(out / file) for caption, file in videos.items()}
+    clips = players.embed(sources, lead="ground truth", max_bytes=MAX_VIDEO_BYTES, max_height=2 * HEIGHT)
     page = templates.render(
         "demo.html.j2",
+        version=vidgen.__version__,
         training_frames=len(TRAINING_SEEDS) * TRAINING_FRAMES,
         training_clips=len(TRAINING_SEEDS),
         minutes=f"{trained['minutes']:.1f}",
         runtime=model.runtime.describe(),
-        videos=(
-            ("label map: what the model reads", "labels.mp4"),
-            ("generated, after training here", "result.mp4"),
-            *shown,
-            ("ground truth", "truth.mp4"),
-        ),
+        videos=[{"name": caption, "color": None, "uri": clips.uri(caption)} for caption in clips.videos],
+        payload={"players": {"main": {"times": clips.times, "cuts": []}}},
         scores=[
             {"name": name, "result": text(scores, name, form), "truth": text(truth, name, form), "meaning": meaning}
             for name, form, meaning in _MEASURES

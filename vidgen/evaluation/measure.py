@@ -203,16 +203,16 @@ def evaluate(
 
 def _available(roles: Iterable[str], *, has_set: bool, has_segmenter: bool) -> frozenset[Need]:
     """What is there to measure with."""
-    found: set[Need] = set()
+    needs: set[Need] = set()
     if "source" in roles:
-        found |= {"source", "reference"}
+        needs |= {"source", "reference"}
     if "target" in roles:
-        found |= {"target", "reference", "real"}
+        needs |= {"target", "reference", "real"}
     if has_set:
-        found |= {"reference_set", "real"}
+        needs |= {"reference_set", "real"}
     if has_segmenter:
-        found |= {"segmenter", "labels"}
-    return frozenset(found)
+        needs |= {"segmenter", "labels"}
+    return frozenset(needs)
 
 
 def _choose_metrics(

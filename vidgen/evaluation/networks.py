@@ -95,7 +95,7 @@ class WeightsFile:
         """Read NAME=FILE or NAME=FILE#SHA256.
 
         Raises:
-            ConfigError: one is not written so, or its NAME is unknown or given twice.
+            ConfigError: one is not written so, or its NAME is unknown or occurs twice.
         """
         parsed: dict[str, WeightsFile] = {}
         for text in texts:
@@ -107,7 +107,7 @@ class WeightsFile:
             if name not in WEIGHTS:
                 raise ConfigError(f"`weights` {text!r}: {name} is not known; known are {', '.join(WEIGHTS)}")
             if name in parsed:
-                raise ConfigError(f"`weights` {text!r}: {name} is given twice")
+                raise ConfigError(f"`weights` {text!r}: {name} occurs twice")
             match = re.fullmatch(r"(.+)#([0-9a-fA-F]{6,64})", file)
             path, sha256 = (match[1], match[2]) if match else (file, None)
             parsed[name] = WeightsFile(Path(path).expanduser(), sha256)
@@ -203,7 +203,7 @@ class _Loader:
         package = importlib.util.find_spec("torchmetrics")
         if package is None or package.origin is None:
             raise MissingExtraError(
-                f"`weights` {name}=FILE: {WEIGHTS[name].about}: not given, and torchmetrics, which brings them, is not installed",
+                f"`weights` {name}=FILE: {WEIGHTS[name].about}: no file, and torchmetrics, which brings them, is not installed",
                 hint=install_hint("metrics"),
             )
         return read_state_dict(Path(package.origin).parent / _IN_TORCHMETRICS[name].format(which), None)

@@ -186,8 +186,8 @@ class Provenance(_Part):
 
     def with_paths(self, change: Any) -> Provenance:
         """The same with every path replaced by `change(path)`."""
-        found = {role: path for role in ROLES if (path := self.path(role)) is not None}
-        return self.model_copy(update={role: change(path) for role, path in found.items()})
+        places = {role: path for role in ROLES if (path := self.path(role)) is not None}
+        return self.model_copy(update={role: change(path) for role, path in places.items()})
 
 
 class Report(_Part):

@@ -73,16 +73,16 @@ class NetworkMeter:
     _firsts: dict[str, Tensor] = field(default_factory=dict)
     _pasts: dict[str, deque[Tensor]] = field(default_factory=dict)
 
-    def add(self, canvas: Frames, pixels: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Measure a frame, on the canvas and as it is; a row of `Columns`."""
+    def add(self, frames: Frames, pixels: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Measure a frame, at the common size and as it is; a row of `Columns`."""
         row: dict[str, float] = {}
-        is_small = min(canvas.output.shape[-2:]) < MIN_SIDE
-        if canvas.target is not None:
+        is_small = min(frames.output.shape[-2:]) < MIN_SIDE
+        if frames.target is not None:
             if self.networks.lpips is not None:
                 names = self.chosen & {"lpips", "tlp"}
-                row |= dict.fromkeys(names, math.nan) if is_small else self._perceptual(canvas.output, canvas.target)
+                row |= dict.fromkeys(names, math.nan) if is_small else self._perceptual(frames.output, frames.target)
             if self.networks.dists is not None and "dists" in self.chosen:
-                row["dists"] = math.nan if is_small else self.networks.dists(canvas.output, canvas.target).item()
+                row["dists"] = math.nan if is_small else self.networks.dists(frames.output, frames.target).item()
             if self.networks.sifid is not None and "sifid" in self.chosen:
                 row["sifid"] = single_image_distance(self.networks.sifid, pixels["output"], pixels["target"])
         for name, embed in (("clip_consistency", self.networks.clip), ("dino_consistency", self.networks.dino)):

@@ -120,7 +120,7 @@ def textured(frames: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Frames:
-    """What is known of one moment, on one canvas: the video under test and what it can be compared with."""
+    """What is known of one moment, at one size: the video under test and what it can be compared with."""
 
     output: Tensor
     source: Tensor | None = None

@@ -85,8 +85,10 @@ def _plain(key: str, columns: Mapping[str, Columns]) -> dict[str, Any] | None:
     series = [_series(name, index, values.get(key, np.empty(0))) for index, (name, values) in enumerate(columns.items())]
     if base_of(key) == "warp_error":
         stride = key.partition("@")[2]
-        found = [values[f"{name}@{stride}"] for name in OF_REFERENCE for values in columns.values() if f"{name}@{stride}" in values]
-        series.append(_reference(found))
+        curves = [
+            values[f"{name}@{stride}"] for name in OF_REFERENCE for values in columns.values() if f"{name}@{stride}" in values
+        ]
+        series.append(_reference(curves))
     if (
         METRICS[base_of(key)].better == "context"
         and METRICS[base_of(key)].needs
@@ -101,12 +103,12 @@ def _drawn(series: Iterable[dict[str, Any] | None]) -> list[Any]:
 
 
 def _chart(key: str, title: str, unit: str, series: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
-    shown = [item for item in series if item is not None]
-    if not shown:
+    present = [item for item in series if item is not None]
+    if not present:
         return None
     metric = METRICS[base_of(key)]
     better = metric.better if title == key else ""
-    return {"key": key, "title": title, "unit": unit, "better": better, "about": metric.about, "series": shown}
+    return {"key": key, "title": title, "unit": unit, "better": better, "about": metric.about, "series": present}
 
 
 def _series(name: str, color: int | None, values: np.ndarray) -> dict[str, Any] | None:
@@ -115,9 +117,9 @@ def _series(name: str, color: int | None, values: np.ndarray) -> dict[str, Any] 
     return {"name": name, "color": color, "values": [_rounded(value) for value in values]}
 
 
-def _reference(found: Sequence[np.ndarray]) -> dict[str, Any] | None:
+def _reference(curves: Sequence[np.ndarray]) -> dict[str, Any] | None:
     """The curve of the reference, which is one for all outputs."""
-    usable = [values for values in found if np.isfinite(values).any()]
+    usable = [values for values in curves if np.isfinite(values).any()]
     return _series("reference", None, usable[0]) if usable else None
 
 
@@ -186,8 +188,8 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _value(value: Any) -> float:
-    found = finite(value)
-    return math.nan if found is None else found
+    number = finite(value)
+    return math.nan if number is None else number
 
 
 def _training_chart(name: str, values: np.ndarray, bins: Sequence[np.ndarray]) -> dict[str, Any]:

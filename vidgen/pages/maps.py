@@ -78,8 +78,8 @@ def _moment(
     size: tuple[int, int],
     estimate: FlowEstimator,
 ) -> dict[str, Any]:
-    truth = _Pair.read(reference, index, size)
-    motion = reference_motion(truth.first, truth.second, estimate)
+    frames = _Pair.read(reference, index, size)
+    motion = reference_motion(frames.first, frames.second, estimate)
     scale = picture_scale(motion.flow)
     pairs = {name: _Pair.read(source, index, size) for name, source in outputs.items()}
     errors = {name: _error(pair, motion.flow) for name, pair in pairs.items()}
@@ -90,7 +90,7 @@ def _moment(
         "why": why,
         "flow_scale": scale,
         "error_scale": most,
-        "reference": picture_uri(_pixels(truth.second)),
+        "reference": picture_uri(_pixels(frames.second)),
         "reference_flow": _flow_uri(motion.flow, scale),
         "outputs": [
             {

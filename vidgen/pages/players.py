@@ -1,4 +1,4 @@
-"""Videos inside a page: the same moments of several clips, on one canvas, small enough."""
+"""Videos inside a page: the same moments of several clips, at one size, small enough."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def embed(clips: Mapping[str, Frames], *, lead: str, max_bytes: float, max_heigh
         InputError: a clip cannot be read.
     """
     for step, (scale, quality) in enumerate(_STEPS):
-        size = _canvas(clips[lead].size, max(MIN_HEIGHT, round(scale * min(max_height, clips[lead].size[0]))))
+        size = _even_size(clips[lead].size, max(MIN_HEIGHT, round(scale * min(max_height, clips[lead].size[0]))))
         is_last = step == len(_STEPS) - 1
         if not is_last and _expected_bytes(clips, lead, size, quality, max_frames) > 1.3 * max_bytes:
             continue
@@ -87,7 +87,7 @@ def embed(clips: Mapping[str, Frames], *, lead: str, max_bytes: float, max_heigh
         videos, times, digests = _encode(clips, lead, size, quality, limit)
     reductions = _scaled_down(clips, size)
     if quality == "draft":
-        reductions.append(f"compressed strongly to stay within {megabytes(max_bytes)}: do not judge fine grain from the players")
+        reductions.append(f"compressed strongly to stay within {megabytes(max_bytes)}: do not assess fine grain from the players")
     if len(times) < all_frames:
         reductions.append(f"only the first {len(times)} of {all_frames} frames, to stay within {megabytes(max_bytes)}")
     return Clips(videos, times, size, digests, reductions)
@@ -104,7 +104,7 @@ def _scaled_down(clips: Mapping[str, Frames], size: tuple[int, int]) -> list[str
     ]
 
 
-def _canvas(size: tuple[int, int], height: int) -> tuple[int, int]:
+def _even_size(size: tuple[int, int], height: int) -> tuple[int, int]:
     """(height, width), even as H.264 wants them, of the shape of `size`."""
     height = max(2, min(height, size[0]) // 2 * 2)
     return height, max(2, round(size[1] * height / size[0] / 2) * 2)
@@ -173,6 +173,6 @@ def fit(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if tuple(inner) == size:
         return scaled
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
-    canvas = np.zeros((height, width, 3), np.uint8)
-    canvas[top : top + inner[0], left : left + inner[1]] = scaled
-    return canvas
+    padded = np.zeros((height, width, 3), np.uint8)
+    padded[top : top + inner[0], left : left + inner[1]] = scaled
+    return padded

@@ -269,17 +269,17 @@ class _Measured:
         if not columns:
             self.notes.append("the scores hold no values of single frames, so there are no curves; measure again to get them")
         num_frames = min(item.provenance.num_frames for item in self.scored)
-        shown = self._players(sources, budget, max_height, num_frames) if sources else {}
+        clips = self._players(sources, budget, max_height, num_frames) if sources else {}
         length = max((len(values) for named in columns.values() for values in named.values()), default=0)
-        times = _extended(shown.pop("times", []), length, 1 / float(fps or self._frame_rate()))
+        times = _extended(clips.pop("times", []), length, 1 / float(fps or self._frame_rate()))
         charts = curves.frame_charts(columns)
         cuts = sorted({cut for item in self.scored for cut in item.report.cuts})
         return {
             "videos": [],
             "reductions": [],
-            **shown,
+            **clips,
             "charts": charts,
-            "players": {"main": {"times": times, "cuts": cuts, "name": "frames"}} if charts or shown else {},
+            "players": {"main": {"times": times, "cuts": cuts, "name": "frames"}} if charts or clips else {},
             "maps": (drawn := self._maps(sources)),
             "wheel": maps.wheel() if drawn else "",
         }
@@ -335,24 +335,24 @@ class _Measured:
     def _players(self, sources: dict[str, FrameSource], budget: float, max_height: int, num_frames: int) -> dict[str, Any]:
         lead = next((name for name, source in sources.items() if not isinstance(source, PictureSource)), next(iter(sources)))
         try:
-            shown = players.embed(sources, lead=lead, max_bytes=budget, max_height=max_height, max_frames=num_frames)
+            clips = players.embed(sources, lead=lead, max_bytes=budget, max_height=max_height, max_frames=num_frames)
         except InputError as error:
             self.notes.append(f"the videos are not shown: {error}")
             return {}
         self.notes.extend(f"{name}: {source.damage}" for name, source in sources.items() if source.damage)
-        if len(shown.times) < num_frames and not any("first" in words for words in shown.reductions):
-            self.notes.append(f"the players end after {len(shown.times)} frames, {num_frames} were measured")
-        if len(shown.times) == num_frames:
-            self._note_changes(shown.digests)
+        if len(clips.times) < num_frames and not any("first" in words for words in clips.reductions):
+            self.notes.append(f"the players end after {len(clips.times)} frames, {num_frames} were measured")
+        if len(clips.times) == num_frames:
+            self._note_changes(clips.digests)
         names = [item.name for item in self.scored]
         return {
             "videos": [
-                {"name": name, "color": names.index(name) if name in names else None, "uri": shown.uri(name)}
-                for name in shown.videos
+                {"name": name, "color": names.index(name) if name in names else None, "uri": clips.uri(name)}
+                for name in clips.videos
             ],
-            "reductions": shown.reductions,
-            "times": shown.times,
-            "size": shown.size,
+            "reductions": clips.reductions,
+            "times": clips.times,
+            "size": clips.size,
         }
 
     def _note_changes(self, digests: Mapping[str, str]) -> None:
@@ -494,10 +494,10 @@ def _add_samples(values: dict[str, Any], folder: Path, budget: float, max_height
         if steps:
             files = [steps[step] for step in sorted(steps)]
             pictures = _Samples(files, images.read_size(files[-1]))
-            shown = players.embed({"samples": pictures}, lead="samples", max_bytes=budget / 2, max_height=2 * max_height)
-            values["samples"] = shown.uri("samples")
-            values["players"][f"{values['key']}-samples"] = {"times": shown.times, "steps": sorted(steps), "cuts": []}
-            values["reductions"] += shown.reductions
+            clips = players.embed({"samples": pictures}, lead="samples", max_bytes=budget / 2, max_height=2 * max_height)
+            values["samples"] = clips.uri("samples")
+            values["players"][f"{values['key']}-samples"] = {"times": clips.times, "steps": sorted(steps), "cuts": []}
+            values["reductions"] += clips.reductions
         if newest is not None:
             clip = players.embed({"sample": open_source(newest)}, lead="sample", max_bytes=budget / 2, max_height=2 * max_height)
             values["clip"] = clip.uri("sample")

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_RANK_KEY = "warp_error_norm"
 MAX_MAP_SIDE = 4096
-MAX_FRAME_RATE = 1000
+MIN_FRAME_RATE, MAX_FRAME_RATE = 0.01, 1000
 _HEADLINES = (
     "warp_error@1",
     "warp_error_norm",
@@ -286,7 +286,7 @@ class _Measured:
 
     def _frame_rate(self) -> float:
         stated = (item.provenance.frame_rate for item in self.scored)
-        return next((rate for rate in stated if rate and 0 < rate <= MAX_FRAME_RATE), float(FOLDER_FRAME_RATE))
+        return next((rate for rate in stated if rate is not None and MIN_FRAME_RATE <= rate <= MAX_FRAME_RATE), float(FOLDER_FRAME_RATE))
 
     def _open(self, fps: float | None) -> dict[str, FrameSource]:
         """The videos: source and target, of which there is one where the outputs share it, then the outputs."""

@@ -17,9 +17,12 @@ import click
 import numpy as np
 import pytest
 
+from tests import tiny
 from vidgen import cli
 from vidgen.errors import VidgenError
 from vidgen.media.frames import open_sink
+from vidgen.media.images import write_png
+from vidgen.translators import available
 
 RUN = "model: {kind: vid2vid}\ndata: {root: clips, condition: {labels: {num_classes: 3}}}\n"
 
@@ -220,9 +223,10 @@ def test_an_old_spelling_works_in_the_environment(
 
 
 def test_a_result_is_lines_for_people_and_one_object_for_programs(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["config", "check", str(run_file)]) == 0
+    check = ["config", "check", str(run_file), "--settings-only"]
+    assert cli.main(check) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["valid  yes", "model  vid2vid", "data   clips"]
-    for line in (["--json", "config", "check", str(run_file)], ["config", "check", str(run_file), "--json"]):
+    for line in (["--json", *check], [*check, "--json"]):
         assert cli.main(line) == 0
         out, err = capsys.readouterr()
         assert json.loads(out) == {"file": str(run_file), "valid": True, "model": "vid2vid", "data": "clips"}
@@ -246,7 +250,7 @@ def test_show_prints_a_configuration_that_is_valid_again(run_file: Path, capsys:
 def test_a_new_configuration_is_valid_and_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.yaml"
     assert cli.main(["config", "new", str(tmp_path / "mine")]) == 0
-    assert cli.main(["config", "check", str(path)]) == 0
+    assert cli.main(["config", "check", str(path), "--settings-only"]) == 0
     path.write_text("kept")
     assert cli.main(["config", "new", str(path)]) == 1
     assert path.read_text() == "kept"
@@ -260,7 +264,7 @@ def test_the_schema_accepts_every_shipped_configuration(capsys: pytest.CaptureFi
     assert schema["additionalProperties"] is False
     assert {"model", "data", "train"} == set(schema["properties"])
     for path in sorted(Path(__file__).parents[1].glob("configs/*/*.yaml")):
-        assert cli.main(["-q", "config", "check", str(path)]) == 0, capsys.readouterr().err
+        assert cli.main(["-q", "config", "check", "--settings-only", str(path)]) == 0, capsys.readouterr().err
 
 
 def test_doctor_says_what_works_by_trying_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,6 +290,52 @@ def test_all_faults_of_a_configuration_come_out_and_exit_code_2(run_file: Path, 
         f"error: --set model.knd=1: model.knd: unknown key, did you mean 'kind'?{err.splitlines()[0].partition('?')[2]}",
         "  --set train.seed=x: train.seed: Input should be a valid integer, got 'x'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.root=absent"], "absent"),
+        (["data.condition.labels={table: cityscape}"], "cityscape"),
+        (["model.losses.perceptual_weight=1"], "model.losses.perceptual_weight: needs vgg19"),
+        (["model.losses.perceptual_weight=1", "train.pretrained={vgg19: absent.pth}"], "absent.pth: no such file"),
+        (["train.flow=raft-small"], "train.flow: "),
+    ],
+)
+def test_check_reports_what_training_refuses_in_the_same_words(
+    changes: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = [word for change in changes for word in ("--set", change)]
+    file = str(tiny.write_config(tmp_path, tiny.write_data(tmp_path / "data", 1, 6)))
+    assert cli.main(["config", "check", file]) == 0
+    capsys.readouterr()
+    assert cli.main(["config", "check", file, *sets]) == 2
+    checked = capsys.readouterr().err
+    assert message in checked
+    assert cli.main(["-q", "train", file, "-o", str(tmp_path / "run"), *sets]) in (1, 2)
+    assert capsys.readouterr().err == checked
+
+
+def test_check_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(tiny.write_config(tmp_path, tmp_path / "absent"))
+    assert cli.main(["config", "check", file, "--set", "model.losses.perceptual_weight=1"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("hint: ")]
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("kind", available())
+def test_a_new_configuration_needs_only_its_data(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "mine.yaml")
+    assert cli.main(["config", "new", path, "--model", kind]) == 0
+    assert cli.main(["config", "check", path]) == 2
+    assert "path/to/data" in capsys.readouterr().err
+    if kind in ("singan", "consingan"):
+        write_png(tmp_path / "data" / "image.png", np.zeros((48, 64, 3), np.uint8))
+        sets = ["--set", f"data.root={tmp_path / 'data'}"]
+    else:
+        data = tiny.write_data(tmp_path / "data", 1, 30)
+        sets = ["--set", f"data.root={data}", "--set", "data.condition.labels={num_classes: 4}"]
+    assert cli.main(["config", "check", path, *sets]) == 0, capsys.readouterr().err
 
 
 def test_a_missing_checkpoint_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -372,3 +372,21 @@ def test_devices_are_no_outputs(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(OutputError, match="neither a file nor a folder"):
         write(tmp_path / "pipe.mp4", media_clips.smooth_frames(1), overwrite=True)
+
+
+def test_reading_and_writing_need_no_module_that_only_some_systems_have(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+from flow import engines, files, synthetic, train
+from vidgen import durable, errors, threads
+from vidgen.media import conditions, edits, frames, images, integrity, labels, paths, pixels, smoothing, video
+with durable.claim([Path(sys.argv[1])]):
+    durable.write_text(Path(sys.argv[1]), "written")
+"""
+    process = in_python(code, tmp_path / "a.txt")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert (tmp_path / "a.txt").read_text() == "written"

@@ -14,7 +14,7 @@ import skimage.data
 from flow.errors import FlowError
 from vidgen.cli import main
 from vidgen.commands import evaluate as command
-from vidgen.errors import ConfigError, InputError
+from vidgen.errors import ConfigError, InputError, OutputError
 from vidgen.evaluation.inputs import common_size
 from vidgen.evaluation.measure import evaluate, list_metrics
 from vidgen.evaluation.report import read_reports
@@ -291,6 +291,18 @@ def test_files_are_written_whole(tmp_path: Path, output: Path, truth: Path):
     assert len(lines) == NUM_FRAMES
     assert lines[0]["warp_error@1"] == ""
     assert np.mean([float(line["warp_error@1"]) for line in lines[1:]]) == pytest.approx(scores["warp_error@1"])
+
+
+def test_tables_are_checked_before_anything_is_measured(tmp_path: Path, output: Path):
+    (tmp_path / "mine.csv").write_text("mine")
+    for options in ({"csv": tmp_path / "mine.csv"}, {"per_frame": tmp_path / "mine.csv"}):
+        with pytest.raises(OutputError, match=r"mine\.csv: exists already"):
+            command.run(str(output), **options)
+    with pytest.raises(OutputError, match="two results of one job"):
+        command.run(str(output), csv=tmp_path / "a.csv", per_frame=tmp_path / "a.csv")
+    with pytest.raises(OutputError, match="is also read as an input"):
+        command.run(str(output), csv=Path(output), overwrite=True)
+    assert (tmp_path / "mine.csv").read_text() == "mine"
 
 
 def test_a_missed_gate_is_part_of_the_report(output: Path, truth: Path):

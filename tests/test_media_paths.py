@@ -133,3 +133,9 @@ def test_a_numbered_pattern_finds_its_files_in_the_order_of_numbers(tmp_path):
 def test_names_that_are_no_utf8_can_be_shown_anywhere():
     assert paths.display(os.fsdecode(b"caf\xe9.png")) == r"caf\xe9.png"
     assert paths.display("café.png") == "café.png"
+
+
+def test_names_that_differ_in_their_unicode_form_alone_are_called_so(tmp_path):
+    (tmp_path / "cafe\u0301.png").touch()
+    assert paths.comparable("caf\u00e9") == paths.comparable("cafe\u0301")
+    assert "written with other Unicode characters" in str(paths.missing(tmp_path / "caf\u00e9.png"))

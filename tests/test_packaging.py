@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import vidgen
+from tests import tiny
 from vidgen import errors
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -62,12 +63,25 @@ def test_help_and_usage_load_nothing_slow(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["config", "list"], ["models", "list"]])
-def test_lists_load_no_torch(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("line", "printed"),
+    [
+        ("config list", "vid2vid/street"),
+        ("models list", "pix2pixhd"),
+        ("data check data", "faults"),
+        ("data preview data -o sheet.png", "sheet.png"),
+        ("compare a=data/images/clip0 b=data/images/clip1 -o page.html", "page.html"),
+    ],
+)
+def test_commands_that_need_no_torch_do_not_load_it(line: str, printed: str, tmp_path: Path) -> None:
+    tiny.write_data(tmp_path / "data", 2, 3)
     code = "import sys; from vidgen.cli import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    command = [sys.executable, "-X", "importtime", "-c", code, *line.split()]
+    environment = {"PYTHONPATH": str(REPOSITORY), **os.environ}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "vid2vid" in done.stdout
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
+    assert printed in done.stdout
 
 
 def test_the_wheel_holds_both_packages_with_their_data_and_nothing_else(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ TRAIN: dict[str, Any] = {
 CONDITION = {"labels": {"table": "street"}, "instances": "instances"}
 SEVERAL = {"width": 64, "height": 32, "condition": CONDITION, "max_frame_step": 2}
 ONE = {"target": "images/one/00000.png", "flip": False, "condition": {}}
+ONE_UPDATE = {"num_discriminator_steps": 1}
+"""0.1 threw a step's first fake away where a phase had several updates in it; with one, it trained as later versions do."""
 
 CONFIGS: dict[str, dict[str, Any]] = {
     # without the past, with it, the finer scale alone, both; discriminators of motion, of the road, a foreground of their own
@@ -140,6 +142,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "decay_at": 0.5,
             "border": "noise",
             "num_kept_cascades": 2,
+            **ONE_UPDATE,
+            "num_generator_steps": 1,
         },
         "data": ONE,
         "train": {**TRAIN, "clips_per_step": 1},
@@ -154,6 +158,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "num_concurrent_stages": 2,
             "steps_per_scale": 4,
             "decay_at": 0.5,
+            **ONE_UPDATE,
         },
         "data": ONE,
         "train": {**TRAIN, "clips_per_step": 1},

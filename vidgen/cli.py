@@ -408,7 +408,13 @@ def train(**options: Any) -> Result:
 )
 @click.argument("model", type=PATH)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames; for several inputs a folder.")
+@option(
+    "-o",
+    "--out",
+    metavar="PATH",
+    required=True,
+    help="Video, or folder of frames; for several inputs a folder. PATH.json beside it tells how it was made.",
+)
 @option("--first-frame", type=PATH, help="Image or video to continue, or an image model that generates the first frame.")
 @option("--label-encoding", "labels", metavar=label_encoding, help="How the label maps encode classes.  [default: auto]")
 @_old("--labels", instead="--label-encoding")
@@ -702,6 +708,7 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
 @option("--no-cache", is_flag=True, help="Do not cache reference flow.")
 @option("--csv", type=PATH, help="Write one row of scores per video.")
 @option("--per-frame", type=PATH, help="Write the per-frame values as CSV.")
+@overwrite
 @option("--compare", multiple=True, metavar="NAME=INPUT", help="Evaluate another video too and compare; repeatable.")
 @option("--fail-if", multiple=True, metavar="CONDITION", help="Exit with code 4 if the condition holds; repeatable.")
 @option("--strict", is_flag=True, help="Exit with code 3 if a metric has no value.")
@@ -975,8 +982,12 @@ def config_list() -> Result:
 @config.command("check", example="vidgen config check street.yaml --set train.batch_size=2")
 @click.argument("file", type=PATH)
 @sets
+@option("--settings-only", is_flag=True, help="Do not look at the data and weights files that it names.")
 def config_check(**options: Any) -> Result:
-    """Validate a configuration file and list every error."""
+    """Validate a configuration file and list every error.
+
+    Reports what 'vidgen train' would refuse: wrong settings, missing or unpaired data, missing weights files.
+    """
     return _call("config.check", **options)
 
 

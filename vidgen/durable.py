@@ -30,7 +30,10 @@ from vidgen.errors import BusyError, OutputError, OutputExistsError, printable
 if sys.platform == "win32":
     import msvcrt
 else:
-    import fcntl
+    try:
+        import fcntl
+    except ImportError:  # platforms without it have no locks to offer
+        fcntl = None  # type: ignore[assignment]
 
 PART = ".part"
 MANIFEST = ".vidgen.json"
@@ -164,7 +167,7 @@ def _try_lock(descriptor: int) -> bool:
     try:
         if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
+        elif fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         # Some network file systems know no locks; there, unique temporary names are all the protection there is.
@@ -178,7 +181,7 @@ def _release(descriptor: int) -> None:
         if sys.platform == "win32":
             os.lseek(descriptor, 0, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-        else:
+        elif fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     except OSError:
         pass

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vidgen import config, durable
+from vidgen import config, durable, translators
+from vidgen.commands import train
 from vidgen.errors import ConfigError
 from vidgen.training import run
-from vidgen.translators import available
+from vidgen.translators.settings import ConditionalConfig
 from vidgen.weights.model_file import read_card
 
 _HEADER = """\
@@ -18,13 +19,19 @@ _HEADER = """\
 """
 
 
-def check(file: Path, sets: Sequence[str] = ()) -> dict[str, Any]:
-    """Say that a configuration file is valid.
+def check(file: Path, sets: Sequence[str] = (), *, settings_only: bool = False) -> dict[str, Any]:
+    """Say that training can start from a configuration file.
+
+    Args:
+        settings_only: look at the file alone, not at the data and weights files that it names.
 
     Raises:
-        ConfigError: it is not; one line per fault.
+        ConfigError: it cannot; one line per problem, in the words of training.
     """
     settings = run.load_run_config(file, list(sets))
+    found = [] if settings_only else train.problems(settings)
+    if found:
+        raise ConfigError("\n".join(map(str, found)), hint=next((problem.hint for problem in found if problem.hint), None))
     return {"file": str(file), "valid": True, "model": settings.model.kind, "data": str(settings.data.root)}
 
 
@@ -57,11 +64,18 @@ def new(file: Path, kind: str = "vid2vid", *, overwrite: bool = False) -> dict[s
         ConfigError: there is no translator `kind`.
         OutputError: `file` exists already or cannot be written.
     """
-    if kind not in available():
-        raise ConfigError(f"--model {kind}: no such translator; there are {', '.join(available())}")
+    module = translators.find(kind, "--model")
     path = file if file.suffix in (".yaml", ".yml") else file.with_name(f"{file.name}.yaml")
     durable.check_writable_target(path, overwrite=overwrite)
-    given = {"model": {"kind": kind}, "data": {"root": "path/to/data", "condition": {"labels": {"table": "cityscapes"}}}}
+    model: dict[str, Any] = {"kind": kind}
+    if any(item.because == "model.losses.perceptual_weight" for item in module.pretrained(module.Config())):
+        model["losses"] = {"perceptual_weight": 0, "l1_weight": 10}  # trains without a file of others
+    data: dict[str, Any] = {"root": "path/to/data"}
+    if issubclass(module.Config, ConditionalConfig):
+        data["condition"] = {"labels": {"table": "cityscapes"}}
+    else:
+        data |= {"target": "image.png", "flip": False}
+    given = {"model": model, "data": data}
     text = _HEADER.format(file=path, name=path.stem) + config.template(run.run_schema(), given)
     durable.write_text(path, text)
     return {"file": str(path), "next": f"set data.root, then: vidgen train {path} -o runs/{path.stem}"}

@@ -1,4 +1,7 @@
-"""Look at a data set before training on it: what is there, what does not fit together, what the labels hold."""
+"""Look at a data set before training on it: what is there, what does not fit together, what the labels hold.
+
+torch is imported only where a training configuration is read.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,21 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidgen import durable
 from vidgen.config import load
-from vidgen.data.clips import DataSettings, find_sequences, find_table
 from vidgen.data.stills import find_stills
 from vidgen.errors import InputError, PartialFailure
 from vidgen.media import conditions, images, labels
 from vidgen.media.frames import FrameSource, list_sources, open_source
 from vidgen.media.images import write_png
 from vidgen.media.labels import LabelTable
-from vidgen.training import run
+
+if TYPE_CHECKING:
+    from vidgen.data.clips import DataSettings
 
 _FEW_VALUES = 64
 """A folder whose first frame has at most this many values or colours is taken for label maps."""
@@ -56,15 +60,18 @@ def check(
     faults = [fault for first, second in itertools.pairwise(roles) for fault in _mismatches(first, second)]
     table: LabelTable | None = None
     if config is not None:
+        from vidgen.training import run
+
         settings = load(config, run.run_schema(), (*sets, f"data.root={root}")).data
         faults += _configured_faults(settings)
         table = _configured_table(settings, faults)
     report: dict[str, Any] = {"root": str(root), "roles": []}
+    label_role = next((role for role in roles if role.name == "labels"), next((role for role in roles if role.is_labels), None))
     for role in roles:
         entry, found = _describe(role, table, faults)
         report["roles"].append(entry)
-        if role.is_labels and write_labels is not None and table is None and found is not None:
-            durable.check_writable_target(write_labels, overwrite=overwrite or "labels_written" in report)
+        if role is label_role and write_labels is not None and table is None and found is not None:
+            durable.check_writable_target(write_labels, overwrite=overwrite)
             durable.write_json(write_labels, found.to_dict())
             report["labels_written"] = str(write_labels)
     report["faults"] = faults
@@ -145,6 +152,8 @@ def _mismatches(first: Role, second: Role) -> Iterator[str]:
 
 
 def _configured_faults(settings: DataSettings) -> list[str]:
+    from vidgen.data.clips import find_sequences
+
     try:
         find_sequences(settings)
     except InputError as error:
@@ -153,6 +162,8 @@ def _configured_faults(settings: DataSettings) -> list[str]:
 
 
 def _configured_table(settings: DataSettings, faults: list[str]) -> LabelTable | None:
+    from vidgen.data.clips import find_sequences, find_table
+
     if settings.condition.labels is None or faults:
         return None
     return find_table(settings, find_sequences(settings))

@@ -13,6 +13,7 @@ from vidgen.errors import ConfigError
 from vidgen.evaluation.measure import DEFAULT_CACHE, evaluate, list_metrics
 from vidgen.evaluation.networks import WeightsFile
 from vidgen.evaluation.report import Report, frames_csv, json_schema, scores_csv
+from vidgen.media.frames import files_read
 
 __all__ = ["as_json", "as_table", "enforce", "evaluate", "json_schema", "list_metrics", "run"]
 
@@ -29,6 +30,7 @@ def run(
     weights: Sequence[str] = (),
     csv: Path | None = None,
     per_frame: Path | None = None,
+    overwrite: bool = False,
     **options: Any,
 ) -> Report:
     """Measure `output`; further options are those of `evaluate`.
@@ -41,9 +43,11 @@ def run(
         weights: NAME=FILE or NAME=FILE#SHA256 each.
         csv: file for one line of scores, and one for each of `compare`.
         per_frame: CSV file for the values of every frame.
+        overwrite: replace these files where they exist.
 
     Raises:
         ConfigError: one of these is not written so.
+        OutputError: a file to write exists, or is also an input; before anything is measured.
     """
     others: dict[str, str] = {}
     for text in compare:
@@ -51,20 +55,23 @@ def run(
         if not (name and sign and path) or name in others:
             raise ConfigError(f"`compare` {text!r}: expected NAME=PATH, each NAME once")
         others[name] = path
-    report = evaluate(
-        output,
-        compare=others,
-        strides=_numbers("strides", strides, "1,3,9"),
-        cache=None if no_cache else cache or DEFAULT_CACHE,
-        fps=None if fps is None else _rate(fps),
-        segmenter_classes=None if segmenter_classes is None else _numbers("segmenter_classes", segmenter_classes, "7,8,11"),
-        weights=WeightsFile.parse_all(weights),
-        **options,
-    )
-    if per_frame is not None:
-        durable.write_text(per_frame, frames_csv(report.per_frame))
-    if csv is not None:
-        durable.write_text(csv, scores_csv({output: report, **report.compared}))
+    read = (output, *others.values(), *(options.get(name) for name in ("source", "target", "reference_set", "label_maps")))
+    inputs = [file for where in read if where is not None for file in files_read(where)]
+    with durable.claim([path for path in (per_frame, csv) if path is not None], inputs=inputs, overwrite=overwrite):
+        report = evaluate(
+            output,
+            compare=others,
+            strides=_numbers("strides", strides, "1,3,9"),
+            cache=None if no_cache else cache or DEFAULT_CACHE,
+            fps=None if fps is None else _rate(fps),
+            segmenter_classes=None if segmenter_classes is None else _numbers("segmenter_classes", segmenter_classes, "7,8,11"),
+            weights=WeightsFile.parse_all(weights),
+            **options,
+        )
+        if per_frame is not None:
+            durable.write_text(per_frame, frames_csv(report.per_frame))
+        if csv is not None:
+            durable.write_text(csv, scores_csv({output: report, **report.compared}))
     return report
 
 

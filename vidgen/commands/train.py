@@ -19,7 +19,7 @@ from vidgen import translators
 from vidgen.data.clips import Clips, find_sequences, find_table
 from vidgen.data.clips import Sequence as ClipSequence
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
-from vidgen.errors import CheckpointError, ConfigError, Terminated
+from vidgen.errors import CheckpointError, ConfigError, Terminated, VidgenError
 from vidgen.networks.features import Vgg19Features
 from vidgen.runtime import Precision, Runtime
 from vidgen.threads import in_order
@@ -138,6 +138,28 @@ def train(
             return _run(folder, settings, clips, trainer, card, stop_after_seconds)
     finally:
         parallel.finish()
+
+
+def problems(settings: RunSettings) -> list[VidgenError]:
+    """What `train` would refuse, in its own words, found before any network is built: data, label table, pretrained networks and
+    the flow engine."""
+
+    def read_data() -> None:
+        sequences = find_sequences(settings.data)
+        table = find_table(settings.data, sequences)
+        clips = Clips(settings.data, sequences, table, seed=settings.train.seed, size_multiple=1, flow=None)
+        run.follow_data(settings, table, clips.size)
+
+    def load_pretrained() -> None:
+        pretrained.load(translators.find(settings.model.kind).pretrained(settings.model), settings.train.pretrained)
+
+    found: list[VidgenError] = []
+    for attempt in (read_data, load_pretrained, lambda: _flow_engine(settings.train.flow)):
+        try:
+            attempt()
+        except VidgenError as error:
+            found.append(error)
+    return found
 
 
 def _settings(

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import statistics
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -34,6 +35,11 @@ def natural_key(path: str | Path) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), part) if part.isascii() and part.isdecimal() else (-1, part) for part in parts)
 
 
+def comparable(name: str) -> str:
+    """The name in the form in which equal names are equal: macOS stores accents apart from their letters (NFD), others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def missing(path: Path) -> InputError:
     """The error for a name that does not exist, with similar names from the same folder as the hint."""
     folder = path.parent
@@ -41,6 +47,9 @@ def missing(path: Path) -> InputError:
         neighbors = sorted(os.listdir(folder))
     except OSError:
         return InputError(f"{display(path)}: not found; there is no folder {display(folder)}")
+    twin = next((name for name in neighbors if comparable(name) == comparable(path.name)), None)
+    if twin is not None:
+        return InputError(f"{display(path)}: not found; {display(twin)} there is written with other Unicode characters (NFC, NFD)")
     near = difflib.get_close_matches(path.name, neighbors, n=3, cutoff=0.6)
     return InputError(f"{display(path)}: not found", hint=f"similar names there: {', '.join(map(display, near))}" if near else None)
 

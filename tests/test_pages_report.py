@@ -436,6 +436,15 @@ def test_scores_cut_short_or_with_a_flipped_bit_are_one_clear_error_or_still_sco
             assert str(error).startswith(f"{file}: ")  # noqa: PT017
 
 
+@pytest.mark.parametrize("name", ["\0", "a" * 5000, "", "x[zz:1]", "@list", "%05d.png", "/"])
+def test_a_name_that_is_none_in_scores_is_a_note(tmp_path: Path, scored, name: str):
+    scores = json.loads(scored["grain"].read_text())
+    scores["provenance"] |= {"output": name, "source": None, "num_frames": 10**12, "frame_rate": 1e-300, "size": [10**9, 10**9]}
+    scores["cuts"] = [-5, 10**9]
+    (tmp_path / "odd.json").write_text(json.dumps(scores))
+    assert any("is not shown" in note for note in report([str(tmp_path / "odd.json")], tmp_path / "page.html")["notes"])
+
+
 def test_scores_of_an_older_version_are_read_with_the_names_of_today(tmp_path: Path, scored):
     old = json.loads(scored["grain"].read_text())
     entry = {"value": 2.0, "unit": "grey levels 0..255", "better": "low", "n": 8, "skipped": 0}

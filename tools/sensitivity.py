@@ -125,7 +125,7 @@ def as_markdown(values: Values, verdicts: dict[str, list[str]], command: str, nu
     for key, row in values.items():
         cells = [_cell(key, row.get(kind, []), row[COPY]) for kind in kinds]
         lines.append(f"| `{key}` | " + " | ".join(cells) + " |")
-    lines += ["", "## What the verdict says", "", "| fault | how it is made | not ranked because |", "|---|---|---|"]
+    lines += ["", "## What the verdict says", "", "| fault | how it is generated | not ranked because |", "|---|---|---|"]
     for kind in kinds:
         about = "the clip itself" if kind == COPY else (CORRUPTIONS[kind].__doc__ or "").split("\n")[0]
         reasons = sorted({reason for reason in verdicts[kind] if reason}, key=len)

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_RANK_KEY = "warp_error_norm"
 MAX_MAP_SIDE = 4096
-MAX_FRAME_RATE = 1000
+MIN_FRAME_RATE, MAX_FRAME_RATE = 0.01, 1000
 _HEADLINES = (
     "warp_error@1",
     "warp_error_norm",
@@ -286,7 +286,9 @@ class _Measured:
 
     def _frame_rate(self) -> float:
         stated = (item.provenance.frame_rate for item in self.scored)
-        return next((rate for rate in stated if rate and 0 < rate <= MAX_FRAME_RATE), float(FOLDER_FRAME_RATE))
+        return next(
+            (rate for rate in stated if rate is not None and MIN_FRAME_RATE <= rate <= MAX_FRAME_RATE), float(FOLDER_FRAME_RATE)
+        )
 
     def _open(self, fps: float | None) -> dict[str, FrameSource]:
         """The videos: source and target, of which there is one where the outputs share it, then the outputs."""
@@ -309,8 +311,8 @@ class _Measured:
                 raise InputError("it came from standard input, which is not stored")
             self._check_allowed(text, item)
             source = open_source(text, allow_truncated=True, frame_rate=rate)
-        except InputError as error:
-            advice = error.hint or "if it was moved, put it back or measure it where it is now"
+        except (InputError, OSError, ValueError) as error:  # a name out of a file can be one that no system allows
+            advice = getattr(error, "hint", None) or "if it was moved, put it back or measure it where it is now"
             self.notes.append(f"{label} is not shown: {error}; {advice}")
             return
         name = f"{label} (output)" if label in sources else label

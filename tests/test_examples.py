@@ -243,7 +243,8 @@ PAGES = sorted(path for path in (REPOSITORY / "docs").rglob("*.md") if commands_
 def test_the_commands_of_a_page_can_be_typed_in_order(
     page: Path, workshop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
+    if not commands_of(page)[0].startswith("vidgen demo"):  # which makes all that the page needs
+        shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     _shrink_demo(monkeypatch)
     for line in commands_of(page):

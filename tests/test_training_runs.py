@@ -238,7 +238,7 @@ def test_a_damaged_line_of_the_log_stops_no_resume_and_costs_no_other_line(
     train(config, folder, steps=4)
     assert [line["step"] for line in _log(folder)] == [1, 2, 3, 4]
     said = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
-    assert said == [f"{folder}: 1 line of metrics.jsonl cannot be read; they are left out, the others are kept"]
+    assert said == [f"{folder}: 1 line of metrics.jsonl cannot be read and is left out; the others are kept"]
 
 
 def test_a_full_disk_under_the_log_is_told_in_one_line(config: Path, tmp_path: Path) -> None:

@@ -133,6 +133,29 @@ def lock(path: Path, *, keep: bool = False) -> Iterator[None]:
             _remove_quietly(path)
 
 
+@contextmanager
+def held_folder(path: Path, name: str) -> Iterator[None]:
+    """Hold a folder of a run, which is created, by the lock file `name` in it; the lock ends with the process.
+
+    Raises:
+        BusyError: another process trains in it.
+        OutputError: it cannot be written to.
+    """
+    try:
+        operations.make_folder(path)
+    except OSError as error:
+        raise describe_write_failure(error, path) from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(path / name, keep=True))
+        except BusyError as error:
+            owner = str(error).rpartition("(")[2].rstrip(")")
+            raise BusyError(
+                f"{printable(path)}: another training is running here ({owner})", hint="choose another folder"
+            ) from error
+        yield
+
+
 def _locked(path: Path) -> int:
     """A descriptor of the file at `path`, locked, with the process as its content."""
     while True:
@@ -329,14 +352,6 @@ def check_place(output: Output, *, overwrite: bool) -> None:
             _check_folder_place(output, overwrite)
     except OSError as error:
         raise describe_write_failure(error, path) from error
-
-
-def check_writable_target(path: Path, *, overwrite: bool) -> None:
-    """`check_place` of a file, or of a folder of which all is to be replaced, whoever wrote it."""
-    if not path.is_dir():
-        check_place(Output(path), overwrite=overwrite)
-    elif not overwrite:
-        raise _exists(Output(path))
 
 
 def _check_file_place(output: Output, overwrite: bool) -> None:
@@ -722,13 +737,13 @@ def write_folder(path: Path, files: Mapping[str, bytes | Callable[[], bytes]]) -
         _fill(temporary, files)
 
 
-def write_output_folder(output: Output, files: Mapping[str, bytes | Callable[[], bytes]], *, overwrite: bool = False) -> None:
-    """As `write_folder`, for a folder that a user names: claimed, and with a manifest of what was written.
+def fill_output_folder(output: Output, files: Mapping[str, bytes | Callable[[], bytes]]) -> None:
+    """As `write_folder`, for a claimed folder that a user names; with a manifest of what was written.
 
     Raises:
-        OutputError: see `claim`.
+        OutputError: see `replacing_output`.
     """
-    with claim([output], overwrite=overwrite), replacing_output(output) as temporary:
+    with replacing_output(output) as temporary:
         _fill(temporary, files)
 
 

@@ -153,7 +153,7 @@ def read_training(path: Path) -> Training:
     """The losses of a run, averaged over neighboring steps where there are more than `MAX_POINTS`."""
     history = read_history(path)
     lines = history.lines
-    faults = [f"{history.fault}; they are left out"] if history.fault is not None else []
+    faults = [] if history.fault is None else [history.fault]
     num_skipped = sum(1 for line in lines if line.skipped_updates)
     if num_skipped:
         faults.append(f"{num_skipped} steps skipped an update because a loss was not finite")

@@ -47,7 +47,8 @@ class History:
         """What is wrong with the log, in words."""
         if not self.num_unreadable:
             return None
-        return f"{self.num_unreadable} line{'s' * (self.num_unreadable > 1)} of metrics.jsonl cannot be read"
+        some, are = ("1 line", "is") if self.num_unreadable == 1 else (f"{self.num_unreadable} lines", "are")
+        return f"{some} of metrics.jsonl cannot be read and {are} left out"
 
 
 def read_history(path: Path) -> History:
@@ -67,12 +68,12 @@ def read_history(path: Path) -> History:
         raise CheckpointError(f"{printable(path)}: cannot be read ({error.strerror})") from error
     if len(content) > _MAX_BYTES:
         raise CheckpointError(f"{printable(path)}: is larger than any log ({_MAX_BYTES >> 20} MiB)")
-    *complete, _ = content.split(b"\n")
-    lines, texts = [], []
-    for part in complete:
+    *complete, last = content.split(b"\n")
+    lines, texts, num_unreadable = [], [], 0
+    for part in (*complete, last):
         try:
             lines.append(Line.model_validate_json(part))
             texts.append(part.decode())
         except ValueError:  # pydantic's and Unicode's
-            continue
-    return History(tuple(lines), tuple(texts), len(complete) - len(lines))
+            num_unreadable += part is not last
+    return History(tuple(lines), tuple(texts), num_unreadable)

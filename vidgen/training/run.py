@@ -10,7 +10,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field, create_model
 from vidgen import config, durable, translators
 from vidgen.config import Settings
 from vidgen.data.clips import Clips, DataSettings
-from vidgen.errors import BusyError, OutputError, printable
+from vidgen.errors import OutputError, printable
 from vidgen.media.labels import LabelTable
 from vidgen.training.history import read_history
 from vidgen.translators.base import Networks, Translator
@@ -223,18 +223,7 @@ class Folder:
             OutputError: see `check`; or it cannot be written to.
         """
         self.check()
-        try:
-            durable.operations.make_folder(self.path)
-        except OSError as error:
-            raise durable.describe_write_failure(error, self.path) from error
-        with ExitStack() as held:
-            try:
-                held.enter_context(durable.lock(self.path / LOCK, keep=True))
-            except BusyError as error:
-                owner = str(error).rpartition("(")[2].rstrip(")")
-                raise BusyError(
-                    f"{printable(self.path)}: another training is running here ({owner})", hint="choose another folder"
-                ) from error
+        with durable.held_folder(self.path, LOCK):
             self.check()  # again: something may have come in between
             yield
 
@@ -270,6 +259,6 @@ class Folder:
             return
         history = read_history(self.metrics)
         if history.fault is not None and warn is not None:
-            warn(f"{printable(self.path)}: {history.fault}; they are left out, the others are kept")
+            warn(f"{printable(self.path)}: {history.fault}; the others are kept")
         kept = [text for text, line in zip(history.texts, history.lines, strict=True) if line.step <= step]
         durable.write_text(self.metrics, "".join(line + "\n" for line in kept))

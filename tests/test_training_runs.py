@@ -18,7 +18,7 @@ import torch
 
 from tests import tiny
 from tests.conftest import REPOSITORY
-from vidgen import durable
+from vidgen import cli, durable
 from vidgen.commands.train import train
 from vidgen.errors import BusyError, CheckpointError, ConfigError, InputError, OutputError, TrainingError
 from vidgen.training import run
@@ -336,6 +336,50 @@ def test_a_checkpoint_without_a_manifest_still_resumes_with_a_note(
         train(config, tmp_path / name, steps=6)
     assert _weights(tmp_path / "old") == _weights(tmp_path / "whole")
     assert "written by an earlier version; its weights are whole, its state.json cannot be checked" in caplog.text
+
+
+def _doctor(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict, str]:
+    code = cli.main(["--json", "doctor", str(folder)])
+    out, err = capsys.readouterr()
+    return code, json.loads(out), err
+
+
+def test_the_doctor_says_what_of_a_run_is_whole_damaged_and_resumable(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, steps=6)
+    before = _contents(folder)
+    code, report, said = _doctor(folder, capsys)
+    assert (code, said) == (0, "")
+    assert report["checkpoints"] == {"step-0000006": "whole", "step-0000003": "whole"}
+    assert (report["configuration"], report["log"], report["training"]) == ("whole", "whole, 6 steps", "not running")
+    assert (report["resumable"], report["damaged"]) == ("yes, from step 6", 0)
+    assert _contents(folder) == before
+
+    state = folder / "checkpoints" / "step-0000006" / "state.json"
+    state.write_bytes(state.read_bytes().replace(b'"step": 6', b'"step": 7'))
+    with open(folder / "metrics.jsonl", "ab") as log:
+        log.write(b"\xff\n")
+    with run.Folder(folder).locked():
+        code, report, said = _doctor(folder, capsys)
+    assert code == 3
+    assert report["checkpoints"]["step-0000006"] == "damaged: state.json: damaged (its SHA-256 is not the recorded one)"
+    assert report["log"] == "damaged: 1 line of metrics.jsonl cannot be read and is left out"
+    assert report["training"] == f"running now (process {os.getpid()})"
+    assert report["resumable"] == "yes, from step 3"
+    assert said == f"error: {folder}: 2 parts are damaged; training can go on without\n"
+
+    _as_written_before(folder / "checkpoints" / "step-0000003")
+    assert _doctor(folder, capsys)[1]["checkpoints"]["step-0000003"].startswith("whole (written by an earlier version")
+    (folder / "checkpoints" / "step-0000003" / "ema.safetensors").unlink()
+    code, report, said = _doctor(folder, capsys)
+    assert (code, report["resumable"]) == (1, "no: none of its checkpoints is whole")
+    assert report["checkpoints"]["step-0000003"] == "damaged: ema.safetensors: missing"
+
+    (folder / "config.yaml").write_bytes(b"\0\xff")
+    assert _doctor(folder, capsys)[1]["configuration"].startswith("damaged: ")
+    assert cli.main(["doctor", str(tmp_path / "data")]) == 2
 
 
 def test_no_usable_checkpoint_is_an_error_not_a_fresh_start(config: Path, tmp_path: Path) -> None:

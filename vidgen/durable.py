@@ -179,6 +179,20 @@ def _locked(path: Path) -> int:
         _release(descriptor)  # its owner removed it between our opening and locking
 
 
+def holder(path: Path) -> str | None:
+    """Who holds a lock file at the moment, or None; nothing is changed, and no link is followed."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        return None if _try_lock(descriptor) else _owner(descriptor)
+    finally:
+        _release(descriptor)
+
+
 def _try_lock(descriptor: int) -> bool:
     try:
         if sys.platform == "win32":

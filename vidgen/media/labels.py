@@ -69,6 +69,8 @@ class LabelTable:
             raise InputError(f"label table: {len(codes)} values; at most {_MAX_CODES} are told apart")
         if self.values is not None and any(not 0 <= code <= 65535 for code in codes):
             raise InputError("label table: values and ignore are 0..65535")
+        if self.values is None and any(not 0 <= code <= 0xFFFFFF for code in codes):
+            raise InputError("label table: colors to ignore are 0..0xFFFFFF")
         counts = Counter(codes)
         if len(counts) < len(codes):
             repeated = next(code for code in codes if counts[code] > 1)
@@ -182,14 +184,14 @@ class LabelTable:
         if unknown or "names" not in value or "colors" not in value:
             raise InputError(f"label table: keys {sorted(value)}; expected names, colors, values, ignore")
         try:
-            colors = tuple((int(red), int(green), int(blue)) for red, green, blue in value["colors"])
+            colors = tuple((_whole(red), _whole(green), _whole(blue)) for red, green, blue in value["colors"])
             stored = value.get("values")
-            values = None if stored is None else tuple(map(int, stored))
+            values = None if stored is None else tuple(map(_whole, stored))
             return LabelTable(
                 tuple(map(str, value["names"])),
                 colors,
                 values,
-                tuple(map(int, value.get("ignore", ()))),
+                tuple(map(_whole, value.get("ignore", ()))),
                 value.get("nearest") is True,
             )
         except (TypeError, ValueError) as error:
@@ -237,6 +239,16 @@ class LabelTable:
             return f"{codes[0]}..{codes[-1]}"
         listed = ", ".join(self._describe(code).split(" ", 1)[1] for code in codes[:12])
         return listed + (f" and {len(codes) - 12} more" if len(codes) > 12 else "")
+
+
+def _whole(value: Any) -> int:
+    """
+    Raises:
+        ValueError: the value, from a file, is no whole number.
+    """
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(f"{value} is no whole number")
+    return int(value)
 
 
 def plain(num_classes: int, ignore: Sequence[int] = ()) -> LabelTable:

@@ -98,7 +98,6 @@ def edit_labels(
         raise ConfigError(f"{output}: edited images are written as .png", hint=f"-o {output.with_suffix('.png')}")
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     loaded = Model.load(model, device=device, precision=precision or "auto")
     table = loaded.table
     if table is None:
@@ -122,8 +121,10 @@ def edit_labels(
     for path in (*assignments, *maps):
         durable.check_writable_target(path, overwrite=overwrite)
     edited = list(maps.values())
+    if objects is not None:
+        companions["instances"] = edited[1]
     for path, style in assignments.items():
-        picture = loaded.picture(edited[0], companions if objects is None else {**companions, "instances": edited[1]}, style=style)
+        picture = loaded.picture(edited[0], companions, style=style, seed=seed)
         images.write_png(path, picture)
     for path, frame in maps.items():
         images.write_png(path, frame.pixels)

@@ -123,7 +123,6 @@ def translate(
         if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
             first = Model.load(first_frame, device=device, precision=precision or "auto")
         for target in targets:
-            torch.manual_seed(seed + target.sample)
             try:
                 opened = loaded.open(
                     target.job,

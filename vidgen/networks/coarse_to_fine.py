@@ -51,14 +51,23 @@ class GlobalGenerator(nn.Module):
         )
         self.head = head(base_channels, out_channels) if has_head else None
 
-    def features(self, x: Tensor | None, coarse: Tensor | None = None, begun: Tensor | None = None) -> Tensor:
-        """What the head reads: [N,base_channels,H,W]; `begun` is the first convolution's result where it is known already."""
-        features: Tensor = self.up(self.blocks(_encoded(self.down, x, begun)))
-        return features
+    def features(
+        self, x: Tensor | None, coarse: Tensor | None = None, begun: Tensor | None = None, seed: int | None = None
+    ) -> Tensor:
+        """What the head reads: [N,base_channels,H,W].
 
-    def forward(self, x: Tensor) -> Tensor:
+        Args:
+            begun: the first convolution's result where it is known already.
+            seed: of the dropout in use.
+        """
+        features = _encoded(self.down, x, begun)
+        for block in self.blocks:
+            features = block(features, seed)
+        return self.up(features)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, seed: int | None = None) -> Tensor:
         assert self.head is not None
-        return torch.tanh(self.head(self.features(x)).float())
+        return torch.tanh(self.head(self.features(x, seed=seed)).float())
 
 
 class LocalEnhancer(nn.Module):

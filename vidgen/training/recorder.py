@@ -198,10 +198,12 @@ class Recorder:
                 sink.write(np.concatenate(moment, axis=1), index)
 
     def _sample_condition(self, batch: Batch) -> Condition:
-        """The window's condition, with the ground truth as reference where the model learns styles from it."""
+        """The window's condition, with one noise, and with the ground truth as reference where the model learns styles from it."""
         condition = batch.window_condition
         if any(item.name == "reference" for item in self.card.inputs):
-            return condition.with_tensors(reference=batch.window_target)
+            condition = condition.with_tensors(reference=batch.window_target)
+        if any(item.kind == "noise" for item in self.card.inputs):
+            condition = condition.with_tensors(noise=torch.zeros(len(batch.target), dtype=torch.long))
         return condition
 
     def _condition_pictures(self, clips: Clips, batch: Batch) -> list[np.ndarray]:

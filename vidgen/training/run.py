@@ -113,7 +113,7 @@ def run_schema() -> type[RunSettings]:
     """`RunSettings` with `model` typed as the union of all translators' configurations."""
     configs = [module.Config for module in translators.available().values()]
     union = functools.reduce(operator.or_, configs)
-    annotation = Annotated[union, Field(discriminator="kind")] if len(configs) > 1 else union  # type: ignore[valid-type]
+    annotation = Annotated[union, Field(discriminator="kind")] if len(configs) > 1 else union
     return create_model("Run", __base__=RunSettings, model=(annotation, ...))  # type: ignore[arg-type]
 
 

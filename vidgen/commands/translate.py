@@ -267,11 +267,8 @@ def _input_table(text: str | None, model: Model) -> LabelTable | None:
         raise ConfigError(f"--label-encoding {text}: this model reads no label maps")
     if text == "ids":
         table = labels.plain(model.table.num_classes, model.table.ignore)
-    elif text.startswith("palette:"):
-        table = labels.named(text.removeprefix("palette:"))
-        table = LabelTable(table.names, table.colors, None)
     else:
-        table = LabelTable.from_file(Path(text))
+        table = labels.find(text)
     if table.num_classes != model.table.num_classes:
         raise ConfigError(f"--label-encoding {text}: has {table.num_classes} classes, the model knows {model.table.num_classes}")
     return table

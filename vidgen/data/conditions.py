@@ -5,6 +5,7 @@ Training and translation share this room, so that a model meets the same prepara
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,8 +31,9 @@ class LabelSettings(Settings):
     folder: str = "labels"
     """Under the data's root: a folder of sequences, each a folder of PNG label maps or an FFV1 video."""
     table: str | None = None
-    """What the values mean: cityscapes, camvid, street, a table file, discover (every id or color that occurs), or main_colors
-    (the few main colors of antialiased pictures of labels); nothing for plain ids 0..num_classes-1."""
+    """What the values mean: an included table by name (cityscapes, cityscapes_train_ids, camvid, camvid_11, camvid_32, ade20k,
+    coco_stuff, voc, mapillary, street; palette:NAME for files of its colors), a table file, discover (every id or color that
+    occurs), or main_colors (the few main colors of antialiased pictures of labels); nothing for plain ids 0..num_classes-1."""
     num_classes: Annotated[int, Field(ge=1, le=65536)] | None = None
     ignore: tuple[int, ...] = ()
     """Values that belong to no class."""
@@ -39,7 +41,9 @@ class LabelSettings(Settings):
     @model_validator(mode="after")
     def _one_meaning(self) -> LabelSettings:
         if self.table is None and self.num_classes is None:
-            raise ValueError("set table (cityscapes, camvid, street, discover, main_colors or a file) or num_classes")
+            raise ValueError(
+                "set table (a name such as cityscapes or palette:camvid, discover, main_colors or a file) or num_classes"
+            )
         return self
 
 
@@ -90,13 +94,16 @@ def label_table(settings: LabelSettings, root: Path, sources: Sequence[FrameSour
         return labels.discover(sources)
     if settings.table == "main_colors":
         return labels.main_colors(sources)
-    if settings.table in labels.NAMES:
+    if labels.is_named(settings.table):
         return labels.named(settings.table)
     for path in (Path(settings.table), root / settings.table):
         if path.is_file():
             return LabelTable.from_file(path)
-    known = ", ".join((*labels.NAMES, "discover", "main_colors"))
-    raise ConfigError(f"data.condition.labels.table: {settings.table!r} is neither a file nor one of {known}")
+    near = difflib.get_close_matches(settings.table, (*labels.NAMES, *labels.PALETTES, "discover", "main_colors"), n=1)
+    raise ConfigError(
+        f"data.condition.labels.table: {settings.table!r} is neither a file nor one of discover, main_colors, {labels.KNOWN}",
+        hint=f"did you mean {near[0]}?" if near else None,
+    )
 
 
 class ConditionBuilder:

@@ -16,6 +16,7 @@ import numpy as np
 
 from vidgen import durable
 from vidgen.config import load
+from vidgen.data import layouts
 from vidgen.data.stills import find_stills
 from vidgen.errors import InputError, PartialFailure
 from vidgen.media import conditions, images, labels
@@ -97,6 +98,24 @@ def preview(root: Path, out: Path, *, num_columns: int = 4, overwrite: bool = Fa
     padded = [np.pad(row, ((2, 2), (0, width - row.shape[1]), (0, 0))) for row in rows]
     write_png(out, np.concatenate(padded))
     return {"preview": str(out), "rows": len(rows)}
+
+
+def import_data(kind: str, folder: Path, out: Path, *, copy: bool = False) -> dict[str, Any]:
+    """Bring a well-known data set into the layout that training reads; see `layouts`.
+
+    Args:
+        kind: which data set, one of `layouts.KINDS`.
+        copy: copy the files instead of linking to them.
+
+    Returns:
+        for each part of the data set its root, counts and the settings that fit it.
+
+    Raises:
+        InputError: `folder` does not hold such data.
+        OutputError: `out` exists or cannot be written.
+    """
+    parts = layouts.write_layout(layouts.read_layout(kind, folder), out, copy=copy)
+    return {"data": str(out), "files": "copies" if copy else "links", "parts": parts}
 
 
 def _roles(root: Path) -> list[Role]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from tests import tiny
 from tests.conftest import REPOSITORY
 from vidgen.commands.train import train
 from vidgen.commands.translate import translate
-from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, PartialFailure
+from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, PartialFailure, VidgenError
 from vidgen.inference.model import Model, Options
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
@@ -308,17 +309,35 @@ def test_a_model_of_edges_translates_a_plain_video(tmp_path: Path) -> None:
 def test_a_model_of_two_kinds_of_pictures_needs_both(tmp_path: Path) -> None:
     run_folder = _trained_on(tmp_path, "    pictures: [images, labels]")
     images, poses = (str(tmp_path / "data" / role / "clip0") for role in ("images", "labels"))
-    with pytest.raises(InputError, match=r"reads 1 further inputs \(labels\), got 0"):
+    with pytest.raises(InputError, match="also needs pictures of labels"):
         translate(run_folder, [images], str(tmp_path / "out/"))
-    assert translate(run_folder, [images], str(tmp_path / "out/"), others=[poses])["frames"] == 10
+    assert translate(run_folder, [images], str(tmp_path / "out/"), further=[f"labels={poses}"])["frames"] == 10
+
+
+def test_further_inputs_are_named_and_what_the_model_does_not_read_is_refused(tmp_path: Path) -> None:
+    run_folder = _trained_on(tmp_path, "    pictures: [images, labels]")
+    images, poses = (str(tmp_path / "data" / role / "clip0") for role in ("images", "labels"))
+    for entries, found in (
+        (["depth=x"], "no further input depth; beside images it reads labels"),
+        ([f"labels={poses}", "labels=x"], "labels is named twice"),
+        ([poses], "expected NAME=PATH"),
+        ([f"={poses}", "=x"], "x: this model has no use for it; it reads images, labels"),
+    ):
+        with pytest.raises(VidgenError, match=re.escape(found)):
+            translate(run_folder, [images], str(tmp_path / "out/"), further=entries)
+    session = vidgen.load(run_folder).session((32, 48))
+    picture = np.zeros((32, 48, 3), np.uint8)
+    assert session.step(picture, labels=picture).shape == (32, 48, 3)
+    with pytest.raises(InputError, match="depth: this model has no such further input; it reads images, labels"):
+        session.step(picture, depth=picture)
 
 
 def test_a_model_of_labels_and_edges_finds_the_edges_in_pictures_of_their_own(tmp_path: Path) -> None:
     run_folder = _trained_on(tmp_path, "    labels: {num_classes: 4}\n    edges: {drawn: over}")
     labels, images = (str(tmp_path / "data" / role / "clip0") for role in ("labels", "images"))
-    with pytest.raises(InputError, match=r"reads 1 further inputs \(pictures to detect edges in\), got 0"):
+    with pytest.raises(InputError, match="also needs pictures to detect edges in"):
         translate(run_folder, [labels], str(tmp_path / "out/"))
-    translate(run_folder, [labels], str(tmp_path / "out/"), others=[images], side_by_side=True)
+    translate(run_folder, [labels], str(tmp_path / "out/"), further=[f"edges={images}"], side_by_side=True)
     shown = _frames(tmp_path / "out")[0][:, :48]
     assert (shown == 0).all(axis=2).any()
 
@@ -369,7 +388,7 @@ def test_blending_is_refused_where_the_model_sees_its_past(run_folder: Path, tmp
 def test_one_picture_from_maps_in_memory_is_the_frame_of_a_stream(image_run: Path, tmp_path: Path) -> None:
     model = Model.load(image_run)
     source = _label_folder(tmp_path / "in", 1, (33, 47))
-    alone = model.picture(open_source(source, kind="labels").read(0, 1)[0])
+    alone = model.picture(open_source(source, kind="labels").read(0, 1)[0], {})
     assert np.array_equal(alone, next(iter(model.translate(source))))
 
 

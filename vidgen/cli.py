@@ -332,7 +332,8 @@ allow_truncated = option("--allow-truncated", is_flag=True, help="Accept a trunc
 label_encoding = "auto|ids|NAME|palette:NAME|FILE"
 conditioning = _options(
     option("--instances", metavar="INPUT", help="Instance maps: a video or folder of object ids."),
-    option("--other", "others", multiple=True, metavar="INPUT", help="Further input that the model reads; repeatable."),
+    option("--input", "further", multiple=True, metavar="NAME=INPUT", help="Any other input of the model, by name; repeatable."),
+    _old("--other", instead="--input", multiple=True, convert=lambda paths: tuple(f"={path}" for path in paths)),
 )
 object_styles = _options(
     option("--styles", type=PATH, help="Styles file written by 'vidgen styles'.  [default: the one beside the model]"),

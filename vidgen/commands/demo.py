@@ -75,7 +75,7 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     trained = train(config, out / "run", sets=sets, overwrite=overwrite, time_limit_seconds=60 * minutes)
     log.info("translating a street it has not seen")
     model = Model.load(out / "run")
-    inputs = model.open(unseen / "labels", instances=str(unseen / "instances"), frame_rate=Fraction(FPS))
+    inputs = model.open(unseen / "labels", instances=unseen / "instances", frame_rate=Fraction(FPS))
     model.translate(inputs).save(out / "result.mp4", overwrite=True)
     result = [frame.pixels for frame in open_source(out / "result.mp4")]
     _write_pictures(out, frames, result)
@@ -99,7 +99,7 @@ def _show_shipped(out: Path, unseen: Path) -> tuple[str, str]:
     """Translate with the model that comes with vidgen; a caption and the video, to see before the training begins."""
     log.info("translating with %s, the model that comes with vidgen", SHIPPED)
     model = Model.load(Path(SHIPPED))
-    inputs = model.open(unseen / "labels", instances=str(unseen / "instances"), frame_rate=Fraction(FPS))
+    inputs = model.open(unseen / "labels", instances=unseen / "instances", frame_rate=Fraction(FPS))
     model.translate(inputs).save(out / "shipped.mp4", overwrite=True)
     log.info("see %s", out / "shipped.mp4")
     return f"{SHIPPED}: comes with vidgen, trained for longer", "shipped.mp4"

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from vidgen import durable
+from vidgen.commands.inputs import further_inputs
 from vidgen.commands.styles import choose_style, style_of
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.model import Model
@@ -52,7 +53,7 @@ def edit_labels(
     output: Path | None = None,
     *,
     instances: str | None = None,
-    others: Sequence[str] = (),
+    further: Sequence[str] = (),
     classes: Sequence[str] = (),
     removals: Sequence[str] = (),
     moves: Sequence[str] = (),
@@ -74,7 +75,8 @@ def edit_labels(
     an object, numbered class * 1000 + 0, 1, ... from the largest.
 
     Args:
-        labels, instances, others: one image each, as `Model.open` reads them.
+        labels: one image, as `Model.open` reads it.
+        further, instances: likewise the model's other inputs; see `further_inputs`.
         output: the image to write (.png); needed for edits.
         classes: `ID:CLASS`, the new class of an object.
         removals: `ID`, or `ID:CLASS` with the class that fills its place.
@@ -101,10 +103,10 @@ def edit_labels(
     table = loaded.table
     if table is None:
         raise ConfigError(f"{model}: this model reads no label maps, so there is nothing to edit")
-    opened = loaded.open(labels, instances=instances, others=others)
+    opened = loaded.open(labels, further=further_inputs(loaded, further, instances=instances))
     main = opened.main.read(0, 1)[0]
-    objects = None if opened.instances is None else opened.instances.read(0, 1)[0]
-    further = [source.read(0, 1)[0] for source in opened.others]
+    companions = {name: source.read(0, 1)[0] for name, source in opened.further.items()}
+    objects = companions.get("instances")
     scene = read_scene(main, objects, table)
     if output is None or not renders:
         if output is not None:
@@ -121,7 +123,7 @@ def edit_labels(
         durable.check_writable_target(path, overwrite=overwrite)
     edited = list(maps.values())
     for path, style in assignments.items():
-        picture = loaded.picture(edited[0], instance=edited[1] if objects is not None else None, others=further, style=style)
+        picture = loaded.picture(edited[0], companions if objects is None else {**companions, "instances": edited[1]}, style=style)
         images.write_png(path, picture)
     for path, frame in maps.items():
         images.write_png(path, frame.pixels)

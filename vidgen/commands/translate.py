@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from vidgen import durable
+from vidgen.commands.inputs import further_inputs
 from vidgen.commands.styles import choose_style
 from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
 from vidgen.inference.model import Model, Options, Translation
@@ -46,8 +47,8 @@ def translate(
     *,
     first_frame: Path | None = None,
     labels: str | None = None,
+    further: Sequence[str] = (),
     instances: str | None = None,
-    others: Sequence[str] = (),
     side_by_side: bool = False,
     work_size: WorkSize = "auto",
     steady: float | None = None,
@@ -76,6 +77,7 @@ def translate(
         samples: how many results of each input, from one seed each; the number goes into their names (out-1.png). They differ
             where the model has noise (the dropout of pix2pix) or draws styles.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
+        further, instances: the model's other inputs; see `further_inputs`.
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
         frame_rate: frames per second of folders of frames, which state none; 25 by default.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
@@ -102,8 +104,8 @@ def translate(
     ]
     skipped = [target for target in targets if skip_existing and target.exists]
     targets = [target for target in targets if target not in skipped]
-    read = [Path(instances)] if instances else []
-    read += [Path(other) for other in others] + ([first_frame] if first_frame is not None else [])
+    read = [Path(where) for where in (instances, *(entry.partition("=")[2] for entry in further)) if where]
+    read += [first_frame] if first_frame is not None else []
     files = [file for where in (*(target.job for target in targets), *read) for file in files_read(where)]
     places = [place for target in targets for place in (target.place, sidecar_place(target.path))]
     results: list[dict[str, Any]] = [{"output": target.path, "skipped": True} for target in skipped]
@@ -113,6 +115,7 @@ def translate(
         claim = stack.enter_context(durable.claim(places, overwrite=overwrite)) if len(targets) == 1 else None
         loaded = Model.load(model, device=device, precision=precision or "auto", weights="ema" if weights == "average" else weights)
         table = _input_table(labels, loaded)
+        companions = further_inputs(loaded, further, instances=instances)
         assignments = [
             choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
         ]
@@ -124,8 +127,7 @@ def translate(
             try:
                 opened = loaded.open(
                     target.job,
-                    instances=instances,
-                    others=others,
+                    further=companions,
                     first_frames=first,
                     start=start,
                     end=end,

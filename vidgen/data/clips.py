@@ -97,8 +97,7 @@ class DataSettings(Settings):
     @model_validator(mode="after")
     def _other_half(self) -> DataSettings:
         shown = self.condition
-        named = {*shown.pictures, shown.instances, shown.labels.folder if shown.labels else None}
-        if self.pairs == "side_by_side" and self.target not in named:
+        if self.pairs == "side_by_side" and self.target not in {item.folder for item in shown.file_inputs}:
             object.__setattr__(self, "condition", shown.model_copy(update={"pictures": (self.target, *shown.pictures)}))
         return self
 
@@ -134,21 +133,24 @@ class Sequence:
     """One video with all that belongs to it, frame by frame.
 
     Attributes:
-        target: real pictures; None where only conditions exist.
+        target: real pictures.
+        inputs: what belongs to them, by the names of `ConditionSettings.file_inputs`.
         first, num_frames: the part in use.
     """
 
     name: str
-    target: FrameSource | None
-    labels: FrameSource | None
-    instances: FrameSource | None
-    pictures: tuple[FrameSource, ...]
+    target: FrameSource
+    inputs: Mapping[str, FrameSource]
     first: int
     num_frames: int
 
     @property
+    def labels(self) -> FrameSource | None:
+        return self.inputs.get("labels")
+
+    @property
     def roles(self) -> list[FrameSource]:
-        return [source for source in (self.target, self.labels, self.instances, *self.pictures) if source is not None]
+        return [self.target, *self.inputs.values()]
 
 
 def find_sequences(settings: DataSettings) -> list[Sequence]:
@@ -157,9 +159,8 @@ def find_sequences(settings: DataSettings) -> list[Sequence]:
     Raises:
         InputError: a folder is missing, names or frame counts do not match, or nothing is left.
     """
-    shown = settings.condition
-    label_folder = shown.labels.folder if shown.labels else None
-    folders = [folder for folder in (settings.target, label_folder, shown.instances, *shown.pictures) if folder is not None]
+    inputs = [item for item in settings.condition.file_inputs if item.folder is not None]
+    folders = [settings.target, *(item.folder for item in inputs if item.folder is not None)]
     found = {folder: _sequence_paths(settings, folder) for folder in folders}
     if settings.pairs != "sequences":
         found = match_names(found)
@@ -179,25 +180,15 @@ def find_sequences(settings: DataSettings) -> list[Sequence]:
     target_side: Side = "right" if settings.direction == "a_to_b" else "left"
     other_side: Side = "left" if settings.direction == "a_to_b" else "right"
 
-    def source(folder: str | None, name: str, reading: Literal["pictures", "labels"], side: Side) -> FrameSource | None:
-        if folder is None:
-            return None
+    def source(folder: str, name: str, reading: Literal["pictures", "labels"], side: Side) -> FrameSource:
         whole = open_source(found[folder][name], kind=reading)
         return HalfSource(whole, side) if settings.pairs == "side_by_side" and folder == settings.target else whole
 
     sequences = []
     for name in names:
-        pictures = [source(folder, name, "pictures", other_side) for folder in shown.pictures]
-        sequence = Sequence(
-            name,
-            source(settings.target, name, "pictures", target_side),
-            source(label_folder, name, "labels", other_side),
-            source(shown.instances, name, "labels", other_side),
-            tuple(picture for picture in pictures if picture is not None),
-            0,
-            0,
-        )
-        sequences.append(_checked(sequence, part))
+        target = source(settings.target, name, "pictures", target_side)
+        partners = {item.name: source(item.folder, name, item.reading, other_side) for item in inputs if item.folder is not None}
+        sequences.append(_checked(Sequence(name, target, partners, 0, 0), part))
     return sequences
 
 
@@ -249,7 +240,7 @@ def _checked(sequence: Sequence, part: slice) -> Sequence:
     first, stop, _ = part.indices(counts[0][1])
     if stop <= first:
         raise InputError(f"{counts[0][0]}: has {counts[0][1]} frames, none of them in data.frames {part.start or 0}:{part.stop}")
-    return Sequence(sequence.name, sequence.target, sequence.labels, sequence.instances, sequence.pictures, first, stop - first)
+    return replace(sequence, first=first, num_frames=stop - first)
 
 
 def _few(names: list[str]) -> str:
@@ -457,26 +448,18 @@ class Clips:
         def make() -> dict[str, np.ndarray]:
             owner = self.sequences[sequence]
 
-            def read(source: FrameSource | None) -> Frame | None:
-                return None if source is None else source.read(owner.first + frame, owner.first + frame + 1)[0]
+            def read(source: FrameSource) -> Frame:
+                return source.read(owner.first + frame, owner.first + frame + 1)[0]
 
             target = read(owner.target)
-            pictures = [picture for source in owner.pictures if (picture := read(source)) is not None]
-            label, instance = read(owner.labels), read(owner.instances)
-            assert target is not None
-            for partner in (label, instance, *pictures):
-                if partner is not None and partner.pixels.shape[:2] != target.pixels.shape[:2]:
+            partners = {name: read(source) for name, source in owner.inputs.items()}
+            for partner in partners.values():
+                if partner.pixels.shape[:2] != target.pixels.shape[:2]:
                     raise InputError(
                         f"{partner.name}: is {partner.pixels.shape[1]}x{partner.pixels.shape[0]}, but {target.name} is "
                         f"{target.pixels.shape[1]}x{target.pixels.shape[0]}; what belongs together must have one size"
                     )
-            layers = self._builder.load_layers(
-                size,
-                label=label,
-                instance=instance,
-                pictures=pictures,
-                edge_source=target if self.settings.condition.edges else None,
-            )
+            layers = self._builder.load_layers(size, {"edges": target, **partners})
             layers["target"] = np.ascontiguousarray(conditions.resize_picture(target.pixels, size).transpose(2, 0, 1))
             return layers
 

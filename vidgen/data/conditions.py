@@ -6,7 +6,8 @@ Training and translation share this room, so that a model meets the same prepara
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,10 +20,36 @@ from vidgen.errors import ConfigError, InputError
 from vidgen.media import conditions, labels, pixels
 from vidgen.media.frames import Frame, FrameSource
 from vidgen.media.labels import LabelTable
-from vidgen.types import Condition
+from vidgen.types import Condition, InputKind
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
+
+
+@dataclass(frozen=True)
+class FileInput:
+    """An input of a model that comes from files.
+
+    Attributes:
+        name: how data sets, sessions and commands call it: labels, instances, edges, or the folder of a kind of picture.
+        kind: as the translator declares it, which decides how its frames become tensors.
+        folder: in a data set; None where it is found in the target itself.
+    """
+
+    name: str
+    kind: InputKind
+    folder: str | None
+
+    @property
+    def reading(self) -> Literal["labels", "pictures"]:
+        """How its files are decoded."""
+        return "labels" if self.kind in ("labels", "instances") else "pictures"
+
+    @property
+    def description(self) -> str:
+        """For messages, such as "label maps" or "pictures of poses"."""
+        fixed = {"labels": "label maps", "instances": "instance maps", "edges": "pictures to detect edges in"}
+        return fixed.get(self.kind, f"pictures of {self.name}")
 
 
 class LabelSettings(Settings):
@@ -76,9 +103,21 @@ class ConditionSettings(Settings):
         return 3 * len(self.pictures) + (1 if self.edges and self.edges.drawn == "apart" else 0)
 
     @property
-    def reads_picture_for_edges(self) -> bool:
-        """Whether translation needs a picture only to find edges in it."""
-        return self.edges is not None and (self.labels is not None or bool(self.pictures))
+    def file_inputs(self) -> tuple[FileInput, ...]:
+        """What is read from files, the main input first; none for generators that read only noise."""
+        inputs = [FileInput("labels", "labels", self.labels.folder)] if self.labels else []
+        inputs += [FileInput(folder, "picture", folder) for folder in self.pictures]
+        inputs += [FileInput("edges", "edges", None)] if self.edges else []
+        inputs += [FileInput("instances", "instances", self.instances)] if self.instances is not None else []
+        return tuple(inputs)
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> ConditionSettings:
+        names = [item.name for item in self.file_inputs]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"two inputs are called {double}; rename the folder of pictures")
+        return self
 
 
 def label_table(settings: LabelSettings, root: Path, sources: Sequence[FrameSource]) -> LabelTable:
@@ -117,49 +156,53 @@ class ConditionBuilder:
         self.settings = settings
         self.table = table
 
-    def build(
-        self, size: Size, *, label: Frame | None, instance: Frame | None, pictures: Sequence[Frame], edge_source: Frame | None
-    ) -> dict[str, np.ndarray]:
+    def build(self, size: Size, frames: Mapping[str, Frame]) -> dict[str, np.ndarray]:
         """Arrays of one moment: "labels" int64 [H,W], "instances" int64 [H,W], "frames" float32 [C,H,W] in -1..1.
 
         Where the model reads nothing, "frames" has no channels.
 
+        Args:
+            frames: of the moment, by the names of `ConditionSettings.file_inputs`.
+
         Raises:
             InputError: a frame is missing, has another size than its companions, or holds an unknown value.
         """
-        return self.encode(self.load_layers(size, label=label, instance=instance, pictures=pictures, edge_source=edge_source))
+        return self.encode(self.load_layers(size, frames))
 
-    def load_layers(
-        self, size: Size, *, label: Frame | None, instance: Frame | None, pictures: Sequence[Frame], edge_source: Frame | None
-    ) -> dict[str, np.ndarray]:
+    def load_layers(self, size: Size, frames: Mapping[str, Frame]) -> dict[str, np.ndarray]:
         """What `encode` builds a moment from, and what may be deformed before: "labels" and "instances" as there, "pictures" uint8
         [3N,H,W], "edge_source" uint8 [3,H,W].
 
         Raises:
             InputError: as for `build`.
         """
-        frames = [frame for frame in (label, instance, *pictures, edge_source) if frame is not None]
-        for frame in frames[1:]:
-            if frame.pixels.shape[:2] != frames[0].pixels.shape[:2]:
+        read = [(item, self._frame_of(item, frames)) for item in self.settings.file_inputs]
+        for _, frame in read[1:]:
+            first = read[0][1]
+            if frame.pixels.shape[:2] != first.pixels.shape[:2]:
                 raise InputError(
-                    f"{frame.name}: is {_size_text(frame)}, but {frames[0].name} is {_size_text(frames[0])}; frames of one moment "
+                    f"{frame.name}: is {_size_text(frame)}, but {first.name} is {_size_text(first)}; frames of one moment "
                     "must have equal sizes"
                 )
         layers: dict[str, np.ndarray] = {}
-        if self.table is not None:
-            if label is None:
-                raise InputError("this model reads label maps, but none were given")
-            layers["labels"] = conditions.resize_labels(self.table.decode(label.pixels, label.name), size)
-        if self.settings.instances is not None:
-            if instance is None:
-                raise InputError("this model reads instance maps, but none were given", hint="name them with --instances")
-            layers["instances"] = conditions.resize_labels(_single_channel(instance), size).astype(np.int64)
-        layers["pictures"] = np.concatenate([np.zeros((0, *size), np.uint8), *(_planes(picture, size) for picture in pictures)])
-        if self.settings.edges is not None:
-            if edge_source is None:
-                raise InputError("this model reads edges, but no pictures were given to find them in")
-            layers["edge_source"] = _planes(edge_source, size)
-        return layers
+        pictures = [np.zeros((0, *size), np.uint8)]
+        for item, frame in read:
+            if item.kind == "labels":
+                assert self.table is not None
+                layers["labels"] = conditions.resize_labels(self.table.decode(frame.pixels, frame.name), size)
+            elif item.kind == "instances":
+                layers["instances"] = conditions.resize_labels(_single_channel(frame), size).astype(np.int64)
+            elif item.kind == "edges":
+                layers["edge_source"] = _planes(frame, size)
+            else:
+                pictures.append(_planes(frame, size))
+        return {**layers, "pictures": np.concatenate(pictures)}
+
+    @staticmethod
+    def _frame_of(item: FileInput, frames: Mapping[str, Frame]) -> Frame:
+        if item.name not in frames:
+            raise InputError(f"this model reads {item.description}, but got none")
+        return frames[item.name]
 
     def encode(self, layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays of a moment from its layers: edges are detected here, and pictures brought to -1..1; others are kept."""

@@ -11,7 +11,9 @@ import pytest
 
 from vidgen import cli
 from vidgen.commands.data import import_data
-from vidgen.data.clips import Clips, DataSettings, find_sequences, find_table
+from vidgen.data.clips import Clips
+from vidgen.data.sequences import find_sequences, find_table
+from vidgen.data.settings import DataSettings
 from vidgen.errors import InputError, OutputError
 from vidgen.media import images, labels, poses
 from vidgen.media.frames import open_sink

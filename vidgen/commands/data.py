@@ -25,7 +25,7 @@ from vidgen.media.images import write_png
 from vidgen.media.labels import LabelTable
 
 if TYPE_CHECKING:
-    from vidgen.data.clips import DataSettings
+    from vidgen.data.settings import DataSettings
 
 _FEW_VALUES = 64
 """A folder whose first frame has at most this many values or colours is taken for label maps."""
@@ -171,7 +171,7 @@ def _mismatches(first: Role, second: Role) -> Iterator[str]:
 
 
 def _configured_faults(settings: DataSettings) -> list[str]:
-    from vidgen.data.clips import find_sequences
+    from vidgen.data.sequences import find_sequences
 
     try:
         find_sequences(settings)
@@ -181,7 +181,7 @@ def _configured_faults(settings: DataSettings) -> list[str]:
 
 
 def _configured_table(settings: DataSettings, faults: list[str]) -> LabelTable | None:
-    from vidgen.data.clips import find_sequences, find_table
+    from vidgen.data.sequences import find_sequences, find_table
 
     if settings.condition.labels is None or faults:
         return None

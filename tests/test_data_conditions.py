@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from vidgen.data.conditions import ConditionBuilder, ConditionSettings, EdgeSettings, LabelSettings
+from vidgen.data.conditions import ConditionBuilder
+from vidgen.data.settings import ConditionSettings, EdgeSettings, LabelSettings
 from vidgen.errors import InputError
 from vidgen.media import labels
 from vidgen.media.frames import Frame

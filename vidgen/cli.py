@@ -955,6 +955,20 @@ def data_check(**options: Any) -> Result:
     return _call("data.check", **options)
 
 
+@data.command("import", example="vidgen data import cityscapes downloads/cityscapes -o datasets/cityscapes")
+@click.argument("kind", metavar="NAME", type=click.Choice(["cityscapes", "camvid", "ade20k", "facades", "openpose"]))
+@click.argument("folder", type=PATH)
+@option("-o", "--out", type=PATH, required=True, help="New folder for the data set.")
+@option("--copy", is_flag=True, help="Copy the files; otherwise links to them are made.")
+def data_import(**options: Any) -> Result:
+    """Lay out a well-known data set for training.
+
+    NAME is cityscapes, camvid, ade20k, facades (pictures of two halves, as pix2pix has them) or openpose (keypoints, and the frames
+    or video that they belong to). Label tables are written along; the settings to train with are printed.
+    """
+    return _call("data.import_data", **options)
+
+
 @data.command("preview", example="vidgen data preview datasets/street -o preview.png")
 @click.argument("root", type=PATH)
 @option("-o", "--out", type=PATH, required=True, help="Image to write (.png).")

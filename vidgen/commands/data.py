@@ -16,6 +16,7 @@ import numpy as np
 
 from vidgen import durable
 from vidgen.config import load
+from vidgen.data import layouts
 from vidgen.data.stills import find_stills
 from vidgen.errors import InputError, PartialFailure
 from vidgen.media import conditions, images, labels
@@ -24,7 +25,7 @@ from vidgen.media.images import write_png
 from vidgen.media.labels import LabelTable
 
 if TYPE_CHECKING:
-    from vidgen.data.clips import DataSettings
+    from vidgen.data.settings import DataSettings
 
 _FEW_VALUES = 64
 """A folder whose first frame has at most this many values or colours is taken for label maps."""
@@ -99,6 +100,24 @@ def preview(root: Path, out: Path, *, num_columns: int = 4, overwrite: bool = Fa
     return {"preview": str(out), "rows": len(rows)}
 
 
+def import_data(kind: str, folder: Path, out: Path, *, copy: bool = False) -> dict[str, Any]:
+    """Bring a well-known data set into the layout that training reads; see `layouts`.
+
+    Args:
+        kind: which data set, one of `layouts.KINDS`.
+        copy: copy the files instead of linking to them.
+
+    Returns:
+        for each part of the data set its root, counts and the settings that fit it.
+
+    Raises:
+        InputError: `folder` does not hold such data.
+        OutputError: `out` exists or cannot be written.
+    """
+    parts = layouts.write_layout(layouts.read_layout(kind, folder), out, copy=copy)
+    return {"data": str(out), "files": "copies" if copy else "links", "parts": parts}
+
+
 def _roles(root: Path) -> list[Role]:
     if not root.is_dir():
         raise InputError(f"{root}: is not a folder")
@@ -152,7 +171,7 @@ def _mismatches(first: Role, second: Role) -> Iterator[str]:
 
 
 def _configured_faults(settings: DataSettings) -> list[str]:
-    from vidgen.data.clips import find_sequences
+    from vidgen.data.sequences import find_sequences
 
     try:
         find_sequences(settings)
@@ -162,7 +181,7 @@ def _configured_faults(settings: DataSettings) -> list[str]:
 
 
 def _configured_table(settings: DataSettings, faults: list[str]) -> LabelTable | None:
-    from vidgen.data.clips import find_sequences, find_table
+    from vidgen.data.sequences import find_sequences, find_table
 
     if settings.condition.labels is None or faults:
         return None

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidgen.errors import ConfigError, InputError
+from vidgen.media import images, paths, video
+from vidgen.media.frames import list_sources
 
 if TYPE_CHECKING:
     from vidgen.inference.model import Model
@@ -48,3 +50,44 @@ def further_inputs(model: Model, entries: Sequence[str], *, instances: str | Non
         names = ", ".join(item.name for item in model.inputs) or "nothing"
         raise InputError(f"{unnamed[len(left)]}: this model has no use for it; it reads {names}")
     return {**result, **dict(zip(left, unnamed, strict=False))}
+
+
+def partner_of(job: Path, where: str | Path, *, several: bool, what: str) -> str:
+    """What belongs to one of the inputs: `where` itself or, of the clips or pictures it holds, the one of the same name.
+
+    Args:
+        job: a clip or picture, as `list_sources` gives it.
+        several: whether there are other inputs too, so that one clip cannot belong to all.
+        what: a name for messages, such as "`instances`".
+
+    Raises:
+        InputError: nothing there has that name, or one clip or picture is to serve several inputs.
+    """
+    text = os.fspath(where)
+    folder = Path(paths.expanded(text))
+    if not several and not folder.is_dir():
+        return text
+    candidates = list_sources(text)
+    is_clip = candidates == [folder]
+    if is_clip and (several or (images.is_image(job) and job.is_file())):  # or its pictures belong to one input each
+        candidates = [entry for entry in paths.list_folder(folder) if images.is_image(entry)]
+    if len(candidates) == 1 and not several:
+        return str(candidates[0])
+    name = paths.comparable(_name_of(job))
+    fitting = [clip for clip in candidates if paths.comparable(_name_of(clip)) == name]
+    if len(fitting) == 1 and (len(candidates) > 1 or folder.is_dir()):
+        return str(fitting[0])
+    if len(candidates) == 1 or (is_clip and not fitting):
+        raise InputError(
+            f"{what} {paths.display(text)}: is one source for several inputs; none of it is called {paths.display(name)}",
+            hint="name a folder that holds one for each input, called as the input is",
+        )
+    count, held = len(fitting) or "none", paths.few([clip.name for clip in candidates], 3)
+    raise InputError(f"{what} {paths.display(text)}: {count} of it is called {paths.display(name)}; it holds {held}")
+
+
+def _name_of(clip: Path) -> str:
+    """The name of a clip without its suffix or cut; folders have no suffix, also where there is a dot in the name."""
+    path = Path(paths.split_cut(os.fspath(clip))[0])
+    has_suffix = not path.is_dir() and (images.is_image(path) or video.is_video(path) or images.is_animation_name(path))
+    return path.stem if has_suffix else path.name

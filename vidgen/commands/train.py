@@ -16,9 +16,10 @@ import torch
 from flow.engines import Engine, create_engine, describe
 from flow.errors import FlowError
 from vidgen import translators
-from vidgen.data.clips import Clips, find_sequences, find_table
-from vidgen.data.clips import Sequence as ClipSequence
+from vidgen.data.clips import Clips
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
+from vidgen.data.sequences import Sequence as ClipSequence
+from vidgen.data.sequences import find_sequences, find_table
 from vidgen.errors import CheckpointError, ConfigError, Terminated, VidgenError
 from vidgen.networks.features import Vgg19Features
 from vidgen.runtime import Precision, Runtime

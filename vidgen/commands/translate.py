@@ -9,7 +9,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from vidgen import durable
-from vidgen.commands.inputs import further_inputs
+from vidgen.commands.inputs import further_inputs, partner_of
 from vidgen.commands.styles import choose_style
 from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
 from vidgen.inference.model import Model, Options, Translation
@@ -77,7 +77,8 @@ def translate(
         samples: how many results of each input, from one seed each; the number goes into their names (out-1.png). They differ
             where the model has noise (the dropout of pix2pix) or draws styles.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
-        further, instances: the model's other inputs; see `further_inputs`.
+        further, instances: the model's other inputs; see `further_inputs`. For several inputs, each of these and `first_frame` is
+            a folder that holds one for each, under its name.
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
         frame_rate: frames per second of folders of frames, which state none; 25 by default.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
@@ -119,15 +120,19 @@ def translate(
         assignments = [
             choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
         ]
-        first: Path | Model | None = first_frame
+        first_model: Model | None = None
         if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
-            first = Model.load(first_frame, device=device, precision=precision or "auto")
+            first_model, first_frame = Model.load(first_frame, device=device, precision=precision or "auto"), None
+        if several:
+            for job in jobs:
+                _partners(job, companions, first_frame, several=True)
         for target in targets:
             try:
+                partners, first_frames = _partners(target.job, companions, first_frame, several=several)
                 opened = loaded.open(
                     target.job,
-                    further=companions,
-                    first_frames=first,
+                    further=partners,
+                    first_frames=first_model or first_frames,
                     start=start,
                     end=end,
                     frame_rate=None if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
@@ -159,6 +164,19 @@ def _jobs(inputs: Sequence[str], failures: list[str]) -> Iterator[Path]:
                 raise
             failures.append(str(error))
             log.error("%s", error)
+
+
+def _partners(
+    job: Path, companions: Mapping[str, str], first_frame: Path | None, *, several: bool
+) -> tuple[dict[str, str], str | None]:
+    """The further inputs of a job by name, and its first frame.
+
+    Raises:
+        InputError: see `partner_of`.
+    """
+    further = {name: partner_of(job, where, several=several, what=name) for name, where in companions.items()}
+    first = None if first_frame is None else partner_of(job, first_frame, several=several, what="`first_frame`")
+    return further, first
 
 
 @dataclass(frozen=True)
@@ -268,11 +286,8 @@ def _input_table(text: str | None, model: Model) -> LabelTable | None:
         raise ConfigError(f"--label-encoding {text}: this model reads no label maps")
     if text == "ids":
         table = labels.plain(model.table.num_classes, model.table.ignore)
-    elif text.startswith("palette:"):
-        table = labels.named(text.removeprefix("palette:"))
-        table = LabelTable(table.names, table.colors, None)
     else:
-        table = LabelTable.from_file(Path(text))
+        table = labels.find(text)
     if table.num_classes != model.table.num_classes:
         raise ConfigError(f"--label-encoding {text}: has {table.num_classes} classes, the model knows {model.table.num_classes}")
     return table

@@ -6,136 +6,16 @@ Training and translation share this room, so that a model meets the same prepara
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 
-from vidgen.config import Settings
-from vidgen.errors import ConfigError, InputError
+from vidgen.data.settings import ConditionSettings, FileInput, Size
+from vidgen.errors import InputError
 from vidgen.media import conditions, labels, pixels
-from vidgen.media.frames import Frame, FrameSource
+from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
-from vidgen.types import Condition, InputKind
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""
-
-
-@dataclass(frozen=True)
-class FileInput:
-    """An input of a model that comes from files.
-
-    Attributes:
-        name: how data sets, sessions and commands call it: labels, instances, edges, or the folder of a kind of picture.
-        kind: as the translator declares it, which decides how its frames become tensors.
-        folder: in a data set; None where it is found in the target itself.
-    """
-
-    name: str
-    kind: InputKind
-    folder: str | None
-
-    @property
-    def reading(self) -> Literal["labels", "pictures"]:
-        """How its files are decoded."""
-        return "labels" if self.kind in ("labels", "instances") else "pictures"
-
-    @property
-    def description(self) -> str:
-        """For messages, such as "label maps" or "pictures of poses"."""
-        fixed = {"labels": "label maps", "instances": "instance maps", "edges": "pictures to detect edges in"}
-        return fixed.get(self.kind, f"pictures of {self.name}")
-
-
-class LabelSettings(Settings):
-    """Label maps as a condition."""
-
-    folder: str = "labels"
-    """Under the data's root: a folder of sequences, each a folder of PNG label maps or an FFV1 video."""
-    table: str | None = None
-    """What the values mean: cityscapes, camvid, street, a table file, discover (every id or color that occurs), or main_colors
-    (the few main colors of antialiased pictures of labels); nothing for plain ids 0..num_classes-1."""
-    num_classes: Annotated[int, Field(ge=1, le=65536)] | None = None
-    ignore: tuple[int, ...] = ()
-    """Values that belong to no class."""
-
-    @model_validator(mode="after")
-    def _one_meaning(self) -> LabelSettings:
-        if self.table is None and self.num_classes is None:
-            raise ValueError("set table (cityscapes, camvid, street, discover, main_colors or a file) or num_classes")
-        return self
-
-
-class EdgeSettings(Settings):
-    """Canny edges of the pictures as a condition."""
-
-    low: Annotated[int, Field(ge=0, le=1000)] = 100
-    high: Annotated[int, Field(ge=0, le=1000)] = 200
-    blur: Annotated[float, Field(ge=0, le=20)] = 0.0
-    """Standard deviation in pixels of a Gaussian that smooths the picture first."""
-    drawn: Literal["apart", "over"] = "apart"
-    """apart: in a channel of their own, white on black. over: in black over the pictures, and over label maps as pixels of no
-    class (DeepSIM's super-primitive)."""
-
-
-class ConditionSettings(Settings):
-    """Everything a model reads of a frame; empty for generators that read only noise."""
-
-    labels: LabelSettings | None = None
-    pictures: tuple[str, ...] = ()
-    """Folders of pictures that are read as they are (pose drawings, line art), three channels each."""
-    edges: EdgeSettings | None = None
-    """Edges detected in the target. Translation detects them in its input, or, where the model also reads labels or pictures,
-    in the last of the other inputs."""
-    instances: str | None = None
-    """Folder of instance maps, of which the boundaries are read."""
-
-    @property
-    def num_picture_channels(self) -> int:
-        return 3 * len(self.pictures) + (1 if self.edges and self.edges.drawn == "apart" else 0)
-
-    @property
-    def file_inputs(self) -> tuple[FileInput, ...]:
-        """What is read from files, the main input first; none for generators that read only noise."""
-        inputs = [FileInput("labels", "labels", self.labels.folder)] if self.labels else []
-        inputs += [FileInput(folder, "picture", folder) for folder in self.pictures]
-        inputs += [FileInput("edges", "edges", None)] if self.edges else []
-        inputs += [FileInput("instances", "instances", self.instances)] if self.instances is not None else []
-        return tuple(inputs)
-
-    @model_validator(mode="after")
-    def _distinct_names(self) -> ConditionSettings:
-        names = [item.name for item in self.file_inputs]
-        double = next((name for name in names if names.count(name) > 1), None)
-        if double is not None:
-            raise ValueError(f"two inputs are called {double}; rename the folder of pictures")
-        return self
-
-
-def label_table(settings: LabelSettings, root: Path, sources: Sequence[FrameSource]) -> LabelTable:
-    """The table that `settings` name; `sources` are read only to discover one.
-
-    Raises:
-        ConfigError: the name is neither built in nor a file.
-    """
-    if settings.table is None:
-        assert settings.num_classes is not None
-        return labels.plain(settings.num_classes, settings.ignore)
-    if settings.table == "discover":
-        return labels.discover(sources)
-    if settings.table == "main_colors":
-        return labels.main_colors(sources)
-    if settings.table in labels.NAMES:
-        return labels.named(settings.table)
-    for path in (Path(settings.table), root / settings.table):
-        if path.is_file():
-            return LabelTable.from_file(path)
-    known = ", ".join((*labels.NAMES, "discover", "main_colors"))
-    raise ConfigError(f"data.condition.labels.table: {settings.table!r} is neither a file nor one of {known}")
+from vidgen.types import Condition
 
 
 class ConditionBuilder:

@@ -318,12 +318,7 @@ def _segmenting(
 def _label_table(labels: str | None) -> LabelTable:
     if labels is None or labels == "ids":
         return label_tables.plain(IGNORED_ID, (IGNORED_ID,))
-    if labels in label_tables.NAMES:
-        return label_tables.named(labels)
-    if labels.startswith("palette:"):
-        table = label_tables.named(labels.removeprefix("palette:"))
-        return LabelTable(table.names, table.colors, None)
-    return LabelTable.from_file(Path(labels))
+    return label_tables.find(labels)
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------------

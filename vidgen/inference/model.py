@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -17,7 +18,9 @@ from torch import Tensor
 
 import vidgen
 from vidgen import config, durable
-from vidgen.data.conditions import ConditionBuilder, ConditionSettings, FileInput, Size
+from vidgen.data.conditions import ConditionBuilder
+from vidgen.data.sequences import check_partners
+from vidgen.data.settings import ConditionSettings, FileInput, Size
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.backends import TorchBackend
 from vidgen.inference.session import Backend, Session, WorkSize, fit, working_size
@@ -41,6 +44,8 @@ from vidgen.translators.base import Translator
 from vidgen.types import Condition
 from vidgen.weights.checkpoints import find_weights
 from vidgen.weights.model_file import ModelCard, fill
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,7 @@ class Model:
         named = {**(further or {}), **({} if instances is None else {"instances": instances})}
         self._check_further(main.name, others, named)
         opened = {item.name: open_source(named[item.name], kind=item.reading, start=start, end=end) for item in others}
+        check_partners([main, *opened.values()])
         inputs = Inputs(main, opened)
         return replace(inputs, first_frames=self._first_frames(inputs, first_frames))
 
@@ -211,8 +217,19 @@ class Model:
         if isinstance(given, Model):
             return (next(iter(given.stream(inputs))).pixels,)
         known = []
-        for frame in open_source(given):
-            known.append(frame.pixels)
+        source = open_source(given)
+        rows, columns = conditions.middle_of_aspect(source.size, inputs.main.size)
+        if (rows.stop - rows.start, columns.stop - columns.start) != source.size:
+            log.warning(
+                "%s: is %dx%d, unlike the input of %dx%d; its middle %dx%d is used",
+                source.name,
+                *reversed(source.size),
+                *reversed(inputs.main.size),
+                columns.stop - columns.start,
+                rows.stop - rows.start,
+            )
+        for frame in source:
+            known.append(np.ascontiguousarray(frame.pixels[rows, columns]))
             if len(known) == max(1, self.translator.num_past_frames):
                 break
         return tuple(known)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidgen.data.conditions import ConditionBuilder, ConditionSettings, Size
+from vidgen.data.conditions import ConditionBuilder
+from vidgen.data.settings import ConditionSettings, Size
 from vidgen.errors import InputError
 from vidgen.inference.styles import StyleAssignment
 from vidgen.media import conditions, pixels

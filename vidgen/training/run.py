@@ -20,7 +20,8 @@ from pydantic import BeforeValidator, Field, create_model
 
 from vidgen import config, durable, translators
 from vidgen.config import Settings
-from vidgen.data.clips import Clips, DataSettings
+from vidgen.data.clips import Clips
+from vidgen.data.settings import DataSettings
 from vidgen.errors import CheckpointError
 from vidgen.media.labels import LabelTable
 from vidgen.translators.base import Networks, Translator

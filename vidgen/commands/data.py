@@ -57,6 +57,11 @@ def check(
         InputError: `root` holds nothing usable.
         PartialFailure: faults were found; they are listed in the message.
     """
+    with durable.claim([] if write_labels is None else [write_labels], overwrite=overwrite):
+        return _checked(root, config, sets, write_labels)
+
+
+def _checked(root: Path, config: Path | None, sets: tuple[str, ...], write_labels: Path | None) -> dict[str, Any]:
     roles = _roles(root)
     faults = [fault for first, second in itertools.pairwise(roles) for fault in _mismatches(first, second)]
     table: LabelTable | None = None
@@ -72,7 +77,6 @@ def check(
         entry, found = _describe(role, table, faults)
         report["roles"].append(entry)
         if role is label_role and write_labels is not None and table is None and found is not None:
-            durable.check_writable_target(write_labels, overwrite=overwrite)
             durable.write_json(write_labels, found.to_dict())
             report["labels_written"] = str(write_labels)
     report["faults"] = faults
@@ -88,15 +92,15 @@ def preview(root: Path, out: Path, *, num_columns: int = 4, overwrite: bool = Fa
         InputError: `root` holds nothing usable.
         OutputError: `out` exists.
     """
-    durable.check_writable_target(out, overwrite=overwrite)
-    rows = []
-    for role in _roles(root):
-        table = labels.discover(_sampled(source) for source in role.sources.values()) if role.is_labels else None
-        for source in list(role.sources.values())[:4]:
-            rows.append(np.concatenate(list(_thumbnails(source, table, num_columns)), axis=1))
-    width = max(row.shape[1] for row in rows)
-    padded = [np.pad(row, ((2, 2), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    write_png(out, np.concatenate(padded))
+    with durable.claim([out], overwrite=overwrite):
+        rows = []
+        for role in _roles(root):
+            table = labels.discover(_sampled(source) for source in role.sources.values()) if role.is_labels else None
+            for source in list(role.sources.values())[:4]:
+                rows.append(np.concatenate(list(_thumbnails(source, table, num_columns)), axis=1))
+        width = max(row.shape[1] for row in rows)
+        padded = [np.pad(row, ((2, 2), (0, width - row.shape[1]), (0, 0))) for row in rows]
+        write_png(out, np.concatenate(padded))
     return {"preview": str(out), "rows": len(rows)}
 
 

@@ -15,14 +15,18 @@ import numpy as np
 import torch
 
 from vidgen import durable
+<<<<<<< HEAD
 from vidgen.commands.inputs import further_inputs
+=======
+from vidgen.commands.inputs import files_of_model, suggestion
+>>>>>>> reliability
 from vidgen.commands.styles import choose_style, style_of
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.model import Model
 from vidgen.inference.styles import StyleAssignment
 from vidgen.media import edits, images
 from vidgen.media.edits import Scene, SceneObject
-from vidgen.media.frames import Frame
+from vidgen.media.frames import Frame, files_read
 from vidgen.media.labels import LabelTable
 from vidgen.runtime import Precision
 
@@ -95,7 +99,7 @@ def edit_labels(
     if renders and output is None:
         raise ConfigError("edits need an image to write", hint="-o edited.png")
     if output is not None and output.suffix.lower() != ".png":
-        raise ConfigError(f"{output}: edited images are written as .png", hint=f"-o {output.with_suffix('.png')}")
+        raise ConfigError(f"{output}: edited images are written as .png", hint=suggestion(output, ".png"))
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = Model.load(model, device=device, precision=precision or "auto")
@@ -118,9 +122,8 @@ def edit_labels(
         maps[output.with_suffix(".instances.png")] = Frame(_as_ids(scene.instances), objects.pts, objects.name)
     style = choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
     assignments = _assignments(output, style, object_styles, variants, scene, table)
-    for path in (*assignments, *maps):
-        durable.check_writable_target(path, overwrite=overwrite)
     edited = list(maps.values())
+<<<<<<< HEAD
     if objects is not None:
         companions["instances"] = edited[1]
     for path, style in assignments.items():
@@ -128,6 +131,15 @@ def edit_labels(
         images.write_png(path, picture)
     for path, frame in maps.items():
         images.write_png(path, frame.pixels)
+=======
+    read = [file for where in (labels, instances, *others, *(reference or ())) if where is not None for file in files_read(where)]
+    with durable.claim([*assignments, *maps], inputs=[*read, *files_of_model(model)], overwrite=overwrite):
+        for path, style in assignments.items():
+            picture = loaded.picture(edited[0], instance=edited[1] if objects is not None else None, others=further, style=style)
+            images.write_png(path, picture)
+        for path, frame in maps.items():
+            images.write_png(path, frame.pixels)
+>>>>>>> reliability
     return {
         "output": [str(path) for path in assignments] if variants else str(output),
         "maps": [str(path) for path in maps],

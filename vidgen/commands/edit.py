@@ -15,11 +15,7 @@ import numpy as np
 import torch
 
 from vidgen import durable
-<<<<<<< HEAD
-from vidgen.commands.inputs import further_inputs
-=======
-from vidgen.commands.inputs import files_of_model, suggestion
->>>>>>> reliability
+from vidgen.commands.inputs import files_of_model, further_inputs, suggestion
 from vidgen.commands.styles import choose_style, style_of
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.model import Model
@@ -123,23 +119,16 @@ def edit_labels(
     style = choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
     assignments = _assignments(output, style, object_styles, variants, scene, table)
     edited = list(maps.values())
-<<<<<<< HEAD
     if objects is not None:
         companions["instances"] = edited[1]
-    for path, style in assignments.items():
-        picture = loaded.picture(edited[0], companions, style=style, seed=seed)
-        images.write_png(path, picture)
-    for path, frame in maps.items():
-        images.write_png(path, frame.pixels)
-=======
-    read = [file for where in (labels, instances, *others, *(reference or ())) if where is not None for file in files_read(where)]
+    sources = (labels, instances, *(entry.partition("=")[2] for entry in further), *(reference or ()))
+    read = [file for where in sources if where for file in files_read(where)]
     with durable.claim([*assignments, *maps], inputs=[*read, *files_of_model(model)], overwrite=overwrite):
         for path, style in assignments.items():
-            picture = loaded.picture(edited[0], instance=edited[1] if objects is not None else None, others=further, style=style)
+            picture = loaded.picture(edited[0], companions, style=style, seed=seed)
             images.write_png(path, picture)
         for path, frame in maps.items():
             images.write_png(path, frame.pixels)
->>>>>>> reliability
     return {
         "output": [str(path) for path in assignments] if variants else str(output),
         "maps": [str(path) for path in maps],

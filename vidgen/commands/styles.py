@@ -11,14 +11,10 @@ import numpy as np
 import torch
 
 from vidgen import durable
-<<<<<<< HEAD
+from vidgen.commands.inputs import files_of_model
 from vidgen.data.clips import Clips
 from vidgen.data.sequences import find_sequences
 from vidgen.data.settings import DataSettings
-=======
-from vidgen.commands.inputs import files_of_model
-from vidgen.data.clips import Clips, DataSettings, find_sequences
->>>>>>> reliability
 from vidgen.errors import ConfigError
 from vidgen.inference.model import Model
 from vidgen.inference.styles import ObjectFeatures, StyleAssignment, Styles, cluster, gather

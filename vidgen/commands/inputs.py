@@ -68,7 +68,7 @@ def partner_of(job: Path, where: str | Path, *, several: bool, what: str) -> str
     if not several and not folder.is_dir():
         return text
     candidates = list_sources(text)
-    is_clip = candidates == [folder]
+    is_clip = folder.is_dir() and candidates == [folder]
     if is_clip and (several or (images.is_image(job) and job.is_file())):  # or its pictures belong to one input each
         candidates = [entry for entry in paths.list_folder(folder) if images.is_image(entry)]
     if len(candidates) == 1 and not several:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from vidgen.commands.data import check, preview
+from vidgen.commands.data import check, enforce, preview
 from vidgen.commands.train import train
 from vidgen.data.clips import Clips
 from vidgen.data.sequences import find_sequences, find_table
@@ -264,6 +264,7 @@ def test_frames_counted_from_another_number_are_paired_in_order_and_it_is_said(
 ) -> None:
     for path in sorted((root / "labels" / "clip1").iterdir(), reverse=True):
         path.rename(path.with_name(f"map_{int(path.stem) + 1}.png"))
+    caplog.set_level("WARNING", "vidgen")
     assert len(_clips(root).sequences) == 2
     assert "begins with map_1.png, but" in caplog.text
 
@@ -309,6 +310,7 @@ def test_frames_of_another_aspect_than_width_and_height_are_cropped_and_it_is_sa
     for frame in range(6):
         write_png(tmp_path / "images" / "tall" / f"{frame}.png", picture)
         write_png(tmp_path / "labels" / "tall" / f"{frame}.png", ids)
+    caplog.set_level("WARNING", "vidgen")
     batch = _batch(_clips(tmp_path, width=48, height=24))
     assert batch.condition.labels is not None
     assert batch.condition.labels.unique().tolist() == [3]
@@ -387,8 +389,12 @@ def test_data_check_counts_and_writes_a_table_that_training_takes(root: Path, tm
 def test_data_check_lists_what_does_not_fit(root: Path) -> None:
     _drop_frame(root)
     shutil.rmtree(root / "labels" / "clip1")
-    with pytest.raises(PartialFailure, match=r"(?s)2 faults.*clip1: in images, but not in labels.*clip0: 10 frames in images, 9"):
-        check(root)
+    report = check(root)
+    first, second = report["faults"]
+    assert "without a partner: clip1" in first
+    assert "without a partner: 003.png" in second
+    with pytest.raises(PartialFailure, match=r"data: 2 faults; training would refuse"):
+        enforce(report)
 
 
 def test_data_preview_draws_a_row_per_sequence_of_each_role(root: Path, tmp_path: Path) -> None:

@@ -28,13 +28,24 @@ import vidgen
 from flow.errors import FlowError
 from vidgen.deprecation import deprecated
 from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
+from vidgen.media.paths import expanded
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-PATH = click.Path(path_type=Path)
+
+
+class FilePath(click.Path):
+    """A path; a leading `~` is the home folder also where the shell does not say so, as in --out=~/clip."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        """Expand and convert."""
+        return Path(expanded(Path(str(super().convert(value, parameter, context)))))
+
+
+PATH = FilePath(path_type=Path)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OLD_SPELLINGS_END = "0.3.0"
 """The release that no longer knows the options and commands of 0.1."""
@@ -950,9 +961,14 @@ def data() -> None:
 @sets
 @option("--write-labels", type=PATH, metavar="FILE", help="Write a label table of the label values that occur.")
 @overwrite
-def data_check(**options: Any) -> Result:
-    """Count, pair and decode every file; list all problems."""
-    return _call("data.check", **options)
+def data_check(**options: Any) -> None:
+    """Count, pair and decode every file as training would; list all problems.
+
+    Without --config, the names of the folders say what they hold: images, labels, instances and further pictures.
+    """
+    report = _call("data.check", **options)
+    click.get_current_context().ensure_object(Screen).show(report, lambda _: str(_call("data.as_text", report=report)))
+    _call("data.enforce", report=report)
 
 
 @data.command("import", example="vidgen data import cityscapes downloads/cityscapes -o datasets/cityscapes")

@@ -68,8 +68,8 @@ def partner_of(job: Path, where: str | Path, *, several: bool, what: str) -> str
     if not several and not folder.is_dir():
         return text
     candidates = list_sources(text)
-    is_clip = candidates == [folder]
-    if is_clip and folder.is_dir() and (several or (images.is_image(job) and job.is_file())):  # or its pictures belong to one input each
+    is_clip = folder.is_dir() and candidates == [folder]
+    if is_clip and (several or (images.is_image(job) and job.is_file())):  # or its pictures belong to one input each
         candidates = [entry for entry in paths.list_folder(folder) if images.is_image(entry)]
     if len(candidates) == 1 and not several:
         return str(candidates[0])

@@ -64,7 +64,7 @@ class ConditionBuilder:
                 assert self.table is not None
                 layers["labels"] = conditions.resize_labels(self.table.decode(frame.pixels, frame.name), size)
             elif item.kind == "instances":
-                layers["instances"] = conditions.resize_labels(_single_channel(frame), size).astype(np.int64)
+                layers["instances"] = conditions.resize_labels(labels.instance_ids(frame.pixels, frame.name), size)
             elif item.kind == "edges":
                 layers["edge_source"] = _planes(frame, size)
             else:
@@ -105,12 +105,6 @@ class ConditionBuilder:
 def _planes(frame: Frame, size: Size) -> np.ndarray:
     """uint8 [3,H,W] at `size`."""
     return np.ascontiguousarray(conditions.resize_picture(frame.pixels, size).transpose(2, 0, 1))
-
-
-def _single_channel(frame: Frame) -> np.ndarray:
-    if frame.pixels.ndim != 2:
-        raise InputError(f"{frame.name}: an instance map must have one channel of whole numbers, found a color picture")
-    return frame.pixels.astype(np.int64)
 
 
 def _size_text(frame: Frame) -> str:

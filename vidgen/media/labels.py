@@ -276,6 +276,17 @@ class LabelTable:
         return listed + (f" and {len(codes) - 12} more" if len(codes) > 12 else "")
 
 
+def instance_ids(pixels: np.ndarray, where: str) -> np.ndarray:
+    """The objects of an instance map, int64 [H,W].
+
+    Raises:
+        InputError: it holds colors.
+    """
+    if pixels.ndim != 2:
+        raise InputError(f"{where}: an instance map must have one channel of whole numbers, found a color picture")
+    return pixels.astype(np.int64)
+
+
 def plain(num_classes: int, ignore: Sequence[int] = ()) -> LabelTable:
     """A table for files that store the class number itself, with colors that differ as much as possible."""
     names = tuple(f"class {index}" for index in range(num_classes))

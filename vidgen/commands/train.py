@@ -38,6 +38,7 @@ from vidgen.weights.model_file import ModelCard, start_from
 log = logging.getLogger(__name__)
 
 _FREE_TRAIN_KEYS = {
+    "init",
     "max_steps",
     "max_nonfinite_steps",
     "keep_checkpoints",
@@ -83,7 +84,7 @@ def train(
         steps: stop after this many steps in all; overrides `train.max_steps`.
         devices: processes to train with, on this machine.
         dry_run: report sizes and memory instead of training.
-        init: weights to start from (a run folder or weights file); not the same as resuming.
+        init: sets `train.init`: weights to start from; not the same as resuming.
 
     Returns:
         run folder, steps, seconds and last losses; or the estimate of a dry run.
@@ -102,6 +103,8 @@ def train(
     if not dry_run:
         folder.check()
     settings = _settings(config, folder, sets, steps, precision)
+    if init is not None:
+        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"init": str(init)})})
     is_new = overwrite or not folder.config.is_file()
     if time_limit_seconds is not None and not is_new:
         settings = _stretched(settings, run.load_run_config(folder.config, []).train.stretch)
@@ -256,11 +259,11 @@ def _resume_or_start(
             raise CheckpointError(f"{folder.path}: no checkpoint to resume from")
         if folder.is_run and not overwrite:  # it was stopped before its first checkpoint: the same one starts again
             _check_same_run(folder, settings)
-        if init is not None:
-            weights, path = checkpoints.find_weights(init)
-            anew = start_from(trainer.translator, weights, path)
-            if writes and anew:
-                log.info("%s fills the generator; these parts start anew: %s", path, ", ".join(anew))
+        if settings.train.init is not None:
+            weights, path = checkpoints.find_weights(Path(settings.train.init))
+            anew = start_from(trainer.translator, card, weights, path)
+            if writes:
+                log.info("starting from %s%s", path, f"; these parts start anew: {', '.join(anew)}" if anew else "")
         trainer.calibrate(_calibration(trainer, clips))
         if writes:
             folder.clear()

@@ -11,6 +11,7 @@ from typing import Any
 import vidgen
 from vidgen import config, translators
 from vidgen.errors import CheckpointError, VidgenError
+from vidgen.media import labels
 from vidgen.media.labels import LabelTable
 from vidgen.translators.base import Networks, Translator
 from vidgen.translators.settings import ModelConfig
@@ -129,8 +130,14 @@ def for_use(card: ModelCard, weights: Weights) -> Weights:
     return Weights(tensors, slim.metadata())
 
 
-def start_from(translator: Translator[Any], weights: Weights, where: Path) -> list[str]:
+def start_from(translator: Translator[Any], card: ModelCard, weights: Weights, where: Path) -> list[str]:
     """Fill a translator for a new training: its generator from the weights, the rest as far as they hold it.
+
+    A model of other classes serves too: each class starts from the one of its name, or else from one that looks alike.
+
+    Args:
+        card: of the translator.
+        weights: those to start from, with their own card.
 
     Returns:
         the parts that start anew.
@@ -140,6 +147,14 @@ def start_from(translator: Translator[Any], weights: Weights, where: Path) -> li
     """
     own = translator.state_dict()
     fits = {name: value for name, value in weights.tensors.items() if name in own and own[name].shape == value.shape}
+    theirs = ModelCard.read(weights.metadata, str(where)).table
+    if card.table is not None and theirs is not None and card.table.names != theirs.names:
+        pairs = labels.nearest_classes(card.table.names, theirs.names)
+        for name in translator.per_class_parameters & weights.tensors.keys() & own.keys():
+            source, start = weights.tensors[name], own[name].clone()
+            if source.shape[0] == start.shape[0] and source.shape[2:] == start.shape[2:]:
+                start[:, list(pairs)] = source[:, list(pairs.values())]
+                fits[name] = start
     missing = [name for name in own if name.startswith("generator.") and name not in fits]
     if missing:
         raise CheckpointError(

@@ -153,7 +153,7 @@ def start_from(translator: Translator[Any], card: ModelCard, weights: Weights, w
         for name in translator.per_class_parameters & weights.tensors.keys() & own.keys():
             source, start = weights.tensors[name], own[name].clone()
             if source.shape[0] == start.shape[0] and source.shape[2:] == start.shape[2:]:
-                start[:, list(pairs)] = source[:, list(pairs.values())]
+                start[:, list(pairs)] = source[:, list(pairs.values())].to(start)
                 fits[name] = start
     missing = [name for name in own if name.startswith("generator.") and name not in fits]
     if missing:

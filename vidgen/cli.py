@@ -1057,11 +1057,22 @@ def config_schema(**options: Any) -> Result:
     return _call("config.schema", **options)
 
 
-@cli.command(example="vidgen doctor")
+@cli.command(example="vidgen doctor\nvidgen doctor runs/street")
+@click.argument("run", type=PATH, required=False)
 @option("--folder", type=PATH, default=Path(), show_default=True, help="Folder to test writing in.")
-def doctor(**options: Any) -> Result:
-    """Show versions, devices and codecs for bug reports."""
-    return _call("doctor.doctor", **options)
+def doctor(run: Path | None, **options: Any) -> Result | None:
+    """Show versions and devices for bug reports, or check a run.
+
+    With the folder of a RUN, every file of it is compared with what was written: what is whole, what is damaged, and whether
+    training can be resumed. The exit code is 0 if all is whole, 3 if something is damaged but training can be resumed, and 1 if
+    it cannot.
+    """
+    if run is None:
+        return _call("doctor.doctor", **options)
+    result = _call("doctor_run.doctor_run", path=run)
+    click.get_current_context().ensure_object(Screen).show(result, summarize)
+    _call("doctor_run.enforce", result=result)
+    return None
 
 
 @cli.command(example='eval "$(vidgen completion bash)"', summary=lambda result: result["script"])

@@ -476,7 +476,8 @@ def _kinds_of(document: Document, schema: type[pydantic.BaseModel], key: Key) ->
             elif get_origin(kind) is not None and get_args(kind):
                 inner.append(get_args(kind)[-1 if issubclass(get_origin(kind), Mapping) else 0])
         kinds = [alternative for annotation in inner for alternative in _alternatives(annotation)]
-        data = data[part] if isinstance(data, dict | list) else {}
+        inside: Any = data if isinstance(data, dict | list) else {part: {}}
+        data = inside[part]
     yield from kinds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from fractions import Fraction
 from importlib.resources import files
@@ -17,7 +18,7 @@ import vidgen
 from vidgen import durable
 from vidgen.commands.train import train
 from vidgen.data.street import Street, StreetFrame, write_clip
-from vidgen.errors import OutputError
+from vidgen.errors import OutputError, OutputExistsError, printable
 from vidgen.evaluation.measure import evaluate
 from vidgen.evaluation.report import Report
 from vidgen.inference.model import Model
@@ -37,6 +38,10 @@ UNSEEN_FRAMES = 48
 MAX_VIDEO_BYTES = 12e6
 SHIPPED = "street-world"
 
+_WRITTEN = {
+    *("config.yaml", "data", "index.html", "labels.mp4", "labels.png", "preview.png", "result.mp4", "run", "scores.json"),
+    *("shipped.mp4", "truth.mp4", "unseen"),
+}
 _MEASURES = (
     ("warp_error@1", "{:.5f}", "difference between a frame and the next one moved back along the true motion; low is steady"),
     ("flicker_global", "{:.2f}", "how much the brightness pumps, in grey levels"),
@@ -58,8 +63,7 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     Raises:
         OutputError: `out` holds something already.
     """
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise OutputError(f"{out}: is not empty", hint="add --overwrite, or choose another folder with -o")
+    _check_place(out, overwrite)
     started = time.monotonic()
     data, unseen = out / "data", out / "unseen"
     screen = Console(stderr=True, quiet=not log.isEnabledFor(logging.INFO))
@@ -93,6 +97,26 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
         "scores": {name: scores.get(name) for name, _, _ in _MEASURES},
         "truth": {name: truth.get(name) for name, _, _ in _MEASURES[:2]},
     }
+
+
+def _check_place(out: Path, overwrite: bool) -> None:
+    """
+    Raises:
+        OutputError: `out` is a file, holds something that no demo wrote, or an earlier demo and `overwrite` is off.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputError(f"{out}: is a file, not a folder", hint="choose another folder with -o")
+    entries = sorted(entry for entry in os.listdir(out) if not entry.startswith("."))
+    foreign = [entry for entry in entries if entry not in _WRITTEN]
+    if foreign:
+        raise OutputError(
+            f"{out}: the folder holds other things, such as {printable(foreign[0])}; it is left alone",
+            hint="choose another folder with -o",
+        )
+    if entries and not overwrite:
+        raise OutputExistsError(f"{out}: is not empty")
 
 
 def _show_shipped(out: Path, unseen: Path) -> tuple[str, str]:

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from vidgen import durable
-from vidgen.commands.inputs import further_inputs
+from vidgen.commands.inputs import files_of_model, further_inputs, suggestion
 from vidgen.commands.styles import choose_style, style_of
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.model import Model
 from vidgen.inference.styles import StyleAssignment
 from vidgen.media import edits, images
 from vidgen.media.edits import Scene, SceneObject
-from vidgen.media.frames import Frame
+from vidgen.media.frames import Frame, files_read
 from vidgen.media.labels import LabelTable
 from vidgen.runtime import Precision
 
@@ -95,10 +95,9 @@ def edit_labels(
     if renders and output is None:
         raise ConfigError("edits need an image to write", hint="-o edited.png")
     if output is not None and output.suffix.lower() != ".png":
-        raise ConfigError(f"{output}: edited images are written as .png", hint=f"-o {output.with_suffix('.png')}")
+        raise ConfigError(f"{output}: edited images are written as .png", hint=suggestion(output, ".png"))
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     loaded = Model.load(model, device=device, precision=precision or "auto")
     table = loaded.table
     if table is None:
@@ -119,14 +118,17 @@ def edit_labels(
         maps[output.with_suffix(".instances.png")] = Frame(_as_ids(scene.instances), objects.pts, objects.name)
     style = choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
     assignments = _assignments(output, style, object_styles, variants, scene, table)
-    for path in (*assignments, *maps):
-        durable.check_writable_target(path, overwrite=overwrite)
     edited = list(maps.values())
-    for path, style in assignments.items():
-        picture = loaded.picture(edited[0], companions if objects is None else {**companions, "instances": edited[1]}, style=style)
-        images.write_png(path, picture)
-    for path, frame in maps.items():
-        images.write_png(path, frame.pixels)
+    if objects is not None:
+        companions["instances"] = edited[1]
+    sources = (labels, instances, *(entry.partition("=")[2] for entry in further), *(reference or ()))
+    read = [file for where in sources if where for file in files_read(where)]
+    with durable.claim([*assignments, *maps], inputs=[*read, *files_of_model(model)], overwrite=overwrite):
+        for path, style in assignments.items():
+            picture = loaded.picture(edited[0], companions, style=style, seed=seed)
+            images.write_png(path, picture)
+        for path, frame in maps.items():
+            images.write_png(path, frame.pixels)
     return {
         "output": [str(path) for path in assignments] if variants else str(output),
         "maps": [str(path) for path in maps],

@@ -91,3 +91,13 @@ def _name_of(clip: Path) -> str:
     path = Path(paths.split_cut(os.fspath(clip))[0])
     has_suffix = not path.is_dir() and (images.is_image(path) or video.is_video(path) or images.is_animation_name(path))
     return path.stem if has_suffix else path.name
+
+
+def files_of_model(model: Path) -> list[Path]:
+    """What stands for a model, for claims, which keep it safe from outputs."""
+    return [model, *model.rglob("*.safetensors")] if model.is_dir() else [model]
+
+
+def suggestion(output: Path, suffix: str) -> str | None:
+    """What to type for an output whose name should end otherwise."""
+    return f"-o {output.with_suffix(suffix)}" if output.name not in ("", "..") else None

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vidgen import durable
+from vidgen.commands.inputs import files_of_model
 from vidgen.data.clips import Clips
 from vidgen.data.sequences import find_sequences
 from vidgen.data.settings import DataSettings
@@ -53,13 +54,13 @@ def styles(
         ConfigError: the model has no encoder.
         InputError: the data cannot be used.
     """
-    durable.check_writable_target(output, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = Model.load(model, device=device, precision=precision or "auto")
-    gathered = gather(_objects(loaded, data))
-    found = Styles(cluster(gathered, num_styles, seed=seed), {"model_sha256": loaded.sha256, "data": str(data)})
-    found.write(output)
+    with durable.claim([output], inputs=files_of_model(model), overwrite=overwrite):
+        loaded = Model.load(model, device=device, precision=precision or "auto")
+        gathered = gather(_objects(loaded, data))
+        found = Styles(cluster(gathered, num_styles, seed=seed), {"model_sha256": loaded.sha256, "data": str(data)})
+        found.write(output)
     names = loaded.table.names if loaded.table else ()
     counts = {
         names[label] if names else str(label): f"{len(centres)} styles of {len(gathered[label])} objects"

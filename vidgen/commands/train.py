@@ -73,7 +73,7 @@ def train(
     The same call again goes on from the newest checkpoint. A run that ended by its time limit or a signal goes on the same way.
 
     Args:
-        config: configuration file; may be left out to go on with the one in `out`.
+        config: configuration file, or the folder of a run to go on with; may be left out to go on with the one in `out`.
         out: run folder; `runs/<name of the configuration>` by default.
         sets: `key=value` changes to the configuration.
         resume: insist that there is a run to go on with.
@@ -94,7 +94,13 @@ def train(
     """
     if config is None and out is None:
         raise ConfigError("train needs a configuration file, or -o with a run folder to go on with")
+    if config is not None and config.is_dir():
+        if not (config / run.CONFIG).is_file():
+            raise ConfigError(f"{config}: is a folder without {run.CONFIG}; a configuration file or a run folder was expected")
+        out, config = out or config, config / run.CONFIG
     folder = Folder(out if out is not None else Path("runs") / Path(str(config)).stem)
+    if not dry_run:
+        folder.check()
     settings = _settings(config, folder, sets, steps, precision)
     is_new = overwrite or not folder.config.is_file()
     if time_limit_seconds is not None and not is_new:
@@ -134,7 +140,7 @@ def train(
             stages = run.stages(settings, clips)
         trainer = Trainer(translator, stages, _loop_settings(settings), networks, runtime)
         card = run.model_card(settings, table, clips.size, loaded.sha256)
-        with run.locked(folder.path) if parallel.rank() == 0 else nullcontext():
+        with folder.locked() if parallel.rank() == 0 else nullcontext():
             _resume_or_start(folder, settings, trainer, card, clips, resume=resume, overwrite=overwrite, init=init)
             return _run(folder, settings, clips, trainer, card, stop_after_seconds)
     finally:
@@ -248,6 +254,8 @@ def _resume_or_start(
     if found is None:
         if resume:
             raise CheckpointError(f"{folder.path}: no checkpoint to resume from")
+        if folder.is_run and not overwrite:  # it was stopped before its first checkpoint: the same one starts again
+            _check_same_run(folder, settings)
         if init is not None:
             weights, path = checkpoints.find_weights(init)
             anew = start_from(trainer.translator, weights, path)
@@ -266,7 +274,7 @@ def _resume_or_start(
     check_same_networks(model.metadata if model else {}, card, found.path)
     trainer.restore(found)
     if writes:
-        folder.keep_metrics_until(found.progress.step)
+        folder.keep_metrics_until(found.progress.step, log.warning)
         folder.write_config(settings)
         log.info("going on from step %d of %d", found.progress.step, trainer.total_steps)
     parallel.wait_for_all()

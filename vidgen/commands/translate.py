@@ -127,7 +127,6 @@ def translate(
             for job in jobs:
                 _partners(job, companions, first_frame, several=True)
         for target in targets:
-            torch.manual_seed(seed + target.sample)
             try:
                 partners, first_frames = _partners(target.job, companions, first_frame, several=several)
                 opened = loaded.open(

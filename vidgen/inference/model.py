@@ -284,13 +284,15 @@ class Model:
                     result = smoother(result, frame.pixels if self.table is None else preview())
                 yield Translated(result, preview, frame.pts, frame.duration)
 
-    def picture(self, main: Frame, further: Mapping[str, Frame], *, style: StyleAssignment | None = None) -> np.ndarray:
+    def picture(
+        self, main: Frame, further: Mapping[str, Frame], *, style: StyleAssignment | None = None, seed: int = 0
+    ) -> np.ndarray:
         """One picture of maps in memory, uint8 [H,W,3] at their size; the inputs are those of `open`, one frame each.
 
         Raises:
             InputError: the maps do not fit the model or each other.
         """
-        session = self.session((main.pixels.shape[0], main.pixels.shape[1]), style=style)
+        session = self.session((main.pixels.shape[0], main.pixels.shape[1]), style=style, seed=seed)
         return session.step(main, **further)
 
     @property

@@ -19,6 +19,7 @@ from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 from vidgen.runtime import Runtime
 from vidgen.types import Condition
+from vidgen.weights.model_file import ModelCard
 
 WorkSize = Literal["auto", "input"]
 
@@ -53,6 +54,7 @@ class Backend(Protocol):
 class LoadedModel(Protocol):
     """What a session needs to know of its model."""
 
+    card: ModelCard
     condition: ConditionSettings
     table: LabelTable | None
     runtime: Runtime
@@ -142,10 +144,7 @@ class Session:
             InputError: see `build`.
         """
         condition = main if isinstance(main, Condition) else self.build(self._frames(main, further))
-        tensors = self._placed(condition)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed)
-            frame, self._state = self._backend.step(tensors, self._state)
+        frame, self._state = self._backend.step(self._placed(condition), self._state)
         return fit(pixels.to_pixels(frame[0])[0], self.work_size, self.size)
 
     def prime(
@@ -169,6 +168,8 @@ class Session:
         return {names[0]: frame, **{name: as_frame(value, name) for name, value in further.items()}}
 
     def _placed(self, condition: Condition) -> Mapping[str, Tensor]:
+        if any(item.kind == "noise" for item in self._model.card.inputs):
+            condition = condition.with_tensors(noise=torch.full((condition.main.shape[0],), self._seed))
         return condition.map(self._model.runtime.place).tensors
 
 

@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from vidgen import durable
 from vidgen.data.clips import Clips
-from vidgen.errors import MissingExtraError, OutputError, install_hint
+from vidgen.errors import MissingExtraError, install_hint
 from vidgen.media import images
 from vidgen.media.frames import open_sink
 from vidgen.media.pixels import to_pixels
@@ -89,7 +90,7 @@ class Recorder:
         self._stop = stop
         self._deadline = None if stop_after_seconds is None else time.monotonic() + stop_after_seconds
         self._writes = parallel.rank() == 0
-        self._metrics: Any = None
+        self._metrics: durable.Appender | None = None
         self._board: Any = None
         self._bar: Bar | None = None
         self._last_line = 0.0
@@ -113,7 +114,7 @@ class Recorder:
             console=Console(stderr=True),
             disable=not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)),
         )
-        with open(self._folder.metrics, "a", encoding="ascii") as self._metrics, self._bar:
+        with durable.appending(self._folder.metrics) as self._metrics, self._bar:
             self._task = self._bar.add_task("training", total=trainer.total_steps, completed=trainer.progress.step)
             yield
 
@@ -142,11 +143,8 @@ class Recorder:
         }
         if record.skipped_updates:
             line["skipped_updates"] = record.skipped_updates
-        try:
-            self._metrics.write(json.dumps(line) + "\n")
-            self._metrics.flush()
-        except OSError as error:
-            raise OutputError(f"{self._folder.metrics}: could not be written ({error.strerror})") from error
+        assert self._metrics is not None
+        self._metrics.write_line(json.dumps(line))
         if self._board is not None:
             for name, value in record.losses.items():
                 self._board.add_scalar(f"loss/{name}", value, record.step)
@@ -163,7 +161,8 @@ class Recorder:
 
     def save(self, trainer: Trainer) -> None:
         """Write a checkpoint of this moment."""
-        os.fsync(self._metrics.fileno())
+        assert self._metrics is not None
+        self._metrics.sync()
         metadata = self.card.metadata()
         files = {checkpoints.MODEL: pack(trainer.translator.state_dict(), metadata)}
         ema = trainer.ema_tensors()
@@ -198,10 +197,12 @@ class Recorder:
                 sink.write(np.concatenate(moment, axis=1), index)
 
     def _sample_condition(self, batch: Batch) -> Condition:
-        """The window's condition, with the ground truth as reference where the model learns styles from it."""
+        """The window's condition, with one noise, and with the ground truth as reference where the model learns styles from it."""
         condition = batch.window_condition
         if any(item.name == "reference" for item in self.card.inputs):
-            return condition.with_tensors(reference=batch.window_target)
+            condition = condition.with_tensors(reference=batch.window_target)
+        if any(item.kind == "noise" for item in self.card.inputs):
+            condition = condition.with_tensors(noise=torch.zeros(len(batch.target), dtype=torch.long))
         return condition
 
     def _condition_pictures(self, clips: Clips, batch: Batch) -> list[np.ndarray]:

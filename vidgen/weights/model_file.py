@@ -129,24 +129,32 @@ def for_use(card: ModelCard, weights: Weights) -> Weights:
     return Weights(tensors, slim.metadata())
 
 
+_LARGEST_MISFIT = 0.5
+"""Share of a generator's numbers that may start anew when a training starts from the weights of another."""
+
+
 def start_from(translator: Translator[Any], weights: Weights, where: Path) -> list[str]:
-    """Fill a translator for a new training: its generator from the weights, the rest as far as they hold it.
+    """Fill a translator for a new training with all weights that have its names and shapes.
+
+    Where the data have other classes or inputs, the layers that read them differ and start anew.
 
     Returns:
-        the parts that start anew.
+        the parts that start anew: those of the generator by the names of their layers, others as a whole.
 
     Raises:
-        CheckpointError: the generator is another one.
+        CheckpointError: the generator is another one: less than half of it fits.
     """
     own = translator.state_dict()
     fits = {name: value for name, value in weights.tensors.items() if name in own and own[name].shape == value.shape}
-    missing = [name for name in own if name.startswith("generator.") and name not in fits]
-    if missing:
+    sizes = {name: value.numel() for name, value in own.items() if name.startswith("generator.")}
+    missing = [name for name in sizes if name not in fits]
+    if sum(sizes[name] for name in missing) > _LARGEST_MISFIT * sum(sizes.values()):
         raise CheckpointError(
-            f"{where}: its generator does not fit this model; {len(missing)} weights differ, such as {missing[0]}"
+            f"{where}: its generator does not fit this model; {len(missing)} of {len(sizes)} weights differ, such as {missing[0]}"
         )
     translator.load_state_dict({**own, **fits})
-    return sorted({name.split(".")[0] for name in own.keys() - fits.keys()})
+    anew = own.keys() - fits.keys()
+    return sorted({name.rpartition(".")[0] if name in sizes else name.split(".")[0] for name in anew})
 
 
 def read_card(path: Path) -> tuple[ModelCard, Weights, Path]:

@@ -328,3 +328,16 @@ def test_a_table_of_very_many_classes_is_checked_in_no_time():
         LabelTable(("x",) * count, ((0, 0, 0),) * count, (*range(count - 1), 59_999), ignore=(59_999,))
     with pytest.raises(InputError, match="at most 65536"):
         LabelTable(("x",) * 70_000, ((0, 0, 0),) * 70_000, tuple(range(70_000)))
+
+
+def test_a_class_starts_from_its_namesake_or_else_from_one_that_looks_alike():
+    known = labels.named("street").names
+    pairs = labels.nearest_classes(labels.named("cityscapes").names, known)
+    meant = {labels.named("cityscapes").names[index]: known[place] for index, place in pairs.items()}
+    assert meant["car"] == meant["truck"] == "car"
+    assert meant["vegetation"] == "tree"
+    assert meant["sidewalk"] == "pavement"
+    assert meant["rider"] == meant["person"] == "pedestrian"
+    assert meant["traffic light"] == "pole"
+    assert "dynamic" not in meant
+    assert labels.nearest_classes(["Sky"], ["a", "sky"]) == {0: 1}

@@ -446,7 +446,7 @@ def test_init_takes_what_fits_where_the_data_have_other_classes(
     caplog.set_level("INFO", "vidgen")
     more = ["data.condition.labels.num_classes=6"]
     train(config, tmp_path / "more", sets=more, init=tmp_path / "run", steps=1)
-    assert "training starts from" in caplog.text
+    assert "starting from" in caplog.text
     assert "start anew: discriminator, generator.0.condition_down.0.conv" in caplog.text
 
 

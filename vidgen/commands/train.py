@@ -41,6 +41,7 @@ from vidgen.weights.model_file import ModelCard, start_from
 log = logging.getLogger(__name__)
 
 _FREE_TRAIN_KEYS = {
+    "init",
     "max_steps",
     "max_nonfinite_steps",
     "keep_checkpoints",
@@ -88,7 +89,7 @@ def train(
         steps: train this many steps in all, fewer than the schedule has or more; overrides `train.max_steps`.
         devices: processes to train with, on this machine.
         dry_run: report sizes and memory instead of training.
-        init: weights to start from (a run folder or weights file); not the same as resuming.
+        init: sets `train.init`: weights to start from; not the same as resuming.
 
     Returns:
         run folder, steps, seconds and last losses; or the estimate of a dry run.
@@ -107,6 +108,8 @@ def train(
     if not dry_run:
         folder.check()
     settings = _settings(config, folder, sets, steps, precision)
+    if init is not None:
+        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"init": str(init)})})
     is_new = overwrite or not folder.config.is_file()
     if time_limit_seconds is not None and not is_new:
         settings = _stretched(settings, run.load_run_config(folder.config, []).train.stretch)
@@ -285,11 +288,11 @@ def _resume_or_start(
             raise CheckpointError(f"{folder.path}: no checkpoint to resume from")
         if folder.is_run and not overwrite:  # it was stopped before its first checkpoint: the same one starts again
             _check_same_run(folder, settings, clips, trainer.stages, 0)
-        if init is not None:
-            weights, path = checkpoints.find_weights(init)
-            anew = start_from(trainer.translator, weights, path)
-            if writes and anew:
-                log.info("training starts from %s; these parts start anew: %s", path, paths.few(anew, 8))
+        if settings.train.init is not None:
+            weights, path = checkpoints.find_weights(Path(settings.train.init))
+            anew = start_from(trainer.translator, card, weights, path)
+            if writes:
+                log.info("starting from %s%s", path, f"; these parts start anew: {paths.few(anew, 8)}" if anew else "")
         trainer.calibrate(_calibration(trainer, clips))
         if writes:
             folder.clear()

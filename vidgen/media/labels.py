@@ -57,6 +57,20 @@ in use); Everingham et al., Pascal VOC, 2012; Neuhold et al., Mapillary Vistas, 
 PALETTES = tuple(_PALETTE + name for name in NAMES if name not in _WITHOUT_COLORS)
 """The tables for files that hold the colors of those classes."""
 
+_ALIKE = (
+    ("sky",),
+    ("building", "house", "wall", "archway", "bridge", "tunnel", "fence", "guard rail"),
+    ("tree", "vegetation", "vegetationmisc", "plant", "bush", "terrain", "grass"),
+    ("road", "parking", "ground", "roadshoulder", "rail track"),
+    ("pavement", "sidewalk", "path", "curb"),
+    ("lane marking", "lanemkgsdriv", "lanemkgsnondriv", "crosswalk"),
+    ("pole", "column_pole", "polegroup", "street light", "sign", "signsymbol", "traffic sign", "traffic light", "trafficlight"),
+    ("car", "suvpickuptruck", "van", "truck", "truck_bus", "bus", "caravan", "trailer", "train"),
+    ("pedestrian", "person", "child", "cyclist", "rider", "bicyclist", "motorcyclist"),
+    ("bicycle", "motorcycle", "motorcyclescooter"),
+)
+"""Classes that look alike, under the names that tables give them."""
+
 KNOWN = f"{', '.join(NAMES)}; for files of their colors palette:NAME, such as palette:camvid"
 """For messages."""
 
@@ -471,3 +485,21 @@ CAMVID = named("camvid")
 
 STREET = named("street")
 """The classes of the procedural street."""
+
+
+def nearest_classes(names: Sequence[str], known: Sequence[str]) -> dict[int, int]:
+    """For each class of `names` the one of `known` that has the same name or, where there is none, looks most alike; classes that
+    nothing is like are left out.
+
+    Example:
+        >>> nearest_classes(["cyclist", "sky", "boat"], ["sky", "pedestrian"])
+        {0: 1, 1: 0}
+    """
+    places = {name.lower(): index for index, name in reversed(list(enumerate(known)))}
+    found = {}
+    for index, name in enumerate(names):
+        group = next((group for group in _ALIKE if name.lower() in group), ())
+        place = next((places[other] for other in (name.lower(), *group) if other in places), None)
+        if place is not None:
+            found[index] = place
+    return found

@@ -73,6 +73,9 @@ class TrainSettings(Settings):
     """Clips that go through the network together; more need more memory."""
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     """Length of the unit that schedules count in; by default one pass over the sequences."""
+    init: str | None = None
+    """Start from the weights of this model: a run folder, a weights file, or a model that comes with vidgen, such as street-world.
+    Classes start from those of the same name, or from similar ones."""
     stretch: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the length of every stage of the schedule; a time limit sets it to what fits."""
     max_steps: Annotated[int, Field(ge=1)] | None = None

@@ -11,6 +11,7 @@ from typing import Any
 import vidgen
 from vidgen import config, translators
 from vidgen.errors import CheckpointError, VidgenError
+from vidgen.media import labels
 from vidgen.media.labels import LabelTable
 from vidgen.translators.base import Networks, Translator
 from vidgen.translators.settings import ModelConfig
@@ -133,10 +134,15 @@ _LARGEST_MISFIT = 0.5
 """Share of a generator's numbers that may start anew when a training starts from the weights of another."""
 
 
-def start_from(translator: Translator[Any], weights: Weights, where: Path) -> list[str]:
+def start_from(translator: Translator[Any], card: ModelCard, weights: Weights, where: Path) -> list[str]:
     """Fill a translator for a new training with all weights that have its names and shapes.
 
-    Where the data have other classes or inputs, the layers that read them differ and start anew.
+    A model of other classes serves too: each class starts from the one of its name, or else from one that looks alike. Where that
+    cannot be, and where the inputs differ, the layers that read them start anew.
+
+    Args:
+        card: of the translator.
+        weights: those to start from, with their own card.
 
     Returns:
         the parts that start anew: those of the generator by the names of their layers, others as a whole.
@@ -146,6 +152,14 @@ def start_from(translator: Translator[Any], weights: Weights, where: Path) -> li
     """
     own = translator.state_dict()
     fits = {name: value for name, value in weights.tensors.items() if name in own and own[name].shape == value.shape}
+    theirs = ModelCard.read(weights.metadata, str(where)).table
+    if card.table is not None and theirs is not None and card.table.names != theirs.names:
+        pairs = labels.nearest_classes(card.table.names, theirs.names)
+        for name in translator.per_class_parameters & weights.tensors.keys() & own.keys():
+            source, start = weights.tensors[name], own[name].clone()
+            if source.shape[0] == start.shape[0] and source.shape[2:] == start.shape[2:]:
+                start[:, list(pairs)] = source[:, list(pairs.values())]
+                fits[name] = start
     sizes = {name: value.numel() for name, value in own.items() if name.startswith("generator.")}
     missing = [name for name in sizes if name not in fits]
     if sum(sizes[name] for name in missing) > _LARGEST_MISFIT * sum(sizes.values()):

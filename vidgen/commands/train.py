@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,32 +167,34 @@ def problems(settings: RunSettings) -> list[VidgenError]:
     table: LabelTable | None = None
     followed: RunSettings | None = None
     loaded: pretrained.Loaded | None = None
-    try:
+    with _noting(found):
         sequences = find_sequences(settings.data)
         table = find_table(settings.data, sequences)
         clips = Clips(settings.data, sequences, table, seed=settings.train.seed, size_multiple=1, flow=None)
         followed = run.follow_data(settings, table, clips.size)
-    except VidgenError as error:
-        found.append(error)
-    try:
+    with _noting(found):
         declared = translators.find(settings.model.kind).pretrained(settings.model)
         loaded = pretrained.load(declared, settings.train.pretrained)
-    except VidgenError as error:
-        found.append(error)
-    try:
-        flow = _flow_engine(settings.train.flow)
-        _reference_flow(settings.train.flow, flow, sequences)
-    except VidgenError as error:
-        found.append(error)
+    with _noting(found):
+        _reference_flow(settings.train.flow, _flow_engine(settings.train.flow), sequences)
+    with _noting(found):
+        if settings.train.init is not None:
+            checkpoints.find_weights(Path(settings.train.init))
     if followed is not None and loaded is not None:
-        try:
+        with _noting(found):
             translator = _shapes_of(followed, loaded)
             multiple = translator.size_multiple
             clips = Clips(settings.data, sequences, table, seed=settings.train.seed, size_multiple=multiple, flow=None)
             clips.check(run.stages(followed, clips), translator.num_primer_frames)
-        except VidgenError as error:
-            found.append(error)
     return found
+
+
+@contextmanager
+def _noting(found: list[VidgenError]) -> Iterator[None]:
+    try:
+        yield
+    except VidgenError as error:
+        found.append(error)
 
 
 def _shapes_of(settings: RunSettings, loaded: pretrained.Loaded) -> Translator[Any]:

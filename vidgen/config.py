@@ -476,10 +476,8 @@ def _kinds_of(document: Document, schema: type[pydantic.BaseModel], key: Key) ->
             elif get_origin(kind) is not None and get_args(kind):
                 inner.append(get_args(kind)[-1 if issubclass(get_origin(kind), Mapping) else 0])
         kinds = [alternative for annotation in inner for alternative in _alternatives(annotation)]
-        if isinstance(data, dict):
-            data = data[part]
-        else:
-            data = data[int(part)] if isinstance(data, list) else {}
+        inside: Any = data if isinstance(data, dict | list) else {part: {}}
+        data = inside[part]
     yield from kinds
 
 

@@ -136,13 +136,13 @@ def preview(root: Path, out: Path, *, num_columns: int = 4, overwrite: bool = Fa
             if not found.sequences:
                 raise found.faults[0]
             for role in inspection.roles_of(settings, found.sequences):
-                is_labels = role.kind != "pictures"
-                table = labels.discover(_sampled(source, num_columns) for source in role.sources[:4]) if is_labels else None
+                frames = [frame for source in role.sources[:4] for frame in _sampled(source, num_columns)]
+                table = None if role.kind == "pictures" else _colors(frames)
                 rows += [np.concatenate(list(_thumbnails(source, table, num_columns)), axis=1) for source in role.sources[:4]]
         width = max(row.shape[1] for row in rows)
         padded = [np.pad(row, ((2, 2), (0, width - row.shape[1]), (0, 0))) for row in rows]
         write_png(out, np.concatenate(padded))
-        return {"preview": str(out), "rows": len(rows)}
+    return {"preview": str(out), "rows": len(rows)}
 
 
 def import_data(kind: str, folder: Path, out: Path, *, copy: bool = False) -> dict[str, Any]:
@@ -161,6 +161,14 @@ def import_data(kind: str, folder: Path, out: Path, *, copy: bool = False) -> di
     """
     parts = layouts.write_layout(layouts.read_layout(kind, folder), out, copy=copy)
     return {"data": str(out), "files": "copies" if copy else "links", "parts": parts}
+
+
+def _colors(frames: Sequence[Frame]) -> LabelTable:
+    """A table that gives every value of some label or instance maps a color."""
+    if frames[0].pixels.ndim == 3:
+        return labels.discover([frames])
+    values = np.unique(np.concatenate([np.unique(frame.pixels) for frame in frames])).tolist()
+    return LabelTable(tuple(map(str, values)), labels.distinct_colors(len(values)), tuple(values))
 
 
 def _sampled(source: FrameSource, count: int) -> Iterator[Frame]:

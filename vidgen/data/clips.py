@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,6 +145,25 @@ class Clips:
         ]
         return clips[0] if len(clips) == 1 else _join(clips)
 
+    def check(self, stages: Iterable[Stage], primer_frames: int) -> None:
+        """Refuse, before any training, what `batch` would refuse of a schedule later.
+
+        Raises:
+            InputError: a sequence is too short to learn from.
+            ConfigError: a stage takes samples from a source that does not exist.
+        """
+        for stage in stages:
+            for sequence in self.sequences:
+                _clip_frames(stage, sequence, primer_frames)
+            for name in stage.mixture:
+                self._source(name)
+
+    def _source(self, name: str) -> Clips:
+        if name not in self._sources:
+            known = ", ".join(self._sources) or "none"
+            raise ConfigError(f"data.sources: the schedule takes samples from {name!r}, but there are {known}")
+        return self._sources[name]
+
     def _owner(self, stage: Stage, sample: int, progress: float) -> Clips:
         """The source of a sample: drawn by the seed and the sample alone, with the shares of the moment."""
         if not stage.mixture:
@@ -153,10 +172,7 @@ class Clips:
         for name, (first, last) in stage.mixture.items():
             place -= first + (last - first) * progress
             if place < 0:
-                if name not in self._sources:
-                    known = ", ".join(self._sources) or "none"
-                    raise ConfigError(f"data.sources: the schedule takes samples from {name!r}, but there are {known}")
-                return self._sources[name]
+                return self._source(name)
         return self
 
     def _sequence_of(self, sample: int) -> int:

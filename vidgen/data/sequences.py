@@ -123,8 +123,8 @@ def survey(settings: DataSettings) -> Survey:
         found = match_names(found)
     names = list(found["target"])
     for role in roles[1:]:
-        unmatched = _unmatched(settings, names, role, list(found[role.name]))
-        faults += [unmatched] if unmatched is not None else []
+        mismatch = _unmatched(settings, names, role, list(found[role.name]))
+        faults += [mismatch] if mismatch is not None else []
     names = [name for name in names if all(name in files for files in found.values())]
     if settings.sequences is not None:
         wanted = [names_of.comparable(name) for name in settings.sequences]

@@ -79,7 +79,7 @@ class TrainSettings(Settings):
     stretch: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the length of every stage of the schedule; a time limit sets it to what fits."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many steps, in the middle of the schedule if need be."""
+    """Train this many steps: stop in the middle of the schedule, or make its last stage longer."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where the processor computes it fast."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -168,7 +168,11 @@ def stages(settings: RunSettings, clips: Clips) -> tuple[Stage, ...]:
     """The run's schedule in steps."""
     per_epoch = settings.train.steps_per_epoch or -(-len(clips.sequences) // settings.train.batch_size)
     schedule = translators.find(settings.model.kind).stages(settings.model, per_epoch)
-    return tuple(replace(stage, num_steps=max(1, round(stage.num_steps * settings.train.stretch))) for stage in schedule)
+    stretched = [replace(stage, num_steps=max(1, round(stage.num_steps * settings.train.stretch))) for stage in schedule]
+    more = (settings.train.max_steps or 0) - sum(stage.num_steps for stage in stretched)
+    if more > 0:
+        stretched[-1] = replace(stretched[-1], num_steps=stretched[-1].num_steps + more)
+    return tuple(stretched)
 
 
 # -- the folder ----------------------------------------------------------------------------------------------------------

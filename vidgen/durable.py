@@ -718,7 +718,7 @@ def _read_manifest(path: Path) -> dict[str, Fingerprint]:
             return {}
         files = json.loads(path.read_bytes())["files"]
         return {str(name): Fingerprint(int(size), str(digest)) for name, (size, digest) in files.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return {}
 
 

@@ -78,8 +78,8 @@ def slim(model: Path, output: Path, *, overwrite: bool = False) -> dict[str, Any
     """
     _check_name(output)
     with durable.claim([output], inputs=files_of_model(model), overwrite=overwrite):
-        card, weights, _ = read_card(model)
-        content = for_use(card, weights)
+        card, weights, path = read_card(model)
+        content = for_use(card, weights, path)
         durable.write_bytes(output, pack(content.tensors, content.metadata))
     return info(output)
 
@@ -99,7 +99,7 @@ def info(file: Path) -> dict[str, Any]:
     if weights.metadata.get("kind") == STYLES_KIND:
         return _styles_info(path)
     card = ModelCard.read(weights.metadata, str(path))
-    translator = card.build()
+    translator = card.build_for(weights, path)
     fill(translator, weights, path)
     table, (height, width) = card.table, card.size
     return {

@@ -145,7 +145,7 @@ class Model:
         """
         found, file = find_weights(Path(path), weights)
         card = ModelCard.read(found.metadata, str(file))
-        translator = card.build()
+        translator = card.build_for(found, file)
         fill(translator, found, file)
         return cls(translator, card, Runtime.choose(device, precision), file)
 

@@ -112,6 +112,8 @@ class LabelTable:
             raise InputError(f"label table: {len(codes)} values; at most {_MAX_CODES} are told apart")
         if self.values is not None and any(not 0 <= code <= 65535 for code in codes):
             raise InputError("label table: values and ignore are 0..65535")
+        if self.values is None and any(not 0 <= code <= 0xFFFFFF for code in codes):
+            raise InputError("label table: colors to ignore are 0..0xFFFFFF")
         counts = Counter([*dict.fromkeys(self._codes), *self.ignore] if self.shares_colors else codes)
         if max(counts.values()) > 1:
             repeated = next(code for code in codes if counts[code] > 1)
@@ -230,14 +232,14 @@ class LabelTable:
         if unknown or "names" not in value or "colors" not in value:
             raise InputError(f"label table: keys {sorted(value)}; expected names, colors, values, ignore")
         try:
-            colors = tuple((int(red), int(green), int(blue)) for red, green, blue in value["colors"])
+            colors = tuple((_whole(red), _whole(green), _whole(blue)) for red, green, blue in value["colors"])
             stored = value.get("values")
-            values = None if stored is None else tuple(map(int, stored))
+            values = None if stored is None else tuple(map(_whole, stored))
             return LabelTable(
                 tuple(map(str, value["names"])),
                 colors,
                 values,
-                tuple(map(int, value.get("ignore", ()))),
+                tuple(map(_whole, value.get("ignore", ()))),
                 value.get("nearest") is True,
                 value.get("shares_colors") is True,
             )
@@ -299,6 +301,16 @@ def instance_ids(pixels: np.ndarray, where: str) -> np.ndarray:
     if pixels.ndim != 2:
         raise InputError(f"{where}: an instance map must have one channel of whole numbers, found a color picture")
     return pixels.astype(np.int64)
+
+
+def _whole(value: Any) -> int:
+    """
+    Raises:
+        ValueError: the value, from a file, is no whole number.
+    """
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(f"{value} is no whole number")
+    return int(value)
 
 
 def plain(num_classes: int, ignore: Sequence[int] = ()) -> LabelTable:

@@ -17,6 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,7 @@ from flow.errors import FlowError
 from vidgen.deprecation import deprecated
 from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
 from vidgen.media.paths import expanded
+from vidgen.progress import shown_on
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -254,7 +256,8 @@ class Command(click.Command):
             if isinstance(parameter, OldOption):
                 parameter.hand_over(context)
         try:
-            result = super().invoke(context)
+            with _shown_progress():
+                result = super().invoke(context)
         except VidgenError as error:
             error.args = (self._with_options(str(error)),)
             error.hint = error.hint and self._with_options(error.hint)
@@ -294,6 +297,12 @@ def _start_log(screen: Screen) -> None:
     level = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}[screen.verbosity]
     for package in ("vidgen", "flow"):
         logging.getLogger(package).setLevel(level)
+
+
+def _shown_progress() -> AbstractContextManager[None]:
+    from vidgen.commands.progress import display
+
+    return shown_on(display())
 
 
 def _call(verb: str, /, **options: Any) -> Result:

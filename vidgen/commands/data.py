@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from vidgen import durable
-from vidgen.commands.progress import progress
 from vidgen.config import load
 from vidgen.data import inspection, layouts
 from vidgen.data.inspection import Inspection
@@ -52,12 +51,12 @@ def check(
 
 def _checked(root: Path, config: Path | None, sets: Sequence[str], write_labels: Path | None) -> dict[str, Any]:
     if config is None:
-        found = [inspection.inspect(settings, progress, is_guess=True) for settings in inspection.guess(root)]
+        found = [inspection.inspect(settings, is_guess=True) for settings in inspection.guess(root)]
     else:
         from vidgen.training import run
 
         settings: DataSettings = load(config, run.run_schema(), sets, {"data.root": str(root)}).data
-        found = [inspection.inspect(settings, progress, is_guess=False)]
+        found = [inspection.inspect(settings, is_guess=False)]
     report = _as_dict(found[0]) if len(found) == 1 else {"root": str(root), "parts": [_as_dict(part) for part in found]}
     table = next((part.table for part in found if part.table is not None), None)
     if write_labels is not None and table is not None:

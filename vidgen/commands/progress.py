@@ -1,78 +1,94 @@
-"""How far a loop over frames is: a bar on a terminal, and about a line a minute in a log."""
+"""Displays of progress: a bar for each task on a terminal, about a line a minute in a log."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from vidgen.errors import printable
+from vidgen.progress import Display, Update, line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
-
-_SECONDS_BETWEEN_LINES = 60.0
+SECONDS_BETWEEN_LINES = 60.0
 
 
-def progress(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-    """The items, while stderr says how many are done, how fast, and how long the rest will take.
-
-    Args:
-        what: the work, such as "reading drive1".
-        total: how many there are, where that is known.
-    """
-    if not log.isEnabledFor(logging.INFO):
-        return iter(items)
-    return _bar(items, what, total) if sys.stderr.isatty() else _lines(items, what, total)
+def display() -> Display:
+    """What fits stderr."""
+    return Bars() if sys.stderr.isatty() else Lines()
 
 
-def _bar(items: Iterable[Item], what: str, total: int | None) -> Iterator[Item]:
+class Lines:
+    """Tasks in a log: nothing of short ones, then about a line a minute, with rate and time left."""
+
+    @contextmanager
+    def task(self, what: str, total: int | None) -> Iterator[Update]:
+        started = time.monotonic()
+        due = started + SECONDS_BETWEEN_LINES
+
+        def update(done: int) -> None:
+            nonlocal due
+            now = time.monotonic()
+            if now >= due:
+                log.info("%s", line(what, done, total, now - started))
+                due = now + SECONDS_BETWEEN_LINES
+
+        yield update
+
+
+class Bars:
+    """Tasks as bars with count, rate and time left; they go when they are done."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._num_tasks = 0
+
+    @contextmanager
+    def task(self, what: str, total: int | None) -> Iterator[Update]:
+        from rich.markup import escape
+
+        if not log.isEnabledFor(logging.INFO):
+            yield lambda done: None
+            return
+        if self._bars is None:
+            self._bars = _new_bars()
+            self._bars.start()
+        bars, started = self._bars, time.monotonic()
+        number = bars.add_task(escape(what), total=total, rate="")
+        self._num_tasks += 1
+
+        def update(done: int) -> None:
+            rate = done / max(1e-9, time.monotonic() - started)
+            bars.update(number, completed=done, rate=f"{rate:.1f}/s")
+
+        try:
+            yield update
+        finally:
+            bars.remove_task(number)
+            self._num_tasks -= 1
+            if self._num_tasks == 0:
+                bars.stop()
+                self._bars = None
+
+
+def _new_bars() -> Progress:
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
+        TextColumn("left"),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
     )
-    started = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(printable(what)), total=total, rate="")
-        for count, item in enumerate(items, 1):
-            yield item
-            bar.update(task, completed=count, rate=f"{count / max(1e-9, time.monotonic() - started):.1f}/s")
-
-
-def _lines(items: Iterable[Item], what: str, total: int | None) -> Iterator[Item]:
-    started = time.monotonic()
-    due = started + _SECONDS_BETWEEN_LINES
-    for count, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now >= due:
-            log.info("%s", progress_line(what, count, total, now - started))
-            due = now + _SECONDS_BETWEEN_LINES
-
-
-def progress_line(what: str, count: int, total: int | None, seconds: float) -> str:
-    """The state of a loop in words: `reading drive1: 120 of 300, 2.0/s, 1m 30s left`."""
-    rate = count / max(1e-9, seconds)
-    if total is None or total < count:
-        return f"{printable(what)}: {count}, {rate:.1f}/s"
-    return f"{printable(what)}: {count} of {total}, {rate:.1f}/s, {duration((total - count) / rate)} left"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45s, 3m 20s, 2h 05m."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"

@@ -6,9 +6,6 @@ import hashlib
 import itertools
 import logging
 import os
-import queue
-import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,15 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
 
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.commands.inputs import further_inputs, partner_of
 from vidgen.commands.styles import choose_style
 from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
-from vidgen.inference.model import Model, Options, Translation
+from vidgen.inference.model import Model, Options
 from vidgen.inference.session import WorkSize
 from vidgen.media import images, labels, paths, video
 from vidgen.media.frames import OUTPUT_SUFFIXES, files_read, list_sources, output_place, sidecar_place
@@ -142,8 +136,17 @@ def translate(
                     log.warning(_FLICKERS, loaded.kind)
                 chosen_options = Options(seed + target.sample, table, work_size, steady or 0.0, assignments[target.sample])
                 translation = loaded.translate(opened, options=chosen_options)
-                options = {"side_by_side": side_by_side, "quality": quality, "overwrite": overwrite, "claim": claim}
-                results.append(_with_progress(translation, target.path, **options))
+                what = f"translating {Path(target.path).name}"
+                with progress.task(what, translation.inputs.main.num_frames) as report:
+                    saved = translation.save(
+                        target.path,
+                        side_by_side=side_by_side,
+                        quality=quality,
+                        overwrite=overwrite,
+                        report=report,
+                        claim=claim,
+                    )
+                results.append(saved)
             except VidgenError as error:
                 if not several:
                     raise
@@ -234,29 +237,6 @@ def _numbered(out: str, number: int) -> str:
     if out.endswith(("/", os.sep)):
         return f"{path}-{number}/"
     return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
-
-
-def _with_progress(translation: Translation, target: str, **options: Any) -> dict[str, Any]:
-    total = translation.inputs.main.num_frames
-    steps: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-    if not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)):
-        return translation.save(target, **options)
-
-    def counted() -> Iterator[int]:
-        while (step := steps.get()) is not None:
-            yield step
-
-    def show() -> None:
-        for _ in track(counted(), description=escape(paths.display(Path(target).name)), total=total, console=Console(stderr=True)):
-            pass
-
-    screen = threading.Thread(target=show, daemon=True)
-    screen.start()
-    try:
-        return translation.save(target, report=steps.put, **options)
-    finally:
-        steps.put(None)
-        screen.join()
 
 
 def _in_shard(name: str, shard: str | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Listed
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,15 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from vidgen import progress
 from vidgen.data.sequences import Sequence, find_table, survey
 from vidgen.data.settings import ConditionSettings, DataSettings, FileInput, LabelSettings, source_settings
 from vidgen.errors import InputError, VidgenError
 from vidgen.media import images, labels, paths, video
 from vidgen.media.frames import Frame, FrameSource, list_sources
 from vidgen.media.labels import LabelTable
-
-Progress = Callable[[Iterable[int], str, int], Iterator[int]]
-"""Passes items on while it says how many of them are done."""
 
 _TARGETS = {"image", "img", "frame", "photo", "rgb", "target", "picture", "real", "video", "leftimg8bit"}
 _LABELS = {"label", "seg", "segmentation", "semantic", "mask", "annotation", "annot", "gt", "gtfine", "id", "class", "trainannot"}
@@ -154,7 +152,7 @@ def _has_two_halves(folder: Path) -> bool:
     return bool(sizes) and all(width == 2 * height for height, width in sizes)
 
 
-def inspect(settings: DataSettings, progress: Progress, *, is_guess: bool) -> Inspection:
+def inspect(settings: DataSettings, *, is_guess: bool) -> Inspection:
     """Read all that training would read, and note every fault instead of ending at the first.
 
     Args:
@@ -173,7 +171,7 @@ def inspect(settings: DataSettings, progress: Progress, *, is_guess: bool) -> In
     except VidgenError as error:
         result.faults.append(_in_words(error))
     for sequence in found.sequences:
-        _read(sequence, result, progress)
+        _read(sequence, result)
     result.notes += _notes_on_content(result)
     return result
 
@@ -213,7 +211,7 @@ def roles_of(settings: DataSettings, sequences: list[Sequence]) -> list[RoleRepo
     return list(reports.values())
 
 
-def _read(sequence: Sequence, result: Inspection, progress: Progress) -> None:
+def _read(sequence: Sequence, result: Inspection) -> None:
     """Decode every frame of a sequence as training does, and count the classes."""
     label_role = next((role for role in result.roles if role.kind == "label maps"), None)
 
@@ -228,7 +226,7 @@ def _read(sequence: Sequence, result: Inspection, progress: Progress) -> None:
             label_role.pixels["ignored" if value < 0 else result.table.names[value]] += count
 
     name = sequence.name or result.settings.root.name
-    steps = progress(range(sequence.num_frames), f"reading {name}", sequence.num_frames)
+    steps = progress.follow(range(sequence.num_frames), f"reading {name}", sequence.num_frames)
     if any(len(source.paths) == 1 and source.count() > 1 for source in sequence.roles):
         # A video is read from its beginning, and after a fault its frames are in doubt.
         try:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.data.stills import find_stills
 from vidgen.errors import InputError
 from vidgen.media import images, labels, paths, poses, video
@@ -71,7 +71,8 @@ def write_layout(parts: Iterable[Part], out: Path, *, copy: bool = False) -> lis
     parts = list(parts)
     with durable.claim([durable.Output(out, "folder")]), durable.replacing(out) as temporary:
         for part in parts:
-            for place, content in part.files.items():
+            what = f"writing {part.name or out.name}"
+            for place, content in progress.follow(part.files.items(), what, len(part.files)):
                 target = temporary / part.name / place
                 durable.operations.make_folder(target.parent)
                 if not isinstance(content, Path):

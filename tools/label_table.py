@@ -26,6 +26,7 @@ from vidgen.media.frames import open_source
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", help="video or folder of pictures")
     parser.add_argument("labels", help="folder of label maps of all frames")
@@ -50,11 +51,12 @@ def main() -> None:
     names = (table or find_table(truth.read(0, count))).names
     print("painted | pixel accuracy | mIoU | head s | s a frame | " + " ".join(name[:6] for name in names))
     for painted in choices:
-        score(options, painted, truth, table)
+        score(options, painted, table)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB", file=sys.stderr)
 
 
-def score(options: argparse.Namespace, painted: tuple[int, ...], truth: object, table: labels.LabelTable | None) -> None:
+def score(options: argparse.Namespace, painted: tuple[int, ...], table: labels.LabelTable | None) -> None:
+    """Label the clip from some painted frames, and print one line of the table."""
     source = open_source(options.labels, kind="labels")
     files = [source.paths[index] for index in painted]
     known = table or find_table(source.read(0, source.count()))

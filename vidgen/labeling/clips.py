@@ -56,6 +56,7 @@ class LabeledFrame:
         classes: int64 [H,W], classes of the table.
         confidence: float32 [H,W], 0..1.
         pts, duration: as the frame's.
+        flow: float32 [2,h,w], from this frame into the one before it, in pixels of its own size; None for the first of a scene.
     """
 
     index: int
@@ -64,6 +65,7 @@ class LabeledFrame:
     confidence: np.ndarray
     pts: int
     duration: int | None = None
+    flow: np.ndarray | None = None
 
 
 @dataclass
@@ -278,6 +280,9 @@ class _PartLabeler:
             visible = trust(back, flow)
             self._paint = self._paint.moved(back, visible, _PAINT_FADING)
             self._answers = self._answers.moved(back, visible, _ANSWER_FADING)
+            motion: np.ndarray | None = back[0].numpy()
+        else:
+            motion = None
         self._previous = small
         painted = self._labeling.painted.get(index)
         if painted is not None:
@@ -297,7 +302,7 @@ class _PartLabeler:
             is_painted = painted.classes >= 0
             classes = np.where(is_painted, painted.classes, classes)
             confidence = np.where(is_painted, np.float32(1), confidence)
-        return LabeledFrame(index, frame.pixels, classes, confidence, frame.pts, frame.duration)
+        return LabeledFrame(index, frame.pixels, classes, confidence, frame.pts, frame.duration, motion)
 
     @staticmethod
     def _both(step: Step) -> tuple[Tensor, Tensor]:
@@ -307,7 +312,7 @@ class _PartLabeler:
         return Evidence.painted(self._numbers[painted.classes], len(self._head.classes), self._size, _PAINT_WEIGHT)
 
     def _look_back_from_next(self, index: int) -> None:
-        """When the next painted frame comes within reach, follow it backward to here, and keep what that says of the frames between."""
+        """When the next painted frame comes within reach, follow it backward to here; keep what that says of the frames between."""
         later = next((painted for painted in self._painted if painted > index), None)
         earlier = max((painted for painted in self._painted if painted <= index), default=self._part.start - 1)
         if later is None or index != max(earlier, self._part.start, later - _REACH) or index + (index in self._painted) >= later:

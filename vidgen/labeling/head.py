@@ -1,7 +1,8 @@
 """A small segmentation network on frozen features, which learns from a few painted frames in seconds.
 
 Source: the features are those of EfficientNet-Lite0 (`vidgen.networks.efficientnet`); dropping whole feature maps in training
-follows Tompson et al., "Efficient Object Localization Using Convolutional Networks", CVPR 2015 (spatial dropout), by maps of one scale.
+follows Tompson et al., "Efficient Object Localization Using Convolutional Networks", CVPR 2015 (spatial dropout), here all
+maps of one scale at once.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from vidgen.weights.files import load_into, pack, read_weights
 FORMAT = 1
 BACKBONE = "efficientnet_lite0"
 WORK_SIDE = 384
-"""The shorter side that frames are brought to before features are taken."""
+"""The shorter side that frames are brought to before features are taken; small ones are enlarged at most twice."""
 
 _SIZE_MULTIPLE = 32
 _MAX_ASPECT = 3
+_MOST_ENLARGED = 2
 _FIRST_TAP, _NUM_TAPS = 2, 6
 _HIDDEN_CHANNELS = 64
 _SCALES = (0.5, 0.7, 1.0, 1.0, 1.4, 1.8, 2.5)
@@ -50,8 +52,10 @@ Report = Callable[[str, int, int | None], None]
 
 def work_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) at which features of frames of `size` are taken: multiples of 32."""
-    scale = WORK_SIDE / min(size)
-    height, width = (min(round(side * scale / _SIZE_MULTIPLE) * _SIZE_MULTIPLE, WORK_SIDE * _MAX_ASPECT) for side in size)
+    scale = min(WORK_SIDE / min(size), _MOST_ENLARGED)
+    height, width = (
+        max(_SIZE_MULTIPLE, min(round(side * scale / _SIZE_MULTIPLE) * _SIZE_MULTIPLE, WORK_SIDE * _MAX_ASPECT)) for side in size
+    )
     return height, width
 
 
@@ -276,7 +280,8 @@ def _views(
     numbers = np.full(max(classes) + 2, _IGNORED, np.int64)
     numbers[list(classes)] = np.arange(len(classes))
     per_frame = max(1, min(2 * len(_SCALES), round(_NUM_VIEWS / len(frames))))
-    total, views = per_frame * len(frames), []
+    total = per_frame * len(frames)
+    views: list[_View] = []
     for pixels, painted in frames:
         image, known = to_work_size(pixels), torch.from_numpy(numbers[painted])
         for number in range(per_frame):

@@ -180,8 +180,8 @@ def find_table(maps: Iterable[Frame]) -> LabelTable:
         blended, total = blended + num_blended, total + item.pixels.shape[0] * item.pixels.shape[1]
     if len(solid) > _MAX_CLASSES or not solid or blended > _MOST_BLENDED * total:
         raise InputError(
-            f"{maps[0].name}: {100 * blended / total:.0f} % of the pixels belong to no area of one color; this is a photograph or was"
-            " compressed, not a painted label map",
+            f"{maps[0].name}: {100 * blended / total:.0f} % of the pixels belong to no area of one color; this is a photograph or"
+            " was compressed, not a painted label map",
             hint="paint each class in one flat color and save as PNG",
         )
     ordered = sorted(solid)

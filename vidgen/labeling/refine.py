@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
-RADIUS = 4
-SMOOTHNESS = 1e-3
+RADIUS = 1
+SMOOTHNESS = 1e-4
 
 _LEAST_SHARE = 0.02
 
@@ -33,7 +35,7 @@ def refine(
     coarse = cv2.resize(guide, (shares.shape[2], shares.shape[1]), interpolation=cv2.INTER_AREA)
     mean_guide = _mean(coarse, radius)
     variance = _mean(coarse * coarse, radius) - mean_guide * mean_guide
-    best = np.full((height, width), -1.0, np.float32)
+    best: Any = np.full((height, width), -1.0, np.float32)
     classes = np.zeros((height, width), np.int64)
     for number in range(len(shares)):
         share = np.ascontiguousarray(shares[number])
@@ -43,10 +45,10 @@ def refine(
             mean_share = _mean(share, radius)
             slope = (_mean(coarse * share, radius) - mean_guide * mean_share) / (variance + smoothness)
             offset = mean_share - slope * mean_guide
-            slope, offset = (
+            wide, added = (
                 cv2.resize(_mean(part, radius), (width, height), interpolation=cv2.INTER_LINEAR) for part in (slope, offset)
             )
-            full = slope * guide + offset
+            full = wide * guide + added
         else:
             full = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR)
         better = full > best
@@ -57,4 +59,5 @@ def refine(
 
 def _mean(values: np.ndarray, radius: int) -> np.ndarray:
     """The mean over square windows."""
-    return cv2.blur(values, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
+    averaged: np.ndarray = cv2.blur(values, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
+    return averaged

@@ -734,9 +734,15 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
     help="Input normalization of the segmenter: 0..1, -1..1, or ImageNet statistics.",
 )
 @option("--segmenter-classes", metavar="A,B", help="Label class of each segmenter class.")
-@option("--label-maps", metavar="INPUT", help="Label maps to compare the segmentation with.  [default: the source]")
+@option(
+    "--label-maps",
+    "--labels",
+    "label_maps",
+    metavar="INPUT",
+    help="Label maps to compare the segmentation with; without --segmenter, a small one learns from them and --target."
+    "  [default: the source]",
+)
 @option("--label-encoding", "labels", metavar=label_encoding.removeprefix("auto|"), help="How the label maps encode classes.")
-@_old("--labels", instead="--label-encoding")
 @allow_trim
 @allow_truncated
 @option("--cache", type=PATH, metavar="FOLDER", help="Cache folder for reference flow.  [default: ~/.cache/vidgen/flow]")

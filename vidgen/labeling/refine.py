@@ -35,7 +35,7 @@ def refine(
     coarse = cv2.resize(guide, (shares.shape[2], shares.shape[1]), interpolation=cv2.INTER_AREA)
     mean_guide = _mean(coarse, radius)
     variance = _mean(coarse * coarse, radius) - mean_guide * mean_guide
-    best: Any = np.full((height, width), -1.0, np.float32)
+    best = np.full((height, width), -1.0, np.float32)
     classes = np.zeros((height, width), np.int64)
     for number in range(len(shares)):
         share = np.ascontiguousarray(shares[number])
@@ -48,7 +48,7 @@ def refine(
             wide, added = (
                 cv2.resize(_mean(part, radius), (width, height), interpolation=cv2.INTER_LINEAR) for part in (slope, offset)
             )
-            full = wide * guide + added
+            full: Any = wide * guide + added
         else:
             full = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR)
         better = full > best

@@ -157,7 +157,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
         ("animate a.png -o b.mp4 --frames 9 --model m", "animate a.png -o b.mp4 --num-frames 9 --run m"),
         ("sample a.png -o b.png --weights sifid=x", "sample a.png -o b.png --pretrained sifid=x"),
         ("evaluate a --weights lpips=x --weights fid=y", "evaluate a --pretrained lpips=x --pretrained fid=y"),
-        ("evaluate a --labels ids", "evaluate a --label-encoding ids"),
         ("flow estimate a -o b --weights w", "flow estimate a -o b --engine-weights w"),
         ("flow table --streets 2 --weights w", "flow table --num-streets 2 --engine-weights w"),
         (

@@ -487,6 +487,41 @@ def translate(**options: Any) -> Result:
 
 
 @cli.command(
+    example="vidgen label drive.mp4 painted/3.png -o labels/ --overlay overlay.mp4\n"
+    "vidgen label street.mp4 --apply labels.head.safetensors -o more/"
+)
+@click.argument("clip")
+@click.argument("painted", nargs=-1, metavar="[PAINTED]...")
+@option(
+    "-o",
+    "--out",
+    metavar="PATH",
+    required=True,
+    help="Label maps: a folder of PNG files, or .mkv. Beside it, PATH.table.json (label table) and PATH.head.safetensors.",
+)
+@option("--apply", "head", type=PATH, metavar="HEAD", help="Label with the head saved by an earlier call; learns nothing.")
+@option("--label-encoding", "labels", metavar=label_encoding, help="How painted frames encode classes.  [default: auto]")
+@option("--suggest", type=Count(min=0), default=0, help="Name N frames whose painting would help most.")
+@option("--overlay", metavar="PATH", help="Also write the frames with the classes in color over them.")
+@option("--confidence", metavar="PATH", help="Also write how certain each pixel is: 0..255, to .mkv or a folder.")
+@option("--instances", metavar="PATH", help="Also write instance maps, whose numbers stay with the objects: .mkv or a folder.")
+@option("--count", "counted", metavar="CLASS,...", help="Classes whose objects are counted.  [default: all]")
+@option("--weights", type=PATH, help="File of EfficientNet-Lite0.  [default: the installed package's]")
+@option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
+@option("--end", metavar="TIME", help="End time (exclusive).")
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
+@overwrite
+@threads
+@seed
+def label(**options: Any) -> Result:
+    """Label a whole clip from one or a few painted frames.
+
+    Paint label maps of some frames (PNG of ids or flat colors; leave 255 where you do not know), named by the number of the frame.
+    """
+    return _call("label.label", **options)
+
+
+@cli.command(
     "edit-labels",
     example="vidgen edit-labels runs/city labels.png --instances objects.png\n"
     "vidgen edit-labels runs/city labels.png --instances objects.png --remove 7600 --move 7003:-10,0 -o edited.png",
@@ -720,9 +755,15 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
     help="Input normalization of the segmenter: 0..1, -1..1, or ImageNet statistics.",
 )
 @option("--segmenter-classes", metavar="A,B", help="Label class of each segmenter class.")
-@option("--label-maps", metavar="INPUT", help="Label maps to compare the segmentation with.  [default: the source]")
+@option(
+    "--label-maps",
+    "--labels",
+    "label_maps",
+    metavar="INPUT",
+    help="Label maps to compare the segmentation with; without --segmenter, a small one learns from them and --target."
+    "  [default: the source]",
+)
 @option("--label-encoding", "labels", metavar=label_encoding.removeprefix("auto|"), help="How the label maps encode classes.")
-@_old("--labels", instead="--label-encoding")
 @allow_trim
 @allow_truncated
 @option("--cache", type=PATH, metavar="FOLDER", help="Cache folder for reference flow.  [default: ~/.cache/vidgen/flow]")

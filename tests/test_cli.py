@@ -157,7 +157,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
         ("animate a.png -o b.mp4 --frames 9 --model m", "animate a.png -o b.mp4 --num-frames 9 --run m"),
         ("sample a.png -o b.png --weights sifid=x", "sample a.png -o b.png --pretrained sifid=x"),
         ("evaluate a --weights lpips=x --weights fid=y", "evaluate a --pretrained lpips=x --pretrained fid=y"),
-        ("evaluate a --labels ids", "evaluate a --label-encoding ids"),
         ("flow estimate a -o b --weights w", "flow estimate a -o b --engine-weights w"),
         ("flow table --streets 2 --weights w", "flow table --num-streets 2 --engine-weights w"),
         (
@@ -300,6 +299,10 @@ def test_all_faults_of_a_configuration_come_out_and_exit_code_2(run_file: Path, 
         (["model.losses.perceptual_weight=1"], "model.losses.perceptual_weight: needs vgg19"),
         (["model.losses.perceptual_weight=1", "train.pretrained={vgg19: absent.pth}"], "absent.pth: no such file"),
         (["train.flow=raft-small"], "train.flow: "),
+        (["train.init=absent"], "absent: no such weights file or run folder"),
+        (["data.width=50"], "data.width: 50 is not a multiple of 4"),
+        (["data.frames=0:1"], "has 1 frames; this model needs at least"),
+        (["data.pattern={labels: '*.tif'}"], "no file in it fits data.pattern.labels"),
     ],
 )
 def test_check_reports_what_training_refuses_in_the_same_words(

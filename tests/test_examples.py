@@ -134,6 +134,11 @@ def _write_street() -> None:
                 sink.write(pixels, index)
     for index, frame in enumerate(frames):
         images.write_png(Path("frames") / f"{index:03d}.png", frame.image)
+    for place, pixels in (
+        ("leftImg8bit/train/a/a_1_1_leftImg8bit", frames[0].image),
+        ("gtFine/train/a/a_1_1_gtFine_labelIds", frames[0].labels),
+    ):
+        images.write_png(Path("downloads/cityscapes") / f"{place}.png", pixels)
     images.write_png(Path("labels.png"), frames[0].labels)
     images.write_png(Path("objects.png"), frames[0].instances)
     images.write_png(Path("a.png"), frames[0].image)

@@ -91,6 +91,41 @@ def test_a_run_may_be_made_longer_and_moved_but_not_changed(config: Path, tmp_pa
         train(config, tmp_path / "moved", sets=["train.seed=3"])
 
 
+def test_a_finished_run_is_trained_longer_by_more_steps(config: Path, tmp_path: Path) -> None:
+    assert train(config, tmp_path / "run")["steps"] == 20
+    assert train(None, tmp_path / "run", resume=True, steps=24)["steps"] == 24
+    log = _log(tmp_path / "run")
+    assert [entry["step"] for entry in log] == list(range(1, 25))
+    assert 0 < log[-1]["learning_rate"] < log[20]["learning_rate"] < log[0]["learning_rate"]
+
+
+def test_a_run_is_trained_longer_by_more_epochs_and_keeps_what_it_learned(
+    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(config, tmp_path / "run")
+    before = _weights(tmp_path / "run")["model.safetensors"]
+    caplog.set_level("INFO", "vidgen")
+    more = ["model.schedules.0.decay_epochs=3"]
+    assert train(None, tmp_path / "run", sets=more, resume=True)["steps"] == 24
+    assert "the schedule has 24 steps; it had 20 (model.schedules.0.decay_epochs was 2, is 3)" in caplog.text
+    assert _weights(tmp_path / "run")["model.safetensors"] != before
+    with pytest.raises(CheckpointError, match=r"24 steps are done, more than the schedule now has \(16"):
+        train(None, tmp_path / "run", sets=["model.schedules.0.decay_epochs=1"], resume=True)
+    with pytest.raises(CheckpointError, match=r"is in the stage .* but with this schedule it would be in .*trains differently"):
+        train(None, tmp_path / "run", sets=["model.schedules.0.grow_every_epochs=20"], resume=True)
+
+
+def test_a_changed_setting_is_named_alone_and_not_with_the_list_it_is_in(config: Path, tmp_path: Path) -> None:
+    train(config, tmp_path / "run", steps=3)
+    with pytest.raises(CheckpointError) as caught:
+        train(config, tmp_path / "run", sets=["model.generator.num_blocks=1"])
+    assert "(model.generator.num_blocks was 2, is 1)" in str(caught.value)
+
+
+def test_more_steps_than_the_schedule_has_make_its_last_stage_longer(config: Path, tmp_path: Path) -> None:
+    assert train(config, tmp_path / "run", steps=22)["steps"] == 22
+
+
 def test_two_processes_give_the_losses_of_one(config: Path, tmp_path: Path) -> None:
     sets = ["train.batch_size=2"]
     train(config, tmp_path / "one", sets=sets, steps=4)
@@ -406,8 +441,21 @@ def test_resume_without_a_run_is_refused(config: Path, tmp_path: Path) -> None:
 
 def test_weights_of_another_shape_are_refused_by_name(config: Path, tmp_path: Path) -> None:
     train(config, tmp_path / "run", steps=1)
-    with pytest.raises(CheckpointError, match=r"its generator does not fit this model; \d+ weights differ, such as generator\.0"):
+    with pytest.raises(
+        CheckpointError, match=r"its generator does not fit this model; \d+ of \d+ weights differ, such as generator\."
+    ):
         train(config, tmp_path / "wide", sets=["model.generator.base_channels=8"], init=tmp_path / "run", steps=1)
+
+
+def test_init_takes_what_fits_where_the_data_have_other_classes(
+    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(config, tmp_path / "run", steps=1)
+    caplog.set_level("INFO", "vidgen")
+    more = ["data.condition.labels.num_classes=6"]
+    train(config, tmp_path / "more", sets=more, init=tmp_path / "run", steps=1)
+    assert "starting from" in caplog.text
+    assert "start anew: discriminator, generator.0.condition_down.0.conv" in caplog.text
 
 
 def test_init_starts_from_the_weights_of_another_run(config: Path, tmp_path: Path) -> None:

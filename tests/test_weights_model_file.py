@@ -18,11 +18,14 @@ from vidgen.commands.models import info, slim
 from vidgen.commands.train import train
 from vidgen.errors import CheckpointError, ConfigError
 from vidgen.inference.model import Model
-from vidgen.translators import vid2vid
+from vidgen.media.labels import LabelTable
+from vidgen.translators import pix2pixhd, vid2vid
 from vidgen.weights.checkpoints import find_weights
-from vidgen.weights.files import pack
-from vidgen.weights.model_file import FORMAT, ModelCard, read_card
+from vidgen.weights.files import Weights, pack
+from vidgen.weights.model_file import FORMAT, ModelCard, read_card, start_from
 
+OLD_CLASSES = ("road", "boat", "Vegetation")
+NEW_CLASSES = ("tree", "road", "spoon")
 OLD = Path(__file__).parent / "data" / "model_of_0.1.safetensors"
 
 
@@ -135,6 +138,30 @@ def test_a_slim_file_translates_as_the_run_does_and_starts_a_new_training(tmp_pa
     other = tiny.write_config(tmp_path, data, "pix2pixhd")
     with pytest.raises(CheckpointError, match="its generator does not fit this model"):
         train(other, tmp_path / "other", steps=1, init=tmp_path / "slim.safetensors")
+
+
+@pytest.mark.parametrize("module", [vid2vid, pix2pixhd])
+def test_a_model_of_other_classes_starts_each_class_from_the_most_alike(module: Any) -> None:
+    tables = [LabelTable(names, tuple((index, 0, 0) for index in range(len(names))), None) for names in (OLD_CLASSES, NEW_CLASSES)]
+    translators, cards = [], []
+    for seed, table in enumerate(tables):
+        torch.manual_seed(seed)
+        settings = module.Config.model_validate(
+            {"num_labels": table.num_classes, "generator": {"kind": "compact", "width": 0.25}, "losses": {"perceptual_weight": 0}}
+        )
+        translators.append(module.build(settings))
+        cards.append(ModelCard(settings, {}, table, (32, 32)))
+    old, new = translators
+    (name,) = new.per_class_parameters
+    before = new.state_dict()[name].clone()
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in old.state_dict().items()}
+    old.load_state_dict(halves)
+    start_from(new, cards[1], Weights(halves, cards[0].metadata()), Path("old.safetensors"))
+    source, filled = old.state_dict()[name], new.state_dict()[name]
+    for index, place in enumerate((2, 0, None)):
+        assert torch.equal(filled[:, index], before[:, index] if place is None else source[:, place])
+    rest = [key for key in new.state_dict() if key.startswith("generator.") and key != name]
+    assert all(torch.equal(new.state_dict()[key], old.state_dict()[key]) for key in rest)
 
 
 def test_an_unknown_name_is_no_shipped_model(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,13 +29,25 @@ import vidgen
 from flow.errors import FlowError
 from vidgen.deprecation import deprecated
 from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
+from vidgen.media.paths import expanded
+from vidgen.progress import shown_on
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-PATH = click.Path(path_type=Path)
+
+
+class FilePath(click.Path):
+    """A path; a leading `~` is the home folder also where the shell does not say so, as in --out=~/clip."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        """Expand and convert."""
+        return Path(expanded(Path(str(super().convert(value, parameter, context)))))
+
+
+PATH = FilePath(path_type=Path)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OLD_SPELLINGS_END = "0.3.0"
 """The release that no longer knows the options and commands of 0.1."""
@@ -243,7 +256,8 @@ class Command(click.Command):
             if isinstance(parameter, OldOption):
                 parameter.hand_over(context)
         try:
-            result = super().invoke(context)
+            with _shown_progress():
+                result = super().invoke(context)
         except VidgenError as error:
             error.args = (self._with_options(str(error)),)
             error.hint = error.hint and self._with_options(error.hint)
@@ -283,6 +297,12 @@ def _start_log(screen: Screen) -> None:
     level = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}[screen.verbosity]
     for package in ("vidgen", "flow"):
         logging.getLogger(package).setLevel(level)
+
+
+def _shown_progress() -> AbstractContextManager[None]:
+    from vidgen.commands.progress import display
+
+    return shown_on(display())
 
 
 def _call(verb: str, /, **options: Any) -> Result:
@@ -332,7 +352,8 @@ allow_truncated = option("--allow-truncated", is_flag=True, help="Accept a trunc
 label_encoding = "auto|ids|NAME|palette:NAME|FILE"
 conditioning = _options(
     option("--instances", metavar="INPUT", help="Instance maps: a video or folder of object ids."),
-    option("--other", "others", multiple=True, metavar="INPUT", help="Further input that the model reads; repeatable."),
+    option("--input", "further", multiple=True, metavar="NAME=INPUT", help="Any other input of the model, by name; repeatable."),
+    _old("--other", instead="--input", multiple=True, convert=lambda paths: tuple(f"={path}" for path in paths)),
 )
 object_styles = _options(
     option("--styles", type=PATH, help="Styles file written by 'vidgen styles'.  [default: the one beside the model]"),
@@ -463,6 +484,41 @@ def train(**options: Any) -> Result:
 def translate(**options: Any) -> Result:
     """Translate label, edge or pose videos with a model."""
     return _call("translate.translate", **options)
+
+
+@cli.command(
+    example="vidgen label drive.mp4 painted/3.png -o labels/ --overlay overlay.mp4\n"
+    "vidgen label street.mp4 --apply labels.head.safetensors -o more/"
+)
+@click.argument("clip")
+@click.argument("painted", nargs=-1, metavar="[PAINTED]...")
+@option(
+    "-o",
+    "--out",
+    metavar="PATH",
+    required=True,
+    help="Label maps: a folder of PNG files, or .mkv. Beside it, PATH.table.json (label table) and PATH.head.safetensors.",
+)
+@option("--apply", "head", type=PATH, metavar="HEAD", help="Label with the head saved by an earlier call; learns nothing.")
+@option("--label-encoding", "labels", metavar=label_encoding, help="How painted frames encode classes.  [default: auto]")
+@option("--suggest", type=Count(min=0), default=0, help="Name N frames whose painting would help most.")
+@option("--overlay", metavar="PATH", help="Also write the frames with the classes in color over them.")
+@option("--confidence", metavar="PATH", help="Also write how certain each pixel is: 0..255, to .mkv or a folder.")
+@option("--instances", metavar="PATH", help="Also write instance maps, whose numbers stay with the objects: .mkv or a folder.")
+@option("--count", "counted", metavar="CLASS,...", help="Classes whose objects are counted.  [default: all]")
+@option("--weights", type=PATH, help="File of EfficientNet-Lite0.  [default: the installed package's]")
+@option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
+@option("--end", metavar="TIME", help="End time (exclusive).")
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
+@overwrite
+@threads
+@seed
+def label(**options: Any) -> Result:
+    """Label a whole clip from one or a few painted frames.
+
+    Paint label maps of some frames (PNG of ids or flat colors; leave 255 where you do not know), named by the number of the frame.
+    """
+    return _call("label.label", **options)
 
 
 @cli.command(
@@ -699,9 +755,15 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
     help="Input normalization of the segmenter: 0..1, -1..1, or ImageNet statistics.",
 )
 @option("--segmenter-classes", metavar="A,B", help="Label class of each segmenter class.")
-@option("--label-maps", metavar="INPUT", help="Label maps to compare the segmentation with.  [default: the source]")
+@option(
+    "--label-maps",
+    "--labels",
+    "label_maps",
+    metavar="INPUT",
+    help="Label maps to compare the segmentation with; without --segmenter, a small one learns from them and --target."
+    "  [default: the source]",
+)
 @option("--label-encoding", "labels", metavar=label_encoding.removeprefix("auto|"), help="How the label maps encode classes.")
-@_old("--labels", instead="--label-encoding")
 @allow_trim
 @allow_truncated
 @option("--cache", type=PATH, metavar="FOLDER", help="Cache folder for reference flow.  [default: ~/.cache/vidgen/flow]")
@@ -949,9 +1011,28 @@ def data() -> None:
 @sets
 @option("--write-labels", type=PATH, metavar="FILE", help="Write a label table of the label values that occur.")
 @overwrite
-def data_check(**options: Any) -> Result:
-    """Count, pair and decode every file; list all problems."""
-    return _call("data.check", **options)
+def data_check(**options: Any) -> None:
+    """Count, pair and decode every file as training would; list all problems.
+
+    Without --config, the names of the folders say what they hold: images, labels, instances and further pictures.
+    """
+    report = _call("data.check", **options)
+    click.get_current_context().ensure_object(Screen).show(report, lambda _: str(_call("data.as_text", report=report)))
+    _call("data.enforce", report=report)
+
+
+@data.command("import", example="vidgen data import cityscapes downloads/cityscapes -o datasets/cityscapes")
+@click.argument("kind", metavar="NAME", type=click.Choice(["cityscapes", "camvid", "ade20k", "facades", "openpose"]))
+@click.argument("folder", type=PATH)
+@option("-o", "--out", type=PATH, required=True, help="New folder for the data set.")
+@option("--copy", is_flag=True, help="Copy the files; otherwise links to them are made.")
+def data_import(**options: Any) -> Result:
+    """Lay out a well-known data set for training.
+
+    NAME is cityscapes, camvid, ade20k, facades (pictures of two halves, as pix2pix has them) or openpose (keypoints, and the frames
+    or video that they belong to). Label tables are written along; the settings to train with are printed.
+    """
+    return _call("data.import_data", **options)
 
 
 @data.command("preview", example="vidgen data preview datasets/street -o preview.png")

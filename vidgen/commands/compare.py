@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 import vidgen
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.commands.inputs import named_input
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import paths
@@ -216,7 +216,9 @@ def _write_video(
     lead = next(iter(sources.values()))
     size = (height, max(2, round(lead.size[1] * height / lead.size[0])))
     with open_sink(out, time_base=lead.time_base, frame_rate=lead.frame_rate, quality=quality, claim=claim) as sink:
-        for moment in zip(*sources.values(), strict=False):
+        moments = zip(*sources.values(), strict=False)
+        total = min((source.num_frames for source in sources.values() if source.num_frames), default=None)
+        for moment in progress.follow(moments, f"writing {Path(out).name}", total):
             panels = dict(zip(sources, (players.fit(frame.pixels, size) for frame in moment), strict=True))
             seconds = float(moment[0].pts * lead.time_base)
             sink.write(_picture(panels, view, seconds), moment[0].pts)

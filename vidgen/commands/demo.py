@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 import vidgen
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.commands.train import train
 from vidgen.data.street import Street, StreetFrame, write_clip
 from vidgen.errors import OutputError, OutputExistsError, printable
@@ -66,8 +64,7 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     _check_place(out, overwrite)
     started = time.monotonic()
     data, unseen = out / "data", out / "unseen"
-    screen = Console(stderr=True, quiet=not log.isEnabledFor(logging.INFO))
-    for number in track(TRAINING_SEEDS, "rendering streets to train on", console=screen, transient=True):
+    for number in progress.follow(TRAINING_SEEDS, "rendering streets to train on", len(TRAINING_SEEDS)):
         write_clip(data, Street(number, HEIGHT, WIDTH, FPS, VARIETY), TRAINING_FRAMES)
     frames = list(Street(1000 + seed, HEIGHT, WIDTH, FPS, VARIETY).frames(UNSEEN_FRAMES))
     _write_unseen(unseen, frames)
@@ -79,8 +76,9 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     trained = train(config, out / "run", sets=sets, overwrite=overwrite, time_limit_seconds=60 * minutes)
     log.info("translating a street it has not seen")
     model = Model.load(out / "run")
-    inputs = model.open(unseen / "labels", instances=str(unseen / "instances"), frame_rate=Fraction(FPS))
-    model.translate(inputs).save(out / "result.mp4", overwrite=True)
+    inputs = model.open(unseen / "labels", instances=unseen / "instances", frame_rate=Fraction(FPS))
+    with progress.task("translating", inputs.main.num_frames) as report:
+        model.translate(inputs).save(out / "result.mp4", overwrite=True, report=report)
     result = [frame.pixels for frame in open_source(out / "result.mp4")]
     _write_pictures(out, frames, result)
     log.info("measuring")
@@ -123,8 +121,9 @@ def _show_shipped(out: Path, unseen: Path) -> tuple[str, str]:
     """Translate with the model that comes with vidgen; a caption and the video, to see before the training begins."""
     log.info("translating with %s, the model that comes with vidgen", SHIPPED)
     model = Model.load(Path(SHIPPED))
-    inputs = model.open(unseen / "labels", instances=str(unseen / "instances"), frame_rate=Fraction(FPS))
-    model.translate(inputs).save(out / "shipped.mp4", overwrite=True)
+    inputs = model.open(unseen / "labels", instances=unseen / "instances", frame_rate=Fraction(FPS))
+    with progress.task("translating", inputs.main.num_frames) as report:
+        model.translate(inputs).save(out / "shipped.mp4", overwrite=True, report=report)
     log.info("see %s", out / "shipped.mp4")
     return f"{SHIPPED}: comes with vidgen, trained for longer", "shipped.mp4"
 

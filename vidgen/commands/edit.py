@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from vidgen import durable
-from vidgen.commands.inputs import files_of_model, suggestion
+from vidgen.commands.inputs import files_of_model, further_inputs, suggestion
 from vidgen.commands.styles import choose_style, style_of
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.model import Model
@@ -53,7 +53,7 @@ def edit_labels(
     output: Path | None = None,
     *,
     instances: str | None = None,
-    others: Sequence[str] = (),
+    further: Sequence[str] = (),
     classes: Sequence[str] = (),
     removals: Sequence[str] = (),
     moves: Sequence[str] = (),
@@ -75,7 +75,8 @@ def edit_labels(
     an object, numbered class * 1000 + 0, 1, ... from the largest.
 
     Args:
-        labels, instances, others: one image each, as `Model.open` reads them.
+        labels: one image, as `Model.open` reads it.
+        further, instances: likewise the model's other inputs; see `further_inputs`.
         output: the image to write (.png); needed for edits.
         classes: `ID:CLASS`, the new class of an object.
         removals: `ID`, or `ID:CLASS` with the class that fills its place.
@@ -97,15 +98,14 @@ def edit_labels(
         raise ConfigError(f"{output}: edited images are written as .png", hint=suggestion(output, ".png"))
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     loaded = Model.load(model, device=device, precision=precision or "auto")
     table = loaded.table
     if table is None:
         raise ConfigError(f"{model}: this model reads no label maps, so there is nothing to edit")
-    opened = loaded.open(labels, instances=instances, others=others)
+    opened = loaded.open(labels, further=further_inputs(loaded, further, instances=instances))
     main = opened.main.read(0, 1)[0]
-    objects = None if opened.instances is None else opened.instances.read(0, 1)[0]
-    further = [source.read(0, 1)[0] for source in opened.others]
+    companions = {name: source.read(0, 1)[0] for name, source in opened.further.items()}
+    objects = companions.get("instances")
     scene = read_scene(main, objects, table)
     if output is None or not renders:
         if output is not None:
@@ -119,10 +119,13 @@ def edit_labels(
     style = choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
     assignments = _assignments(output, style, object_styles, variants, scene, table)
     edited = list(maps.values())
-    read = [file for where in (labels, instances, *others, *(reference or ())) if where is not None for file in files_read(where)]
+    if objects is not None:
+        companions["instances"] = edited[1]
+    sources = (labels, instances, *(entry.partition("=")[2] for entry in further), *(reference or ()))
+    read = [file for where in sources if where for file in files_read(where)]
     with durable.claim([*assignments, *maps], inputs=[*read, *files_of_model(model)], overwrite=overwrite):
         for path, style in assignments.items():
-            picture = loaded.picture(edited[0], instance=edited[1] if objects is not None else None, others=further, style=style)
+            picture = loaded.picture(edited[0], companions, style=style, seed=seed)
             images.write_png(path, picture)
         for path, frame in maps.items():
             images.write_png(path, frame.pixels)

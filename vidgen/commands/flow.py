@@ -20,7 +20,7 @@ from flow.losses import angular_error, endpoint_error, outlier_share, share_beyo
 from flow.synthetic import read_textures
 from flow.train import LOCK, TrainConfig, check_folder, fine_tune, train_supervised
 from flow.warp import forward_backward_occlusion
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.data.street_pairs import street_pairs, training_streets
 from vidgen.errors import InputError
 from vidgen.media import images
@@ -297,7 +297,7 @@ def _video_pairs(source: FrameSource, into: Into) -> Iterator[_Pair]:
     """
     previous: tuple[Tensor, int] | None = None
     index = -1
-    for index, frame in enumerate(source):
+    for index, frame in enumerate(progress.follow(source, f"estimating flow of {source.name}", source.num_frames)):
         current = to_tensor(frame.pixels)[None], frame.pts
         if previous is not None:
             if current[0].shape != previous[0].shape:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.errors import ConfigError, InputError
 from vidgen.evaluation.networks import WeightsFile, load_networks
 from vidgen.media import images, paths
@@ -124,7 +124,7 @@ def animate(
         animation = library.animate(source, walk, call.options, frame_rate=frame_rate, allow_truncated=allow_truncated)
         rate = Fraction(animation.frame_rate)
         with open_sink(output, time_base=1 / rate, frame_rate=rate, quality=quality, claim=claim) as sink:
-            for index, frame in enumerate(animation.frames):
+            for index, frame in enumerate(progress.follow(animation.frames, "rendering", num_frames)):
                 sink.write(np.ascontiguousarray(frame[:, :, :3]), index)
                 small.append(frame[::2, ::2, :3])
     values: dict[str, Any] = {"frames": len(small), "size": size_text(frame.shape), "fps": float(rate)}

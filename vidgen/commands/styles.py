@@ -10,9 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.commands.inputs import files_of_model
-from vidgen.data.clips import Clips, DataSettings, find_sequences
+from vidgen.data.clips import Clips
+from vidgen.data.sequences import find_sequences
+from vidgen.data.settings import DataSettings
 from vidgen.errors import ConfigError
 from vidgen.inference.model import Model
 from vidgen.inference.styles import ObjectFeatures, StyleAssignment, Styles, cluster, gather
@@ -75,7 +77,7 @@ def _objects(loaded: Model, data: Path) -> Iterator[ObjectFeatures]:
     sequences = find_sequences(whole)
     clips = Clips(whole, sequences, loaded.table, seed=0, size_multiple=loaded.translator.size_multiple, flow=None)
     for index, sequence in enumerate(sequences):
-        for frame in range(sequence.num_frames):
+        for frame in progress.follow(range(sequence.num_frames), f"reading {sequence.name}", sequence.num_frames):
             batch = clips.excerpt(index, frame, 1, 0)
             yield from loaded.object_features(batch.target, batch.condition)
 

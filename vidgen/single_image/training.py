@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from vidgen import durable, translators
-from vidgen.data.clips import DataSettings
-from vidgen.data.conditions import ConditionSettings
+from vidgen.data.settings import ConditionSettings, DataSettings
 from vidgen.errors import ConfigError, Terminated
 from vidgen.media import images, paths
 from vidgen.media.pixels import to_tensor

@@ -88,7 +88,7 @@ class Trainer:
 
     def __init__(
         self,
-        translator: Translator,
+        translator: Translator[Any],
         stages: Sequence[Stage],
         settings: LoopSettings,
         networks: Networks,

@@ -27,6 +27,7 @@ from vidgen.errors import MissingExtraError, install_hint
 from vidgen.media import images
 from vidgen.media.frames import open_sink
 from vidgen.media.pixels import to_pixels
+from vidgen.progress import duration
 from vidgen.training import parallel
 from vidgen.training.loop import StepRecord, Trainer
 from vidgen.training.run import Folder, RunSettings
@@ -36,6 +37,9 @@ from vidgen.weights.files import pack
 from vidgen.weights.model_file import ModelCard
 
 log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 60.0
+"""Of a training whose log is no terminal."""
 
 
 class StopRequest:
@@ -93,7 +97,8 @@ class Recorder:
         self._metrics: durable.Appender | None = None
         self._board: Any = None
         self._bar: Bar | None = None
-        self._last_line = 0.0
+        self._last_line = self._started = time.monotonic()
+        self._first_step = 0
         self.out_of_time = False
 
     @contextmanager
@@ -115,6 +120,7 @@ class Recorder:
             disable=not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)),
         )
         with durable.appending(self._folder.metrics) as self._metrics, self._bar:
+            self._started, self._first_step = time.monotonic(), trainer.progress.step
             self._task = self._bar.add_task("training", total=trainer.total_steps, completed=trainer.progress.step)
             yield
 
@@ -155,9 +161,12 @@ class Recorder:
         text = f"{record.stage_name}: generator loss {total:.3g}"
         assert self._bar is not None
         self._bar.update(self._task, completed=record.step, total=record.total_steps, description=text)
-        if self._bar.disable and (time.monotonic() - self._last_line > 20 or record.step in (1, record.total_steps)):
-            self._last_line = time.monotonic()
-            log.info("step %d of %d: %s", record.step, record.total_steps, text)
+        now = time.monotonic()
+        if self._bar.disable and (now - self._last_line > SECONDS_BETWEEN_LINES or record.step in (1, record.total_steps)):
+            self._last_line = now
+            pace = (now - self._started) / max(1, record.step - self._first_step)
+            left = f", {duration(pace * (record.total_steps - record.step))} left" if record.step > self._first_step else ""
+            log.info("step %d of %d%s: %s", record.step, record.total_steps, left, text)
 
     def save(self, trainer: Trainer) -> None:
         """Write a checkpoint of this moment."""
@@ -197,10 +206,12 @@ class Recorder:
                 sink.write(np.concatenate(moment, axis=1), index)
 
     def _sample_condition(self, batch: Batch) -> Condition:
-        """The window's condition, with the ground truth as reference where the model learns styles from it."""
+        """The window's condition, with one noise, and with the ground truth as reference where the model learns styles from it."""
         condition = batch.window_condition
         if any(item.name == "reference" for item in self.card.inputs):
-            return condition.with_tensors(reference=batch.window_target)
+            condition = condition.with_tensors(reference=batch.window_target)
+        if any(item.kind == "noise" for item in self.card.inputs):
+            condition = condition.with_tensors(noise=torch.zeros(len(batch.target), dtype=torch.long))
         return condition
 
     def _condition_pictures(self, clips: Clips, batch: Batch) -> list[np.ndarray]:

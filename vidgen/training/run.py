@@ -19,7 +19,8 @@ from pydantic import BeforeValidator, Field, create_model
 
 from vidgen import config, durable, translators
 from vidgen.config import Settings
-from vidgen.data.clips import Clips, DataSettings
+from vidgen.data.clips import Clips
+from vidgen.data.settings import DataSettings
 from vidgen.errors import OutputError, printable
 from vidgen.media.labels import LabelTable
 from vidgen.training.history import read_history
@@ -72,10 +73,13 @@ class TrainSettings(Settings):
     """Clips that go through the network together; more need more memory."""
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     """Length of the unit that schedules count in; by default one pass over the sequences."""
+    init: str | None = None
+    """Start from the weights of this model: a run folder, a weights file, or a model that comes with vidgen, such as street-world.
+    Classes start from those of the same name, or from similar ones."""
     stretch: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the length of every stage of the schedule; a time limit sets it to what fits."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many steps, in the middle of the schedule if need be."""
+    """Train this many steps: stop in the middle of the schedule, or make its last stage longer."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where the processor computes it fast."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -113,7 +117,7 @@ def run_schema() -> type[RunSettings]:
     """`RunSettings` with `model` typed as the union of all translators' configurations."""
     configs = [module.Config for module in translators.available().values()]
     union = functools.reduce(operator.or_, configs)
-    annotation = Annotated[union, Field(discriminator="kind")] if len(configs) > 1 else union  # type: ignore[valid-type]
+    annotation = Annotated[union, Field(discriminator="kind")] if len(configs) > 1 else union
     return create_model("Run", __base__=RunSettings, model=(annotation, ...))  # type: ignore[arg-type]
 
 
@@ -164,7 +168,11 @@ def stages(settings: RunSettings, clips: Clips) -> tuple[Stage, ...]:
     """The run's schedule in steps."""
     per_epoch = settings.train.steps_per_epoch or -(-len(clips.sequences) // settings.train.batch_size)
     schedule = translators.find(settings.model.kind).stages(settings.model, per_epoch)
-    return tuple(replace(stage, num_steps=max(1, round(stage.num_steps * settings.train.stretch))) for stage in schedule)
+    stretched = [replace(stage, num_steps=max(1, round(stage.num_steps * settings.train.stretch))) for stage in schedule]
+    more = (settings.train.max_steps or 0) - sum(stage.num_steps for stage in stretched)
+    if more > 0:
+        stretched[-1] = replace(stretched[-1], num_steps=stretched[-1].num_steps + more)
+    return tuple(stretched)
 
 
 # -- the folder ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 import vidgen
 from vidgen import config, translators
 from vidgen.errors import CheckpointError, VidgenError, printable
+from vidgen.media import labels
 from vidgen.media.labels import LabelTable
 from vidgen.translators.base import Networks, Translator
 from vidgen.translators.settings import ModelConfig
@@ -175,24 +176,45 @@ def for_use(card: ModelCard, weights: Weights, where: Path) -> Weights:
     return Weights(tensors, slim.metadata())
 
 
-def start_from(translator: Translator[Any], weights: Weights, where: Path) -> list[str]:
-    """Fill a translator for a new training: its generator from the weights, the rest as far as they hold it.
+_LARGEST_MISFIT = 0.5
+"""Share of a generator's numbers that may start anew when a training starts from the weights of another."""
+
+
+def start_from(translator: Translator[Any], card: ModelCard, weights: Weights, where: Path) -> list[str]:
+    """Fill a translator for a new training with all weights that have its names and shapes.
+
+    A model of other classes serves too: each class starts from the one of its name, or else from one that looks alike. Where that
+    cannot be, and where the inputs differ, the layers that read them start anew.
+
+    Args:
+        card: of the translator.
+        weights: those to start from, with their own card.
 
     Returns:
-        the parts that start anew.
+        the parts that start anew: those of the generator by the names of their layers, others as a whole.
 
     Raises:
-        CheckpointError: the generator is another one.
+        CheckpointError: the generator is another one: less than half of it fits.
     """
     own = translator.state_dict()
     fits = {name: value for name, value in weights.tensors.items() if name in own and own[name].shape == value.shape}
-    missing = [name for name in own if name.startswith("generator.") and name not in fits]
-    if missing:
+    theirs = ModelCard.read(weights.metadata, str(where)).table
+    if card.table is not None and theirs is not None and card.table.names != theirs.names:
+        pairs = labels.nearest_classes(card.table.names, theirs.names)
+        for name in translator.per_class_parameters & weights.tensors.keys() & own.keys():
+            source, start = weights.tensors[name], own[name].clone()
+            if source.shape[0] == start.shape[0] and source.shape[2:] == start.shape[2:]:
+                start[:, list(pairs)] = source[:, list(pairs.values())].to(start)
+                fits[name] = start
+    sizes = {name: value.numel() for name, value in own.items() if name.startswith("generator.")}
+    missing = [name for name in sizes if name not in fits]
+    if sum(sizes[name] for name in missing) > _LARGEST_MISFIT * sum(sizes.values()):
         raise CheckpointError(
-            f"{where}: its generator does not fit this model; {len(missing)} weights differ, such as {missing[0]}"
+            f"{where}: its generator does not fit this model; {len(missing)} of {len(sizes)} weights differ, such as {missing[0]}"
         )
     translator.load_state_dict({**own, **fits})
-    return sorted({name.split(".")[0] for name in own.keys() - fits.keys()})
+    anew = own.keys() - fits.keys()
+    return sorted({name.rpartition(".")[0] if name in sizes else name.split(".")[0] for name in anew})
 
 
 def read_card(path: Path) -> tuple[ModelCard, Weights, Path]:

@@ -10,30 +10,53 @@ from tests.conftest import REPOSITORY
 from vidgen.threads import BackgroundWriter, prefetch
 
 INTERRUPTED = """
-import faulthandler, random, signal, sys
-from vidgen.threads import BackgroundWriter
+import faulthandler, sys
+from vidgen.threads import BackgroundWriter, prefetch
 faulthandler.dump_traceback_later(60, exit=True)
 class Stop(BaseException):
     pass
-def stop(number, frame):
-    raise Stop
-signal.signal(signal.SIGALRM, stop)
-rng = random.Random(0)
-for _ in range(1500):
-    try:
-        with BackgroundWriter(lambda item: None) as writer:
-            signal.setitimer(signal.ITIMER_REAL, 1e-5 + 0.003 * rng.random(), 0.5)
-            while True:
-                writer.put(1)
-    except Stop:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+def stop_at(place):
+    # as a signal's handler does, between any two steps of the interpreter
+    def trace(frame, event, argument):
+        global passed
+        passed += 1
+        if passed == place:
+            raise Stop
+        return trace
+    return trace
+def use_writer():
+    with BackgroundWriter(lambda item: None, depth=1) as writer:
+        writer.put(0)
+        sys.settrace(stop_at(place))
+        writer.put(1)
+        writer.put(2)
+        sys.settrace(None)
+def use_reader():
+    items = prefetch(lambda: iter(range(100)), depth=1)
+    next(items)
+    sys.settrace(stop_at(place))
+    next(items)
+    next(items)
+    sys.settrace(None)
+    items.close()
+for use in (use_writer, use_reader):
+    place, passed = 0, 0
+    while passed == place:
+        place, passed = place + 1, 0
+        try:
+            use()
+        except Stop:
+            pass
+        sys.settrace(None)
+    print(place)
 """
 
 
-def test_a_writer_that_is_interrupted_at_any_moment_ends() -> None:
+def test_threads_end_wherever_the_main_one_is_interrupted() -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert all(int(num_places) > 5 for num_places in done.stdout.split())
 
 
 def test_a_writer_writes_everything_in_order_and_tells_its_error() -> None:

@@ -85,12 +85,15 @@ def read_poses(path: Path) -> list[Pose]:
             )
             for person in people
         ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{paths.display(path)}: not a file of OpenPose's keypoints ({error})") from error
 
 
 def _keypoints(person: dict[str, list[float]], name: str) -> np.ndarray:
-    return np.array(person.get(name, []), dtype=np.float64).reshape(-1, 3)
+    points = np.array(person.get(name, []), dtype=np.float64).reshape(-1, 3)
+    if not np.isfinite(points).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    return points
 
 
 def draw_poses(poses: list[Pose], size: tuple[int, int]) -> np.ndarray:

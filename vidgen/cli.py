@@ -470,10 +470,10 @@ def train(**options: Any) -> Result:
 @option(
     "--checkpoint",
     "weights",
-    type=click.Choice(["auto", "ema", "last"]),
+    type=click.Choice(["auto", "ema", "last", "best"]),
     default="auto",
     show_default=True,
-    help="Which weights of a run to load: EMA, last, or EMA if present (auto).",
+    help="Which weights of a run to load: EMA, last, best on held-out frames, or EMA if present (auto).",
 )
 @_old(
     "--weights",

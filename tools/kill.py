@@ -36,8 +36,11 @@ import torch._dynamo  # optimizers import it at their first use: pay for it once
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests import tiny
-from vidgen import cli, durable
+from vidgen import cli, durable, translators
+from vidgen.commands import evaluate, train, translate
 from vidgen.media.frames import open_source
+
+_PRELOADED = (evaluate, train, translate, translators.available())  # for all children
 
 NUM_STEPS = 12
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}

@@ -155,7 +155,7 @@ def test_a_painted_frame_of_another_size_is_refused(clip: Path, tmp_path: Path) 
 
 def test_a_number_that_the_clip_lacks_is_refused(clip: Path, tmp_path: Path) -> None:
     images.write_png(tmp_path / "44.png", scene(0)[1].astype(np.uint8))
-    with pytest.raises(InputError, match="no frame of .* has the number 44; there are f000 to f007"):
+    with pytest.raises(InputError, match=r"no frame of .* has the number 44; there are f000 to f007"):
         vidgen.label(clip / "images", [tmp_path / "44.png"])
     video = write_clip(tmp_path / "clip.mp4", [scene(time)[0] for time in range(LENGTH)])
     with pytest.raises(InputError, match="has the frames 0 to 7, and no frame 44"):
@@ -228,7 +228,7 @@ def test_a_flash_is_no_cut(tmp_path: Path) -> None:
 
 def test_a_head_file_that_is_none_is_refused(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "head.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="head.safetensors"):
+    with pytest.raises(CheckpointError, match=r"head\.safetensors"):
         vidgen.label(clip / "images", head=tmp_path / "head.safetensors")
 
 

@@ -522,6 +522,40 @@ def label(**options: Any) -> Result:
 
 
 @cli.command(
+    example="vidgen condition drive.mp4 --to edges -o edges.mp4\nvidgen condition drive.mp4 --to pose --points poses -o pose.mp4"
+)
+@click.argument("clip")
+@option(
+    "--to",
+    "kind",
+    type=click.Choice(["edges", "lines", "distance", "pose", "body", "hands", "face", "densepose"]),
+    required=True,
+    help="What to draw: Canny edges, pen lines, distances from edges; or people, from --points; densepose spreads the part ids.",
+)
+@option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames.")
+@option("--points", metavar="PATH", help="Folder of OpenPose JSON or of text files of 68 landmarks; or a COCO keypoints file.")
+@option("--low", type=Number(0, 1000), default=100, show_default=True, help="Low threshold of edges.")
+@option("--high", type=Number(0, 1000), default=200, show_default=True, help="High threshold of edges.")
+@option("--blur", type=Number(0, 20), default=0, show_default=True, help="Gaussian before edges are detected, in pixels.")
+@option("--line-width", type=Number(0.3, 20), default=1, show_default=True, help="Width of pen lines, in pixels.")
+@option("--all-channels", is_flag=True, help="All 15 channels of a face, in five outputs numbered -1 to -5.")
+@option("--part-labels", metavar="PATH", help="Also write the part labels of a face.")
+@option("--crop", is_flag=True, help="Crop to the face, or to the middle of a pose, as published models expect.")
+@option("--frames", metavar="PATH", help="Also write the frames, cropped alike.")
+@option("--drop", type=Number(0, 1), default=0, show_default=True, help="Leave limbs, hands and faces out with this probability.")
+@option("--remove-face", is_flag=True, help="Remove faces from DensePose images; with --drop, jitter heads.")
+@option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
+@option("--end", metavar="TIME", help="End time (exclusive).")
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
+@quality
+@overwrite
+@seed
+def condition(**options: Any) -> Result:
+    """Turn a video into a condition video: edges, lines, distances, or drawings of people."""
+    return _call("condition.condition", **options)
+
+
+@cli.command(
     "edit-labels",
     example="vidgen edit-labels runs/city labels.png --instances objects.png\n"
     "vidgen edit-labels runs/city labels.png --instances objects.png --remove 7600 --move 7003:-10,0 -o edited.png",

@@ -505,7 +505,7 @@ def translate(**options: Any) -> Result:
 @option("--overlay", metavar="PATH", help="Also write the frames with the classes in color over them.")
 @option("--confidence", metavar="PATH", help="Also write how certain each pixel is: 0..255, to .mkv or a folder.")
 @option("--instances", metavar="PATH", help="Also write instance maps, whose numbers stay with the objects: .mkv or a folder.")
-@option("--count", "counted", metavar="CLASS,...", help="Classes whose objects are counted.  [default: all]")
+@option("--count", "counted", metavar="CLASSES", help="Classes whose objects are counted.  [default: all]")
 @option("--weights", type=PATH, help="File of EfficientNet-Lite0.  [default: the installed package's]")
 @option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
 @option("--end", metavar="TIME", help="End time (exclusive).")
@@ -551,7 +551,7 @@ def label(**options: Any) -> Result:
 @overwrite
 @seed
 def condition(**options: Any) -> Result:
-    """Turn a video into a condition video: edges, lines, distances, or drawings of people."""
+    """Draw the edges, lines, poses or faces of a video."""
     return _call("condition.condition", **options)
 
 

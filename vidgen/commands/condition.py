@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import vidgen
@@ -31,6 +32,7 @@ def condition(
     *,
     kind: Kind,
     points: str | None = None,
+    weights: Path | None = None,
     part_labels: str | None = None,
     frames: str | None = None,
     start: str | None = None,
@@ -44,6 +46,7 @@ def condition(
 
     Args:
         points: OpenPose or COCO JSON, or text files of landmarks.
+        weights: the wheel whose graphs find the points where none are given.
         part_labels: where to write the part labels of faces.
         frames: where to write the frames, cropped like the condition.
     """
@@ -54,7 +57,7 @@ def condition(
         raise ConfigError(f"`all_channels`: only faces have 15 channels, not {kind}")
     rate = FOLDER_FRAME_RATE if frame_rate is None else Fraction(frame_rate).limit_denominator(1001)
     source = open_source(clip, start=start, end=end, frame_rate=rate)
-    video = open_condition(source, chosen, points)
+    video = open_condition(source, chosen, points, weights)
     names = output_names(out, chosen)
     places = [output_place(name) for name in (*names, *([frames] if frames else []))] + [sidecar_place(out)]
     places += [output_place(part_labels, kind="labels")] if part_labels else []

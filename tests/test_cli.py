@@ -299,6 +299,10 @@ def test_all_faults_of_a_configuration_come_out_and_exit_code_2(run_file: Path, 
         (["model.losses.perceptual_weight=1"], "model.losses.perceptual_weight: needs vgg19"),
         (["model.losses.perceptual_weight=1", "train.pretrained={vgg19: absent.pth}"], "absent.pth: no such file"),
         (["train.flow=raft-small"], "train.flow: "),
+        (["train.init=absent"], "absent: no such weights file or run folder"),
+        (["data.width=50"], "data.width: 50 is not a multiple of 4"),
+        (["data.frames=0:1"], "has 1 frames; this model needs at least"),
+        (["data.pattern={labels: '*.tif'}"], "no file in it fits data.pattern.labels"),
     ],
 )
 def test_check_reports_what_training_refuses_in_the_same_words(
@@ -334,6 +338,7 @@ def test_a_new_configuration_needs_only_its_data(kind: str, tmp_path: Path, caps
     else:
         data = tiny.write_data(tmp_path / "data", 1, 30)
         sets = ["--set", f"data.root={data}", "--set", "data.condition.labels={num_classes: 4}"]
+        sets += ["--set", "data.width=256", "--set", "data.height=256"]
     assert cli.main(["config", "check", path, *sets]) == 0, capsys.readouterr().err
 
 

@@ -135,6 +135,11 @@ def _write_street() -> None:
                 sink.write(pixels, index)
     for index, frame in enumerate(frames):
         images.write_png(Path("frames") / f"{index:03d}.png", frame.image)
+    for place, pixels in (
+        ("leftImg8bit/train/a/a_1_1_leftImg8bit", frames[0].image),
+        ("gtFine/train/a/a_1_1_gtFine_labelIds", frames[0].labels),
+    ):
+        images.write_png(Path("downloads/cityscapes") / f"{place}.png", pixels)
     images.write_png(Path("painted/3.png"), frames[3].labels)
     body = np.column_stack([np.linspace(10, 80, 25), np.linspace(5, 40, 25), np.ones(25)]).ravel().tolist()
     Path("poses").mkdir()

@@ -20,6 +20,7 @@ FLOORS = {
     "durable": 1,
     "threads": 1,
     "deprecation": 1,
+    "progress": 1,
     "types": 2,
     "config": 3,
     "runtime": 3,

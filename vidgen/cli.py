@@ -17,6 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,13 +29,25 @@ import vidgen
 from flow.errors import FlowError
 from vidgen.deprecation import deprecated
 from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
+from vidgen.media.paths import expanded
+from vidgen.progress import shown_on
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-PATH = click.Path(path_type=Path)
+
+
+class FilePath(click.Path):
+    """A path; a leading `~` is the home folder also where the shell does not say so, as in --out=~/clip."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        """Expand and convert."""
+        return Path(expanded(Path(str(super().convert(value, parameter, context)))))
+
+
+PATH = FilePath(path_type=Path)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OLD_SPELLINGS_END = "0.3.0"
 """The release that no longer knows the options and commands of 0.1."""
@@ -243,7 +256,8 @@ class Command(click.Command):
             if isinstance(parameter, OldOption):
                 parameter.hand_over(context)
         try:
-            result = super().invoke(context)
+            with _shown_progress():
+                result = super().invoke(context)
         except VidgenError as error:
             error.args = (self._with_options(str(error)),)
             error.hint = error.hint and self._with_options(error.hint)
@@ -283,6 +297,12 @@ def _start_log(screen: Screen) -> None:
     level = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}[screen.verbosity]
     for package in ("vidgen", "flow"):
         logging.getLogger(package).setLevel(level)
+
+
+def _shown_progress() -> AbstractContextManager[None]:
+    from vidgen.commands.progress import display
+
+    return shown_on(display())
 
 
 def _call(verb: str, /, **options: Any) -> Result:
@@ -332,7 +352,8 @@ allow_truncated = option("--allow-truncated", is_flag=True, help="Accept a trunc
 label_encoding = "auto|ids|NAME|palette:NAME|FILE"
 conditioning = _options(
     option("--instances", metavar="INPUT", help="Instance maps: a video or folder of object ids."),
-    option("--other", "others", multiple=True, metavar="INPUT", help="Further input that the model reads; repeatable."),
+    option("--input", "further", multiple=True, metavar="NAME=INPUT", help="Any other input of the model, by name; repeatable."),
+    _old("--other", instead="--input", multiple=True, convert=lambda paths: tuple(f"={path}" for path in paths)),
 )
 object_styles = _options(
     option("--styles", type=PATH, help="Styles file written by 'vidgen styles'.  [default: the one beside the model]"),
@@ -449,10 +470,10 @@ def train(**options: Any) -> Result:
 @option(
     "--checkpoint",
     "weights",
-    type=click.Choice(["auto", "ema", "last"]),
+    type=click.Choice(["auto", "ema", "last", "best"]),
     default="auto",
     show_default=True,
-    help="Which weights of a run to load: EMA, last, or EMA if present (auto).",
+    help="Which weights of a run to load: EMA, last, best on held-out frames, or EMA if present (auto).",
 )
 @_old(
     "--weights",
@@ -484,7 +505,7 @@ def translate(**options: Any) -> Result:
 @option("--overlay", metavar="PATH", help="Also write the frames with the classes in color over them.")
 @option("--confidence", metavar="PATH", help="Also write how certain each pixel is: 0..255, to .mkv or a folder.")
 @option("--instances", metavar="PATH", help="Also write instance maps, whose numbers stay with the objects: .mkv or a folder.")
-@option("--count", "counted", metavar="CLASS,...", help="Classes whose objects are counted.  [default: all]")
+@option("--count", "counted", metavar="CLASSES", help="Classes whose objects are counted.  [default: all]")
 @option("--weights", type=PATH, help="File of EfficientNet-Lite0.  [default: the installed package's]")
 @option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
 @option("--end", metavar="TIME", help="End time (exclusive).")
@@ -531,7 +552,7 @@ def label(**options: Any) -> Result:
 @overwrite
 @seed
 def condition(**options: Any) -> Result:
-    """Turn a video into a condition video: edges, lines, distances, or drawings of people."""
+    """Draw the edges, lines, poses or faces of a video."""
     return _call("condition.condition", **options)
 
 
@@ -1025,9 +1046,28 @@ def data() -> None:
 @sets
 @option("--write-labels", type=PATH, metavar="FILE", help="Write a label table of the label values that occur.")
 @overwrite
-def data_check(**options: Any) -> Result:
-    """Count, pair and decode every file; list all problems."""
-    return _call("data.check", **options)
+def data_check(**options: Any) -> None:
+    """Count, pair and decode every file as training would; list all problems.
+
+    Without --config, the names of the folders say what they hold: images, labels, instances and further pictures.
+    """
+    report = _call("data.check", **options)
+    click.get_current_context().ensure_object(Screen).show(report, lambda _: str(_call("data.as_text", report=report)))
+    _call("data.enforce", report=report)
+
+
+@data.command("import", example="vidgen data import cityscapes downloads/cityscapes -o datasets/cityscapes")
+@click.argument("kind", metavar="NAME", type=click.Choice(["cityscapes", "camvid", "ade20k", "facades", "openpose"]))
+@click.argument("folder", type=PATH)
+@option("-o", "--out", type=PATH, required=True, help="New folder for the data set.")
+@option("--copy", is_flag=True, help="Copy the files; otherwise links to them are made.")
+def data_import(**options: Any) -> Result:
+    """Lay out a well-known data set for training.
+
+    NAME is cityscapes, camvid, ade20k, facades (pictures of two halves, as pix2pix has them) or openpose (keypoints, and the frames
+    or video that they belong to). Label tables are written along; the settings to train with are printed.
+    """
+    return _call("data.import_data", **options)
 
 
 @data.command("preview", example="vidgen data preview datasets/street -o preview.png")
@@ -1102,11 +1142,22 @@ def config_schema(**options: Any) -> Result:
     return _call("config.schema", **options)
 
 
-@cli.command(example="vidgen doctor")
+@cli.command(example="vidgen doctor\nvidgen doctor runs/street")
+@click.argument("run", type=PATH, required=False)
 @option("--folder", type=PATH, default=Path(), show_default=True, help="Folder to test writing in.")
-def doctor(**options: Any) -> Result:
-    """Show versions, devices and codecs for bug reports."""
-    return _call("doctor.doctor", **options)
+def doctor(run: Path | None, **options: Any) -> Result | None:
+    """Show versions and devices for bug reports, or check a run.
+
+    With the folder of a RUN, every file of it is compared with what was written: what is whole, what is damaged, and whether
+    training can be resumed. The exit code is 0 if all is whole, 3 if something is damaged but training can be resumed, and 1 if
+    it cannot.
+    """
+    if run is None:
+        return _call("doctor.doctor", **options)
+    result = _call("doctor_run.doctor_run", path=run)
+    click.get_current_context().ensure_object(Screen).show(result, summarize)
+    _call("doctor_run.enforce", result=result)
+    return None
 
 
 @cli.command(example='eval "$(vidgen completion bash)"', summary=lambda result: result["script"])

@@ -63,7 +63,7 @@ class Runtime:
 
     def prepare(self, module: nn.Module) -> nn.Module:
         """Move to the device in channels_last layout, which the convolution kernels prefer."""
-        return module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return module.to(self.device).to(memory_format=torch.channels_last)
 
     def prepare_for_use(self, module: nn.Module) -> nn.Module:
         """Leave training mode, and store convolution weights in the precision of use, so that no frame converts them again."""

@@ -14,7 +14,6 @@ from vidgen.errors import ConfigError
 from vidgen.labeling.conditions import OF_PICTURES, ConditionSettings, Kind, open_condition, output_names
 from vidgen.media.frames import (
     FOLDER_FRAME_RATE,
-    FrameKind,
     FrameSink,
     files_read,
     open_sink,
@@ -23,7 +22,7 @@ from vidgen.media.frames import (
     sidecar_path,
     sidecar_place,
 )
-from vidgen.media.video import Quality
+from vidgen.media.video import FrameKind, Quality
 
 
 def condition(

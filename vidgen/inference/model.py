@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +18,12 @@ from torch import Tensor
 
 import vidgen
 from vidgen import config, durable
-from vidgen.data.conditions import ConditionBuilder, ConditionSettings, Size
+from vidgen.data.conditions import ConditionBuilder
+from vidgen.data.sequences import check_partners
+from vidgen.data.settings import ConditionSettings, FileInput, Size
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.backends import TorchBackend
-from vidgen.inference.session import Backend, Moment, Session, WorkSize, fit, working_size
+from vidgen.inference.session import Backend, Session, WorkSize, fit, working_size
 from vidgen.inference.styles import ObjectFeatures, StyleAssignment, object_features
 from vidgen.media import conditions, pixels
 from vidgen.media.frames import (
@@ -42,28 +45,27 @@ from vidgen.types import Condition
 from vidgen.weights.checkpoints import find_weights
 from vidgen.weights.model_file import ModelCard, fill
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Inputs:
     """What one video is translated from.
 
     Attributes:
-        main: label maps, or the first kind of picture that the model reads.
-        instances: object ids, for models that read them.
-        others: further pictures by the name of their folder in training.
+        main: the model's first input: label maps, or pictures.
+        further: its other inputs by name.
         first_frames: known pictures of the first frames; the video continues them.
     """
 
     main: FrameSource
-    instances: FrameSource | None = None
-    others: tuple[FrameSource, ...] = ()
+    further: Mapping[str, FrameSource] = field(default_factory=dict)
     first_frames: tuple[np.ndarray, ...] = ()
 
     @property
     def files(self) -> list[Path]:
         """What is read from the disk, which no output may replace."""
-        sources = (self.main, *([self.instances] if self.instances else []), *self.others)
-        return [file for source in sources for file in source.paths]
+        return [file for source in (self.main, *self.further.values()) for file in source.paths]
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Model:
         *,
         device: str = "auto",
         precision: Precision = "auto",
-        weights: Literal["auto", "ema", "last"] = "auto",
+        weights: Literal["auto", "ema", "last", "best"] = "auto",
         pretrained: Mapping[str, Path] | None = None,
     ) -> Model:
         """From a run folder, a checkpoint folder or a weights file.
@@ -143,7 +145,7 @@ class Model:
         """
         found, file = find_weights(Path(path), weights)
         card = ModelCard.read(found.metadata, str(file))
-        translator = card.build()
+        translator = card.build_for(found, file)
         fill(translator, found, file)
         return cls(translator, card, Runtime.choose(device, precision), file)
 
@@ -162,12 +164,17 @@ class Model:
         """Heights and widths that the network takes are multiples of this; inputs are padded."""
         return self.translator.size_multiple
 
+    @property
+    def inputs(self) -> tuple[FileInput, ...]:
+        """What it reads from files, the main input first."""
+        return self.condition.file_inputs
+
     def open(
         self,
         where: str | Path,
         *,
-        instances: str | None = None,
-        others: Sequence[str] = (),
+        instances: str | Path | None = None,
+        further: Mapping[str, str | Path] | None = None,
         first_frames: str | Path | Model | None = None,
         start: str | None = None,
         end: str | None = None,
@@ -176,32 +183,33 @@ class Model:
         """Open what a video is translated from.
 
         Args:
-            where: a video, folder, pattern or picture of the model's main condition.
-            instances, others: likewise, for models that read more.
+            where: a video, folder, pattern or picture of the model's main input.
+            instances: likewise, for models that read instance maps.
+            further: likewise all other inputs by name; see `inputs`.
             first_frames: a picture or video to continue, or an image model that makes the first frame.
             frame_rate: of folders of frames, which state none; 25 by default.
 
         Raises:
             InputError: something is missing, unreadable, or of another length.
         """
-        settings = self.condition
-        reading: Literal["labels", "pictures"] = "labels" if settings.labels is not None else "pictures"
-        main = open_source(where, kind=reading, start=start, end=end, frame_rate=frame_rate or FOLDER_FRAME_RATE)
-        further = list(settings.pictures if settings.labels is not None else settings.pictures[1:])
-        if settings.reads_picture_for_edges:
-            further.append("pictures to detect edges in")
-        if len(further) != len(others):
-            needs = ", ".join(further) or "none"
-            raise InputError(f"{main.name}: this model reads {len(further)} further inputs ({needs}), got {len(others)}")
-        if (settings.instances is not None) != (instances is not None):
-            need = "needs instance maps, but got none" if settings.instances else "reads no instance maps, but got some"
-            raise InputError(f"{main.name}: this model {need}")
-        opened = Inputs(
-            main,
-            None if instances is None else open_source(instances, kind="labels", start=start, end=end),
-            tuple(open_source(other, start=start, end=end) for other in others),
-        )
-        return replace(opened, first_frames=self._first_frames(opened, first_frames))
+        first, *others = self.inputs or (FileInput("pictures", "picture", None),)
+        main = open_source(where, kind=first.reading, start=start, end=end, frame_rate=frame_rate or FOLDER_FRAME_RATE)
+        named = {**(further or {}), **({} if instances is None else {"instances": instances})}
+        self._check_further(main.name, others, named)
+        opened = {item.name: open_source(named[item.name], kind=item.reading, start=start, end=end) for item in others}
+        check_partners([main, *opened.values()])
+        inputs = Inputs(main, opened)
+        return replace(inputs, first_frames=self._first_frames(inputs, first_frames))
+
+    def _check_further(self, main: str, declared: Sequence[FileInput], named: Mapping[str, str | Path]) -> None:
+        names = [item.name for item in declared]
+        reads = f"beside {self.inputs[0].name} it reads {', '.join(names) or 'nothing'}" if self.inputs else "it reads nothing"
+        unknown = next((name for name in named if name not in names), None)
+        if unknown is not None:
+            raise InputError(f"{main}: this model has no further input {unknown}; {reads}")
+        missing = next((item for item in declared if item.name not in named), None)
+        if missing is not None:
+            raise InputError(f"{main}: this model also needs {missing.description}", hint=f"`further` {missing.name}=PATH")
 
     def _first_frames(self, inputs: Inputs, given: str | Path | Model | None) -> tuple[np.ndarray, ...]:
         if given is None:
@@ -209,8 +217,19 @@ class Model:
         if isinstance(given, Model):
             return (next(iter(given.stream(inputs))).pixels,)
         known = []
-        for frame in open_source(given):
-            known.append(frame.pixels)
+        source = open_source(given)
+        rows, columns = conditions.middle_of_aspect(source.size, inputs.main.size)
+        if (rows.stop - rows.start, columns.stop - columns.start) != source.size:
+            log.warning(
+                "%s: is %dx%d, unlike the input of %dx%d; its middle %dx%d is used",
+                source.name,
+                *reversed(source.size),
+                *reversed(inputs.main.size),
+                columns.stop - columns.start,
+                rows.stop - rows.start,
+            )
+        for frame in source:
+            known.append(np.ascontiguousarray(frame.pixels[rows, columns]))
             if len(known) == max(1, self.translator.num_past_frames):
                 break
         return tuple(known)
@@ -266,15 +285,15 @@ class Model:
                 yield Translated(result, preview, frame.pts, frame.duration)
 
     def picture(
-        self, main: Frame, *, instance: Frame | None = None, others: Sequence[Frame] = (), style: StyleAssignment | None = None
+        self, main: Frame, further: Mapping[str, Frame], *, style: StyleAssignment | None = None, seed: int = 0
     ) -> np.ndarray:
         """One picture of maps in memory, uint8 [H,W,3] at their size; the inputs are those of `open`, one frame each.
 
         Raises:
             InputError: the maps do not fit the model or each other.
         """
-        session = self.session((main.pixels.shape[0], main.pixels.shape[1]), style=style)
-        return session.step(main, instance=instance, others=others)
+        session = self.session((main.pixels.shape[0], main.pixels.shape[1]), style=style, seed=seed)
+        return session.step(main, **further)
 
     @property
     def num_style_channels(self) -> int:
@@ -305,7 +324,7 @@ class Model:
         """
         size = self.working_size((picture.pixels.shape[0], picture.pixels.shape[1]))
         builder = ConditionBuilder(self.condition.model_copy(update={"pictures": (), "edges": None}), self.table)
-        moment = builder.build(size, label=labels, instance=instance, pictures=(), edge_source=None)
+        moment = builder.build(size, {"labels": labels} if instance is None else {"labels": labels, "instances": instance})
         padded = {name: conditions.pad_to_multiple(array, self.size_multiple) for name, array in moment.items()}
         return self.object_features(self.picture_tensor(picture.pixels, size)[None], builder.condition([padded]))
 
@@ -353,7 +372,7 @@ def load(
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    weights: Literal["auto", "ema", "last"] = "auto",
+    weights: Literal["auto", "ema", "last", "best"] = "auto",
 ) -> Model:
     """A trained model from a run folder, a checkpoint folder or a weights file.
 
@@ -374,10 +393,9 @@ def load(
 
 def _moments(session: Session, inputs: Inputs) -> Iterator[tuple[Frame, Condition]]:
     """Each frame of the main input with its condition [1,1,...]."""
-    sources = [inputs.main, *([inputs.instances] if inputs.instances else []), *inputs.others]
-    for frames in _together(sources):
-        instance = frames[1] if inputs.instances else None
-        yield frames[0], session.build(Moment(frames[0], instance, tuple(frames[2 if inputs.instances else 1 :])))
+    names = [session.main_input, *inputs.further]
+    for frames in _together([inputs.main, *inputs.further.values()]):
+        yield frames[0], session.build(dict(zip(names, frames, strict=True)))
 
 
 class Translation:

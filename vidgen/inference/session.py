@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import cv2
@@ -11,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidgen.data.conditions import ConditionBuilder, ConditionSettings, Size
+from vidgen.data.conditions import ConditionBuilder
+from vidgen.data.settings import ConditionSettings, Size
 from vidgen.errors import InputError
 from vidgen.inference.styles import StyleAssignment
 from vidgen.media import conditions, pixels
@@ -19,6 +19,7 @@ from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 from vidgen.runtime import Runtime
 from vidgen.types import Condition
+from vidgen.weights.model_file import ModelCard
 
 WorkSize = Literal["auto", "input"]
 
@@ -53,6 +54,7 @@ class Backend(Protocol):
 class LoadedModel(Protocol):
     """What a session needs to know of its model."""
 
+    card: ModelCard
     condition: ConditionSettings
     table: LabelTable | None
     runtime: Runtime
@@ -65,21 +67,6 @@ class LoadedModel(Protocol):
     def regions(self, condition: Condition) -> tuple[np.ndarray, np.ndarray]: ...
 
     def picture_tensor(self, picture: np.ndarray, size: Size) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Moment:
-    """The inputs of one frame.
-
-    Attributes:
-        main: label map, or the first kind of picture that the model reads.
-        instance: object ids, for models that read them.
-        others: further pictures, in the order of the model's inputs.
-    """
-
-    main: Frame
-    instance: Frame | None = None
-    others: tuple[Frame, ...] = ()
 
 
 def as_frame(value: np.ndarray | Frame, name: str) -> Frame:
@@ -119,25 +106,26 @@ class Session:
         self.size = size
         self.work_size = model.working_size(size, work_size)
 
+    @property
+    def main_input(self) -> str:
+        """Name of the model's first input."""
+        inputs = self._builder.settings.file_inputs
+        return inputs[0].name if inputs else "pictures"
+
     def reset(self) -> None:
         """Begin another video."""
         self._state = None
 
-    def build(self, moment: Moment) -> Condition:
+    def build(self, frames: Mapping[str, Frame]) -> Condition:
         """The condition of a moment, [1,1,...], on the processor, padded to the model's multiple; safe to call ahead of `step`.
+
+        Args:
+            frames: by the names of the model's inputs.
 
         Raises:
             InputError: an input is missing, has another size than its companions, or holds an unknown value.
         """
-        settings, others = self._builder.settings, list(moment.others)
-        edge_source = others.pop() if settings.reads_picture_for_edges else moment.main if settings.edges is not None else None
-        arrays = self._builder.build(
-            self.work_size,
-            label=moment.main if settings.labels is not None else None,
-            instance=moment.instance,
-            pictures=([] if settings.labels is not None or not settings.pictures else [moment.main]) + others,
-            edge_source=edge_source,
-        )
+        arrays = self._builder.build(self.work_size, frames)
         padded = {name: conditions.pad_to_multiple(array, self._model.size_multiple) for name, array in arrays.items()}
         condition = self._builder.condition([padded])
         if self._style is None:
@@ -145,54 +133,43 @@ class Session:
         features = self._style.features(*self._model.regions(condition))
         return condition.with_tensors(styles=torch.from_numpy(features)[None, None])
 
-    def step(
-        self,
-        main: np.ndarray | Frame | Condition,
-        *,
-        instance: np.ndarray | Frame | None = None,
-        others: Sequence[np.ndarray | Frame] = (),
-    ) -> np.ndarray:
+    def step(self, main: np.ndarray | Frame | Condition, /, **further: np.ndarray | Frame) -> np.ndarray:
         """The next frame, uint8 [H,W,3].
 
         Args:
             main: label map [H,W] or picture [H,W,3], uint8 or uint16, as the files hold them; or what `build` gave.
-            instance, others: likewise, for models that read more.
+            further: likewise by the names of the model's further inputs, such as `instances`.
 
         Raises:
             InputError: see `build`.
         """
-        condition = main if isinstance(main, Condition) else self.build(self._moment(main, instance, others))
-        tensors = self._placed(condition)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed)
-            frame, self._state = self._backend.step(tensors, self._state)
+        condition = main if isinstance(main, Condition) else self.build(self._frames(main, further))
+        frame, self._state = self._backend.step(self._placed(condition), self._state)
         return fit(pixels.to_pixels(frame[0])[0], self.work_size, self.size)
 
     def prime(
-        self,
-        main: np.ndarray | Frame | Condition,
-        known: Sequence[np.ndarray],
-        *,
-        instance: np.ndarray | Frame | None = None,
-        others: Sequence[np.ndarray | Frame] = (),
+        self, main: np.ndarray | Frame | Condition, known: Sequence[np.ndarray], /, **further: np.ndarray | Frame
     ) -> np.ndarray:
         """Begin with known frames, uint8 [H,W,3], all taken to lie under the present moment; the last of them is returned."""
-        condition = main if isinstance(main, Condition) else self.build(self._moment(main, instance, others))
+        condition = main if isinstance(main, Condition) else self.build(self._frames(main, further))
         frames = torch.stack([self._model.picture_tensor(picture, self.work_size) for picture in known], dim=1)
         self._state = self._backend.prime(self._placed(condition), frames)
         return conditions.resize_picture(known[-1], self.size)
 
-    def _moment(
-        self, main: np.ndarray | Frame, instance: np.ndarray | Frame | None, others: Sequence[np.ndarray | Frame]
-    ) -> Moment:
+    def _frames(self, main: np.ndarray | Frame, further: Mapping[str, np.ndarray | Frame]) -> dict[str, Frame]:
+        names = [item.name for item in self._builder.settings.file_inputs]
+        unknown = sorted(further.keys() - {*names[1:]})
+        if unknown:
+            raise InputError(f"{unknown[0]}: this model has no such further input; it reads {', '.join(names)}")
         frame = as_frame(main, "the input")
         if frame.pixels.shape[:2] != self.size:
             height, width = frame.pixels.shape[:2]
             raise InputError(f"{frame.name}: is {width}x{height}, but this session is of {self.size[1]}x{self.size[0]}")
-        further = tuple(as_frame(item, f"further input {index + 1}") for index, item in enumerate(others))
-        return Moment(frame, None if instance is None else as_frame(instance, "the instance map"), further)
+        return {names[0]: frame, **{name: as_frame(value, name) for name, value in further.items()}}
 
     def _placed(self, condition: Condition) -> Mapping[str, Tensor]:
+        if any(item.kind == "noise" for item in self._model.card.inputs):
+            condition = condition.with_tensors(noise=torch.full((condition.main.shape[0],), self._seed))
         return condition.map(self._model.runtime.place).tensors
 
 

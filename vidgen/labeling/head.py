@@ -86,7 +86,7 @@ class FrameFeatures:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> list[Tensor]:
         """float [1,3,H,W] in -1..1 at the work size -> features at 1/4, 1/8, 1/16 and 1/32."""
-        return self.network(images)[_FIRST_TAP:]  # type: ignore[no-any-return]
+        return self.network(images)[_FIRST_TAP:]
 
 
 def to_work_size(pixels: np.ndarray) -> Tensor:

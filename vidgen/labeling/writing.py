@@ -17,7 +17,8 @@ from vidgen.errors import InputError
 from vidgen.labeling.clips import Labeling, overlay
 from vidgen.labeling.head import BACKBONE, Report
 from vidgen.labeling.instances import InstanceTracker
-from vidgen.media.frames import FrameKind, open_sink, output_place, sidecar_path, sidecar_place
+from vidgen.media.frames import open_sink, output_place, sidecar_path, sidecar_place
+from vidgen.media.video import FrameKind
 
 
 def table_path(out: str | Path) -> Path:

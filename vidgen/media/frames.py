@@ -599,6 +599,8 @@ def sidecar_path(path: str | Path) -> Path:
     """The JSON file that tells how an output was made: `clip.mp4.json` beside `clip.mp4`, `frames.json` beside `frames/`."""
     place = Path(paths.expanded(path))
     place = _named(place) if place.name in ("", "..") else place
+    if not place.name:
+        raise InputError(f"{paths.display(path)}: is the outermost folder; a file or folder of its own is to be written")
     return place.with_name(f"{place.name}.json")
 
 

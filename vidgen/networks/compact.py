@@ -67,6 +67,12 @@ def default_blocks(num_levels: int) -> tuple[int, ...]:
     return (0,) * (num_levels - 3) + coarse if num_levels > 4 else (0, *coarse[-num_levels:])
 
 
+def per_class_parameters(module: nn.Module) -> frozenset[str]:
+    """Names of the parameters in `module` whose second axis begins with one entry per class."""
+    parts = module.named_modules()
+    return frozenset(f"{name}.embedding.weight" for name, part in parts if isinstance(part, CompactGenerator) and part.num_labels)
+
+
 def draw_noise_shift() -> tuple[int, int]:
     """A shift of the noise for one training frame, from torch's random numbers."""
     down, right = torch.randint(NOISE_SIDE, (2,)).tolist()

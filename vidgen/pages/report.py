@@ -104,30 +104,33 @@ def write_report(
     rank_by = RENAMED.get(rank_by, rank_by)
     if base_of(rank_by) in METRICS and METRICS[base_of(rank_by)].better == "context":
         raise ConfigError(f"`rank_by` {rank_by}: says how far to trust other scores, not which output is better")
-    durable.check_writable_target(out, overwrite=overwrite)
     if scored and not any(rank_by in item.report.metrics for item in scored) and rank_by != DEFAULT_RANK_KEY:
         raise ConfigError(f"`rank_by` {rank_by}: none of the scores has it")
-    budget = max_megabytes * 1e6 * _SHARE_OF_VIDEOS * 3 / 4 / (len(runs) + bool(scored))
-    notes: list[str] = []
-    measured = _Measured.of(distinct(scored), notes, rank_by, allow_paths) if scored else None
-    pictures = measured.pictures(budget, max_height, fps) if measured is not None else {}
-    trainings = [_training(f"run{index}", run, budget, max_height) for index, run in enumerate(runs)]
-    payload = {
-        "players": {**pictures.get("players", {}), **{key: value for run in trainings for key, value in run["players"].items()}},
-        "charts": pictures.get("charts", []),
-        "trainings": [run["charts"] for run in trainings],
-    }
-    page = templates.render(
-        "report.html.j2",
-        title=_title(runs, scored),
-        version=vidgen.__version__,
-        measured=measured and {**measured.values(), **pictures},
-        trainings=trainings,
-        notes=notes,
-        payload=payload,
-    )
-    durable.write_text(out, page)
-    return [*notes, *(note for run in trainings for note in run["notes"])]
+    with durable.claim([out], inputs=[item.file for item in scored], overwrite=overwrite):
+        budget = max_megabytes * 1e6 * _SHARE_OF_VIDEOS * 3 / 4 / (len(runs) + bool(scored))
+        notes: list[str] = []
+        measured = _Measured.of(distinct(scored), notes, rank_by, allow_paths) if scored else None
+        pictures = measured.pictures(budget, max_height, fps) if measured is not None else {}
+        trainings = [_training(f"run{index}", run, budget, max_height) for index, run in enumerate(runs)]
+        payload = {
+            "players": {
+                **pictures.get("players", {}),
+                **{key: value for run in trainings for key, value in run["players"].items()},
+            },
+            "charts": pictures.get("charts", []),
+            "trainings": [run["charts"] for run in trainings],
+        }
+        page = templates.render(
+            "report.html.j2",
+            title=_title(runs, scored),
+            version=vidgen.__version__,
+            measured=measured and {**measured.values(), **pictures},
+            trainings=trainings,
+            notes=notes,
+            payload=payload,
+        )
+        durable.write_text(out, page)
+        return [*notes, *(note for run in trainings for note in run["notes"])]
 
 
 def _title(runs: Sequence[Path], scored: Sequence[ScoredVideo]) -> str:

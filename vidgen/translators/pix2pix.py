@@ -7,6 +7,7 @@ by the configuration; the dropout's zeros depend on the seed alone, so a video d
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
@@ -90,10 +91,16 @@ class Config(ConditionalConfig):
     dropout_at_test: bool = True
     """Keep dropout at test, as published; results then differ by the seed."""
 
+    @property
+    def has_noise(self) -> bool:
+        """Whether results depend on a seed."""
+        return self.dropout_at_test and self.generator.dropout > 0
+
 
 def inputs(config: Config) -> tuple[Input, ...]:
-    """What it reads of every frame."""
-    return config.frame_inputs()
+    """What it reads of every frame, and in use the seed of its dropout."""
+    noise = (Input("noise", "noise", 1, per_frame=False, when="use"),) if config.has_noise else ()
+    return (*config.frame_inputs(), *noise)
 
 
 def pretrained(config: Config) -> tuple[Pretrained, ...]:
@@ -115,11 +122,13 @@ class Pix2Pix(Translator[Carry]):
                 part.statistics_in_use = config.batch_norm_at_test
         drops = [part for part in self.generator.modules() if isinstance(part, NoiseDropout)]
         for index, part in enumerate(drops):
-            part.is_noise, part.layer_index = config.dropout_at_test, index
+            part.layer_index = index
         initialize(self, zero_biases=True)
 
     def translate(self, condition: Condition, carry: Carry | None = None) -> tuple[Output, None]:
-        return Output(frame_by_frame(self.generator, self._encode(condition))), None
+        seeds = condition.tensors.get("noise")
+        seed = int(seeds[0]) if seeds is not None and self.config.has_noise else None
+        return Output(frame_by_frame(functools.partial(self.generator, seed=seed), self._encode(condition))), None
 
     def rollout(self, batch: Batch, step: Step, carry: Carry | None = None) -> tuple[Output, None]:
         encoded = self._encode(batch.window_condition)

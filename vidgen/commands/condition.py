@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import vidgen
-from vidgen import durable
-from vidgen.commands.label import progress
+from vidgen import durable, progress
 from vidgen.errors import ConfigError
 from vidgen.labeling.conditions import OF_PICTURES, ConditionSettings, Kind, open_condition, output_names
 from vidgen.media.frames import (
@@ -62,7 +61,6 @@ def condition(
     places += [output_place(part_labels, kind="labels")] if part_labels else []
     with ExitStack() as stack:
         claim = stack.enter_context(durable.claim(places, inputs=files_read(clip), overwrite=overwrite))
-        report = stack.enter_context(progress())
 
         def sink(path: str, written: FrameKind = "pictures") -> FrameSink:
             return stack.enter_context(
@@ -83,14 +81,14 @@ def condition(
         parts = sink(part_labels, "labels") if part_labels else None
         cropped = sink(frames) if frames else None
         count = 0
-        for count, frame in enumerate(video, 1):
+        for frame in progress.follow(video, f"drawing {kind} of {source.name}", source.num_frames):
+            count += 1
             for place, picture in zip(drawn, frame.pictures, strict=True):
                 place.write(picture, frame.pts, frame.duration)
             if parts is not None and frame.parts is not None:
                 parts.write(frame.parts, frame.pts, frame.duration)
             if cropped is not None:
                 cropped.write(frame.frame, frame.pts, frame.duration)
-            report(f"drawing {kind}", count, source.num_frames)
     details: dict[str, Any] = {"vidgen": vidgen.__version__, "input": source.name, "kind": kind, "frames": count}
     if kind not in OF_PICTURES:
         steady = video.steadiness

@@ -85,7 +85,9 @@ def test_help_is_whole_and_gives_an_example(words: tuple[str, ...], capsys: pyte
     assert cli.main([*words, "-h"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"Usage: {' '.join(('vidgen', *words))}")
-    assert "..." not in out.replace("INPUT...", "").replace("0, 1, ... from", "").replace("SCORES...", "").replace("ARGS]...", "")
+    assert "..." not in out.replace("INPUT...", "").replace("0, 1, ... from", "").replace("SCORES...", "").replace(
+        "ARGS]...", ""
+    ).replace("PAINTED]...", "")
     assert "Example:\n    " in out or "Examples:\n    " in out or words == ("config",)
     assert err == ""
 

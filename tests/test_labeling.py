@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import torch
 
 import vidgen
 from tests.media_clips import write_clip
+from vidgen import cli
 from vidgen.commands import evaluate as evaluate_command
 from vidgen.commands import label as command
 from vidgen.errors import CheckpointError, ConfigError, InputError
@@ -28,6 +30,7 @@ from vidgen.media.frames import Frame, open_sink, open_source
 from vidgen.media.labels import LabelTable
 
 HEIGHT, WIDTH, LENGTH = 64, 96, 8
+RATE = Fraction(1, 25)
 COLORS = ((70, 130, 180), (90, 160, 60), (200, 40, 40))
 
 
@@ -155,7 +158,7 @@ def test_a_painted_frame_of_another_size_is_refused(clip: Path, tmp_path: Path) 
 
 def test_a_number_that_the_clip_lacks_is_refused(clip: Path, tmp_path: Path) -> None:
     images.write_png(tmp_path / "44.png", scene(0)[1].astype(np.uint8))
-    with pytest.raises(InputError, match="no frame of .* has the number 44; there are f000 to f007"):
+    with pytest.raises(InputError, match=r"no frame of .* has the number 44; there are f000 to f007"):
         vidgen.label(clip / "images", [tmp_path / "44.png"])
     video = write_clip(tmp_path / "clip.mp4", [scene(time)[0] for time in range(LENGTH)])
     with pytest.raises(InputError, match="has the frames 0 to 7, and no frame 44"):
@@ -197,9 +200,7 @@ def test_cuts_are_found_and_each_scene_is_labeled_from_its_own_frame(tmp_path: P
     # Colors of the second scene mean something else: sky and grass have changed their names.
     second = [(255 - picture, np.array([1, 0, 2])[classes]) for picture, classes in (scene(time, 7) for time in range(6))]
     frames = [*first, *second]
-    with open_sink(
-        tmp_path / "clip.mkv", time_base=open_source_rate(), frame_rate=1 / open_source_rate(), quality="lossless"
-    ) as sink:
+    with open_sink(tmp_path / "clip.mkv", time_base=RATE, frame_rate=1 / RATE, quality="lossless") as sink:
         for index, (picture, _) in enumerate(frames):
             sink.write(picture, index)
     for index in (2, 8):
@@ -212,13 +213,6 @@ def test_cuts_are_found_and_each_scene_is_labeled_from_its_own_frame(tmp_path: P
     assert min(right) > 0.85
 
 
-def open_source_rate() -> object:
-    """Seconds per frame."""
-    from fractions import Fraction
-
-    return Fraction(1, 25)
-
-
 def test_a_flash_is_no_cut(tmp_path: Path) -> None:
     for index in range(10):
         picture = scene(index)[0]
@@ -228,7 +222,7 @@ def test_a_flash_is_no_cut(tmp_path: Path) -> None:
 
 def test_a_head_file_that_is_none_is_refused(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "head.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="head.safetensors"):
+    with pytest.raises(CheckpointError, match=r"head\.safetensors"):
         vidgen.label(clip / "images", head=tmp_path / "head.safetensors")
 
 
@@ -330,6 +324,34 @@ def test_evaluation_judges_by_a_head_trained_on_the_real_frames(clip: Path) -> N
     scores = {name: score.value for name, score in report.metrics.items()}
     assert scores["miou"] == scores["miou_target"] > 0.8
     assert scores["pixel_acc"] == scores["pixel_acc_target"] > 0.9
+
+
+# --- the chain ------------------------------------------------------------------------------------------------------------
+
+
+def test_from_one_painted_frame_to_a_translated_video_in_four_commands(clip: Path, tmp_path: Path) -> None:
+    root, run = tmp_path / "mine", tmp_path / "run"
+    (root / "images").mkdir(parents=True)
+    write_clip(root / "images" / "ball.mp4", [scene(time)[0] for time in range(LENGTH)])
+    maps = root / "labels" / "ball.mkv"
+    images.write_png(tmp_path / "3.png", scene(3)[1].astype(np.uint8))
+    assert cli.main(["-q", "label", str(root / "images" / "ball.mp4"), str(tmp_path / "3.png"), "-o", str(maps)]) == 0
+    sets = (
+        f"data.root={root}",
+        "data.frames=null",
+        f"data.condition.labels.table={table_path(maps)}",
+        "data.width=96",
+        "data.height=64",
+        "model.generator={kind: compact, base_channels: 4, max_generated: 0.35}",
+    )
+    words = [word for text in sets for word in ("--set", text)]
+    assert cli.main(["-q", "train", "vid2vid/camvid_small", *words, "--steps", "2", "-o", str(run)]) == 0
+    edited = [np.where(frame.pixels == 2, 1, frame.pixels).astype(np.uint8) for frame in open_source(maps, kind="labels")]
+    with open_sink(tmp_path / "edited.mkv", time_base=RATE, frame_rate=1 / RATE, kind="labels") as sink:
+        for index, ids in enumerate(edited):
+            sink.write(ids, index)
+    assert cli.main(["-q", "translate", str(run), str(tmp_path / "edited.mkv"), "-o", str(tmp_path / "out.mp4")]) == 0
+    assert open_source(tmp_path / "out.mp4").count() == LENGTH
 
 
 # --- real frames ----------------------------------------------------------------------------------------------------------

@@ -470,10 +470,10 @@ def train(**options: Any) -> Result:
 @option(
     "--checkpoint",
     "weights",
-    type=click.Choice(["auto", "ema", "last"]),
+    type=click.Choice(["auto", "ema", "last", "best"]),
     default="auto",
     show_default=True,
-    help="Which weights of a run to load: EMA, last, or EMA if present (auto).",
+    help="Which weights of a run to load: EMA, last, best on held-out frames, or EMA if present (auto).",
 )
 @_old(
     "--weights",
@@ -505,7 +505,7 @@ def translate(**options: Any) -> Result:
 @option("--overlay", metavar="PATH", help="Also write the frames with the classes in color over them.")
 @option("--confidence", metavar="PATH", help="Also write how certain each pixel is: 0..255, to .mkv or a folder.")
 @option("--instances", metavar="PATH", help="Also write instance maps, whose numbers stay with the objects: .mkv or a folder.")
-@option("--count", "counted", metavar="CLASS,...", help="Classes whose objects are counted.  [default: all]")
+@option("--count", "counted", metavar="CLASSES", help="Classes whose objects are counted.  [default: all]")
 @option("--weights", type=PATH, help="File of EfficientNet-Lite0.  [default: the installed package's]")
 @option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
 @option("--end", metavar="TIME", help="End time (exclusive).")
@@ -519,6 +519,41 @@ def label(**options: Any) -> Result:
     Paint label maps of some frames (PNG of ids or flat colors; leave 255 where you do not know), named by the number of the frame.
     """
     return _call("label.label", **options)
+
+
+@cli.command(
+    example="vidgen condition drive.mp4 --to edges -o edges.mp4\nvidgen condition drive.mp4 --to pose --points poses -o pose.mp4"
+)
+@click.argument("clip")
+@option(
+    "--to",
+    "kind",
+    type=click.Choice(["edges", "lines", "distance", "pose", "body", "hands", "face", "densepose"]),
+    required=True,
+    help="What to draw: Canny edges, pen lines, distances from edges; or people, from --points; densepose spreads the part ids.",
+)
+@option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames.")
+@option("--points", metavar="PATH", help="Folder of OpenPose JSON or of text files of 68 landmarks; or a COCO keypoints file.")
+@option("--weights", type=PATH, metavar="WHEEL", help="Find the points, with the graphs in the wheel of mediapipe 0.10.21.")
+@option("--low", type=Number(0, 1000), default=100, show_default=True, help="Low threshold of edges.")
+@option("--high", type=Number(0, 1000), default=200, show_default=True, help="High threshold of edges.")
+@option("--blur", type=Number(0, 20), default=0, show_default=True, help="Gaussian before edges are detected, in pixels.")
+@option("--line-width", type=Number(0.3, 20), default=1, show_default=True, help="Width of pen lines, in pixels.")
+@option("--all-channels", is_flag=True, help="All 15 channels of a face, in five outputs numbered -1 to -5.")
+@option("--part-labels", metavar="PATH", help="Also write the part labels of a face.")
+@option("--crop", is_flag=True, help="Crop to the face, or to the middle of a pose, as published models expect.")
+@option("--frames", metavar="PATH", help="Also write the frames, cropped alike.")
+@option("--drop", type=Number(0, 1), default=0, show_default=True, help="Leave limbs, hands and faces out with this probability.")
+@option("--remove-face", is_flag=True, help="Remove faces from DensePose images; with --drop, jitter heads.")
+@option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
+@option("--end", metavar="TIME", help="End time (exclusive).")
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
+@quality
+@overwrite
+@seed
+def condition(**options: Any) -> Result:
+    """Draw the edges, lines, poses or faces of a video."""
+    return _call("condition.condition", **options)
 
 
 @cli.command(

@@ -38,9 +38,10 @@ from vidgen.inference.model import Model
 from vidgen.inference.styles import Styles
 from vidgen.labeling.head import FrameFeatures, Head, TrainedHead
 from vidgen.media import labels
+from vidgen.media.drawings import draw_face, draw_pose
 from vidgen.media.frames import open_source
+from vidgen.media.keypoints import read_points
 from vidgen.media.labels import LabelTable
-from vidgen.media.poses import draw_poses, read_poses
 from vidgen.metrics import motion, programs
 from vidgen.pages.curves import read_training
 from vidgen.training import run
@@ -141,14 +142,27 @@ def _read_frames(path: Path) -> None:
         raise errors[0]
 
 
-def _pose_files() -> list[bytes]:
-    points = [coordinate for index in range(25) for coordinate in (10.5 + index, 20.0, 0.9)]
-    people = [{"pose_keypoints_2d": points, "hand_left_keypoints_2d": points[:63], "face_keypoints_2d": []}]
-    return [json.dumps({"version": 1.3, "people": people}).encode()]
+def _openpose() -> list[bytes]:
+    def points(count: int) -> list[float]:
+        return [coordinate for index in range(count) for coordinate in (10.5 + index, 20.0, 0.9)]
+
+    people = [{"pose_keypoints_2d": points(count), "hand_left_keypoints_2d": points(21)} for count in (25, 18)]
+    coco = {
+        "images": [{"id": 1, "file_name": "000.png"}],
+        "annotations": [{"image_id": 1, "keypoints": [10, 20, 2] * 17}],
+    }
+    return [json.dumps({"version": 1.3, "people": people}).encode(), json.dumps(coco).encode()]
 
 
-def _use_poses(path: Path) -> None:
-    draw_poses(read_poses(path), (48, 64))
+def _landmarks() -> list[bytes]:
+    return ["".join(f"{index + 0.5},{2 * index}\n" for index in range(68)).encode()]
+
+
+def _use_points(path: Path) -> None:
+    for frame in read_points(path):
+        draw_pose(frame.people, (48, 64))
+        if (landmarks := frame.landmarks) is not None:
+            draw_face(landmarks, (48, 64))
 
 
 # -- tables, settings, scores ------------------------------------------------------------------------------------------------
@@ -400,7 +414,8 @@ KINDS: dict[str, Kind] = {
     "webp": Kind("a.webp", lambda: _pictures("WEBP", "RGB", "RGBA"), _read_frames),
     "tiff": Kind("a.tif", lambda: _pictures("TIFF", "RGB", "L"), _read_frames),
     "data": Kind("labels/clip0/000.png", _data_pictures, _check_data, _prepare_data),
-    "poses": Kind("a.json", _pose_files, _use_poses),
+    "points": Kind("a.json", _openpose, _use_points),
+    "landmarks": Kind("a.txt", _landmarks, _use_points),
     "table": Kind("labels.json", _table_files, _use_table),
     "csv": Kind("labels.csv", _csv_files, _use_table),
     "yaml": Kind("a.yaml", _configurations, lambda path: run.load_run_config(path, [])),

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from vidgen import durable
 from vidgen.errors import ConfigError
@@ -23,8 +18,6 @@ from vidgen.media import images
 from vidgen.media import labels as tables
 from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, files_read
 from vidgen.media.labels import LabelTable
-
-log = logging.getLogger(__name__)
 
 
 def label(
@@ -66,7 +59,7 @@ def label(
         raise ConfigError("`counted` names objects to count, but no instance maps are written", hint="`instances` objects/")
     places = writing.output_places(out, confidence=confidence, overlay=overlay, instances=instances)
     read = [file for where in (clip, *painted) for file in files_read(where)]
-    with durable.claim(places, inputs=[*read, *([head] if head else [])], overwrite=overwrite) as claim, progress() as report:
+    with durable.claim(places, inputs=[*read, *([head] if head else [])], overwrite=overwrite) as claim:
         labeling = label_clip(
             clip,
             painted,
@@ -77,7 +70,6 @@ def label(
             end=end,
             frame_rate=FOLDER_FRAME_RATE if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
             seed=seed,
-            report=report,
         )
         return writing.save(
             labeling,
@@ -87,7 +79,6 @@ def label(
             instances=instances,
             counted=None if counted is None else [name.strip() for name in counted.split(",")],
             num_suggestions=suggest,
-            report=report,
             claim=claim,
         )
 
@@ -99,24 +90,4 @@ def _table(text: str | None, painted: Sequence[str]) -> LabelTable | None:
     if text == "ids":
         files = [file for where in painted for file in files_read(where) if images.is_image(file)]
         return find_table(Frame(images.read_labels(file), 0, str(file)) for file in files)
-    if text.startswith("palette:"):
-        table = tables.named(text.removeprefix("palette:"))
-        return LabelTable(table.names, table.colors, None)
-    return tables.named(text) if text in tables.NAMES else LabelTable.from_file(Path(text))
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar on the terminal that says what is being done; nothing where nobody looks."""
-    if not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)):
-        yield lambda what, done, total: None
-        return
-    with Progress(console=Console(stderr=True)) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int | None) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield report
+    return tables.find(text)

@@ -16,8 +16,10 @@ import numpy as np
 from vidgen import durable, progress
 from vidgen.data.stills import find_stills
 from vidgen.errors import InputError
-from vidgen.media import images, labels, paths, poses, video
+from vidgen.media import images, labels, paths, video
+from vidgen.media.drawings import draw_pose
 from vidgen.media.frames import open_source
+from vidgen.media.keypoints import OPENPOSE_SUFFIX, read_points
 
 TABLE_NAME = "labels.json"
 """The label table in each part of an imported data set."""
@@ -199,7 +201,7 @@ def _openpose(folder: Path) -> Iterator[Part]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for path in sorted((Path(parent, name) for name in names if not name.startswith(".")), key=paths.natural_key):
-            if path.name.endswith(poses.SUFFIX):
+            if path.name.endswith(OPENPOSE_SUFFIX):
                 keypoints.setdefault(path.parent, []).append(path)
             elif video.is_video(path):
                 clips[path] = [path]
@@ -244,11 +246,11 @@ def _posed(
         yield f"images/{name}{clip.suffix}", clip
         places = {path: f"{index:06d}" for index, path in enumerate(keypoints)}
     else:
-        by_name = {paths.comparable(path.name.removesuffix(poses.SUFFIX)): path for path in keypoints}
+        by_name = {paths.comparable(path.name.removesuffix(OPENPOSE_SUFFIX)): path for path in keypoints}
         partners = {path: by_name.get(paths.comparable(path.stem)) for path in pictures}
         alone = next((path for path, partner in partners.items() if partner is None), None)
         if alone is not None:
-            raise InputError(f"{paths.display(alone)}: no keypoints belong to it; expected {alone.stem}{poses.SUFFIX}")
+            raise InputError(f"{paths.display(alone)}: no keypoints belong to it; expected {alone.stem}{OPENPOSE_SUFFIX}")
         places = {partner: path.stem for path, partner in partners.items() if partner is not None}
         for path in pictures:
             yield f"images/{name}/{path.name}", path
@@ -257,7 +259,7 @@ def _posed(
 
 
 def _drawing(path: Path, size: tuple[int, int]) -> Callable[[], np.ndarray]:
-    return lambda: poses.draw_poses(poses.read_poses(path), size)
+    return lambda: draw_pose(read_points(path)[0].people, size)
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Part]]] = {
@@ -272,7 +274,7 @@ _EXPECTED = {
     "camvid": "701_StillsRaw_full and LabeledApproved_full, or train and trainannot (or train_labels)",
     "ade20k": "images/SPLIT/*.jpg and annotations/SPLIT/*.png",
     "facades": "train, val and test with pictures of two halves: the photo left, its drawing right",
-    "openpose": f"files *{poses.SUFFIX}, and the frames or the video that they belong to",
+    "openpose": f"files *{OPENPOSE_SUFFIX}, and the frames or the video that they belong to",
 }
 
 KINDS = tuple(_READERS)

@@ -145,6 +145,13 @@ def test_colors_are_classes_and_smoothed_outlines_the_nearest_of_them(
     assert (found[0].classes == right).mean() > 0.98
 
 
+def test_255_is_unpainted_beside_ids_and_a_class_beside_gray_levels() -> None:
+    ids, levels = (np.array([row], np.uint8) for row in ([0, 1, 34, 255], [36, 115, 237, 255]))
+    counted, gray = (find_table([Frame(pixels, 0, "x.png")]) for pixels in (ids, levels))
+    assert (counted.values, counted.ignore) == ((0, 1, 34), (255,))
+    assert (gray.values, gray.ignore) == ((36, 115, 237, 255), ())
+
+
 def test_a_photograph_is_no_painted_frame(clip: Path) -> None:
     with pytest.raises(InputError, match="photograph"):
         find_table([Frame(scene(0)[0], 0, "photo.png")])

@@ -158,8 +158,8 @@ def _last_number(name: str) -> int | None:
 def find_table(maps: Iterable[Frame]) -> LabelTable:
     """A table of the ids or colors of painted frames.
 
-    Ids keep their values; 255 means unpainted beside ids up to 128, and a class beside gray levels. Colors that nowhere fill a square
-    of 3x3 pixels are taken as blends of smoothed outlines, and stand for the nearest color that does.
+    Ids keep their values; 255 means unpainted beside ids up to 128, and a class beside gray levels. Colors that nowhere fill
+    a square of 3x3 pixels are taken as blends of smoothed outlines, and stand for the nearest color that does.
 
     Raises:
         InputError: there are more than 256 classes, ids and colors are mixed, or a file is a photograph.

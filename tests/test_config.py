@@ -192,7 +192,7 @@ def test_a_missing_file_is_answered_with_its_neighbours(good: Path) -> None:
 
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"is an empty folder; a configuration file \(YAML\) was expected"):
         load(tmp_path, Run)
 
 

@@ -21,6 +21,7 @@ FLOORS = {
     "threads": 1,
     "deprecation": 1,
     "progress": 1,
+    "kinds": 1,
     "types": 2,
     "config": 3,
     "runtime": 3,

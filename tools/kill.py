@@ -12,6 +12,7 @@ has imported torch, so that a disturbance takes seconds.
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -45,7 +46,7 @@ _PRELOADED = (evaluate, train, translate, translators.available())  # for all ch
 NUM_STEPS = 12
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 DISTURBANCES = (*SIGNALS, "full disk", "read-only disk")
-_MAX_SECONDS = 120.0
+_MAX_SECONDS = 90.0
 _HUNG = -999
 _DISK_MIB = 64
 
@@ -144,6 +145,7 @@ def _start(arguments: Sequence[str], said: int, prepare: Callable[[], None] | No
         try:
             os.dup2(said, 1)
             os.dup2(said, 2)
+            faulthandler.dump_traceback_later(0.8 * _MAX_SECONDS, file=2)  # where it hangs, if it does
             if prepare is not None:
                 prepare()
             torch.set_num_threads(1)
@@ -197,7 +199,7 @@ def disturbed_run(job: Job, how: str, out: Path, quiet: Quiet, rng: random.Rando
         code, said = _signaled(job, SIGNALS[how], out, quiet, rng)
     else:
         code, said = _without_space(job, how, out, quiet, rng, on_disk=on_disk)
-    faults = ["hung"] if code == _HUNG else []
+    faults = [f"hung: {said[-3000:]}"] if code == _HUNG else []
     if "bug:" in said or "Traceback" in said:
         faults.append(f"said: {said[-400:]}")
     if how not in SIGNALS and code not in (0, 1):

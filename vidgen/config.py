@@ -21,6 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, 
 import pydantic
 import yaml
 
+from vidgen import kinds
 from vidgen.deprecation import deprecated
 from vidgen.errors import ConfigError
 
@@ -259,6 +260,11 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(rf"(?:{_PREFIX
 
 
 def _text(path: Path) -> str:
+    kind = kinds.other_kind(path, "a configuration file")
+    if kind is not None or path.is_dir():
+        inside = path / "config.yaml"
+        hint = f"the configuration of this run is {inside}" if inside.is_file() else None
+        raise ConfigError(f"{path}: is {kind or 'a folder'}; a configuration file (YAML) was expected", hint=hint)
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)

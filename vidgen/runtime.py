@@ -45,7 +45,8 @@ class Runtime:
         try:
             chosen = torch.device(device)
         except RuntimeError as error:
-            raise ConfigError(f"--device {device}: unknown; use auto, cpu, cuda, cuda:N or mps") from error
+            hint = f"a CUDA device has its number behind it: cuda:{device}" if device.isdecimal() else None
+            raise ConfigError(f"--device {device}: unknown; use auto, cpu, cuda, cuda:N or mps", hint=hint) from error
         if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
             raise ConfigError(
                 f"--device {device}: PyTorch finds {torch.cuda.device_count()} CUDA devices here", hint="use --device cpu"

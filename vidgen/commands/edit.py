@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from vidgen import durable
-from vidgen.commands.inputs import files_of_model, further_inputs, suggestion
+from vidgen.commands.inputs import check_order, files_of_model, further_inputs, suggestion
 from vidgen.commands.styles import choose_style, style_of
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.model import Model
@@ -90,6 +90,7 @@ def edit_labels(
         ConfigError: an order is not understood.
         InputError: it names an object or class that is not there, or the maps do not fit the model.
     """
+    check_order(model, [labels])
     orders = Orders(classes, removals, moves, paints)
     renders = bool(orders or object_styles or variants or styles or chosen or reference)
     if renders and output is None:

@@ -7,12 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidgen import kinds
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import images, paths, video
 from vidgen.media.frames import list_sources
 
 if TYPE_CHECKING:
     from vidgen.inference.model import Model
+
+
+def check_order(model: Path, inputs: Sequence[str | Path]) -> None:
+    """Refuse a model and inputs in each other's place.
+
+    Raises:
+        ConfigError: they are.
+    """
+    other = kinds.swapped(model, inputs)
+    if other is not None:
+        shown, found = (paths.display(path) for path in (model, other))
+        raise ConfigError(f"{shown}: is {kinds.kind_of(model)}, and {found} is {kinds.kind_of(other)}; the model comes first")
 
 
 def named_input(text: str) -> tuple[str | None, Path]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from vidgen import durable, progress
-from vidgen.commands.inputs import further_inputs, partner_of
+from vidgen.commands.inputs import check_order, further_inputs, partner_of
 from vidgen.commands.styles import choose_style
 from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
 from vidgen.inference.model import Model, Options
@@ -87,6 +87,7 @@ def translate(
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    check_order(model, inputs)
     failures: list[str] = []
     jobs = list(_jobs(inputs, failures))
     several = len(inputs) > 1 or len(jobs) > 1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidgen import progress
+from vidgen import kinds, progress
 from vidgen.data.sequences import Sequence, find_table, survey
 from vidgen.data.settings import ConditionSettings, DataSettings, FileInput, LabelSettings, source_settings
 from vidgen.errors import InputError, VidgenError
@@ -69,11 +69,15 @@ def guess(root: Path) -> list[DataSettings]:
         InputError: it is no folder, or holds nothing usable.
     """
     if not root.is_dir():
-        raise InputError(f"{paths.display(root)}: is {'a file, not' if root.exists() else 'not'} a folder")
+        if not root.exists():
+            raise paths.missing(root)
+        raise InputError(f"{paths.display(root)}: is {kinds.kind_of(root)}; the folder of a data set was expected")
+    if kinds.kind_of(root) == "a run folder":
+        raise InputError(f"{paths.display(root)}: is a run folder; the folder of a data set was expected")
     folders = [entry for entry in paths.list_folder(root) if entry.is_dir()]
-    kinds = {folder.name: _kind_by_name(folder.name) for folder in folders}
+    roles = {_kind_by_name(folder.name) for folder in folders}
     splits = [folder for folder in folders if folder.name.lower() in _SPLITS]
-    if splits and not {"target", "labels"} <= {*kinds.values()}:
+    if splits and not {"target", "labels"} <= roles:
         if any(entry.is_dir() for split in splits for entry in paths.list_folder(split)):
             return [settings for split in splits for settings in guess(split)]
         if all(_has_two_halves(split) for split in splits):

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from vidgen import kinds
 from vidgen.errors import InputError
 from vidgen.media import paths
 from vidgen.media.frames import Frame
@@ -156,6 +157,7 @@ class LabelTable:
             InputError: a value or color that the table does not know, or ids where it wants colors, or the reverse.
         """
         if (pixels.ndim == 3) != (self.values is None):
+            self._check_no_photo(pixels, where)
             found, wanted = ("colors", "ids") if pixels.ndim == 3 else ("ids", "colors")
             fitting = matching_palettes(pixels) if pixels.ndim == 3 else []
             hint = f"its colors are those of the label table {fitting[0]}" if fitting else f"give a label table of {found}"
@@ -167,9 +169,18 @@ class LabelTable:
             for rows in _strips(pixels):
                 classes[rows] = self._classes_of_colors(_packed(pixels[rows]))
         if classes.min(initial=0) == _UNKNOWN:
+            self._check_no_photo(pixels, where)
             fitting = matching_palettes(pixels) if pixels.ndim == 3 else []
             raise self._unknown(_packed(pixels), classes, where, fitting)
         return classes
+
+    @staticmethod
+    def _check_no_photo(pixels: np.ndarray, where: str) -> None:
+        if pixels.ndim == 3 and len(found := np.unique(_packed(pixels))) > _MAX_DISCOVERED:
+            raise InputError(
+                f"{where}: holds {len(found)} different colors, as a photo does; a label map was expected",
+                hint="label maps have one id or color per class; what was smoothed or compressed has many",
+            )
 
     def _classes_of_colors(self, stored: np.ndarray) -> np.ndarray:
         codes, classes = self._lookup
@@ -257,6 +268,9 @@ class LabelTable:
         """
         paths.check_file(path)
         name = paths.display(path)
+        kind = kinds.other_kind(path, "a JSON file", "a table")
+        if kind is not None:
+            raise InputError(f"{name}: is {kind}; a label table (.json or .csv) was expected")
         try:
             text = paths.read_bounded(path, _MAX_TABLE_BYTES).decode("utf-8-sig")
             return _from_csv(text) if path.suffix.lower() == ".csv" else LabelTable.from_dict(json.loads(text))

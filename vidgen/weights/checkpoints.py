@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, FiniteFloat, NonNegativeInt
 from torch import Tensor
 
-from vidgen import durable
+from vidgen import durable, kinds
 from vidgen.errors import CheckpointError, printable
 from vidgen.weights.files import Stored, Weights, read_json, read_weights
 
@@ -276,6 +276,9 @@ def find_weights(model: Path, prefer: Literal["auto", "ema", "last", "best"] = "
     else:
         found = newest(model / "checkpoints")
     if found is None:
+        kind = kinds.other_kind(model, "a run folder", "a checkpoint folder", "an empty folder")
+        if kind is not None:
+            raise CheckpointError(f"{model}: is {kind}; a run folder or a weights file (.safetensors) was expected")
         raise CheckpointError(f"{model}: holds no checkpoint; train one first")
     last = read_weights(found.path / MODEL)
     if prefer == "last" or (prefer == "auto" and found.ema is None):

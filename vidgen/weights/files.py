@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from vidgen import kinds
 from vidgen.errors import CheckpointError, InputError, printable
 from vidgen.media import paths
 
@@ -98,6 +99,9 @@ def describe_foreign_file(path: Path) -> str:
         return "is a web page, not weights; the download went wrong"
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
         return "is a PyTorch pickle file; only safetensors weights are read here"
+    kind = kinds.other_kind(path, "a weights file")
+    if kind is not None:
+        return f"is {kind}; a run folder or a weights file (.safetensors) was expected"
     return "is not a complete safetensors file; it may be truncated"
 
 

@@ -539,7 +539,7 @@ def label(**options: Any) -> Result:
 @option("--high", type=Number(0, 1000), default=200, show_default=True, help="High threshold of edges.")
 @option("--blur", type=Number(0, 20), default=0, show_default=True, help="Gaussian before edges are detected, in pixels.")
 @option("--line-width", type=Number(0.3, 20), default=1, show_default=True, help="Width of pen lines, in pixels.")
-@option("--all-channels", is_flag=True, help="All 15 channels of a face, in five outputs numbered -1 to -5.")
+@option("--all-channels", is_flag=True, help="All 15 channels of a face: face/clip becomes face-1/clip to face-5/clip.")
 @option("--part-labels", metavar="PATH", help="Also write the part labels of a face.")
 @option("--crop", is_flag=True, help="Crop to the face, or to the middle of a pose, as published models expect.")
 @option("--frames", metavar="PATH", help="Also write the frames, cropped alike.")

@@ -282,8 +282,14 @@ def _steps(earlier: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def output_names(out: str, settings: ConditionSettings) -> Sequence[str]:
-    """Names of the outputs: `out`, or five with numbers before the suffix for all channels of a face."""
+    """Names of the outputs: `out`, or five for all channels of a face, in folders numbered as training reads them.
+
+    The number goes to the folder that holds the output: `data/face/clip1` becomes `data/face-1/clip1` to `data/face-5/clip1`.
+    """
     if not (settings.kind == "face" and settings.all_channels):
         return [out]
     path = Path(out)
-    return [str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in range(1, NUM_FACE_PICTURES + 1)]
+    numbers = range(1, NUM_FACE_PICTURES + 1)
+    if path.parent.name:
+        return [str(path.parent.with_name(f"{path.parent.name}-{number}") / path.name) for number in numbers]
+    return [str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in numbers]

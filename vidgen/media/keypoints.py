@@ -15,6 +15,7 @@ from vidgen.media import paths
 from vidgen.media.drawings import NUM_BODY, NUM_FACE, NUM_HAND, Person
 
 _MAX_BYTES = 256 << 20
+_FARTHEST = 1 << 16
 _MAX_PEOPLE = 1000
 _KEYS = {
     "pose_keypoints_2d": ("body", NUM_BODY),
@@ -140,11 +141,21 @@ def _person(content: Any, where: str) -> Person:
 def _triples(values: Any, where: str) -> np.ndarray:
     try:
         points = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{where}: are no numbers") from error
     if points.ndim != 1 or len(points) % 3 or not np.isfinite(points).all():
         raise InputError(f"{where}: expected x, y and score of each point in one list of finite numbers")
+    _check_near(points, where)
     return points.reshape(-1, 3)
+
+
+def _check_near(points: np.ndarray, where: str) -> None:
+    """
+    Raises:
+        InputError: a point lies where no picture reaches; a curve to it would be drawn for ever.
+    """
+    if np.abs(points).max(initial=0) > _FARTHEST:
+        raise InputError(f"{where}: a point lies more than {_FARTHEST} pixels away; expected places in the picture")
 
 
 def _body_of_18(points: np.ndarray) -> np.ndarray:
@@ -198,6 +209,7 @@ def _landmarks(path: Path) -> Person:
     if points.shape != (NUM_LANDMARKS, 2) or not np.isfinite(points).all():
         found = f"{len(points)} lines" if points.ndim != 2 else f"{points.shape[0]} lines of {points.shape[1]} numbers"
         raise InputError(f"{name}: has {found}; a face has {NUM_LANDMARKS} lines of x,y")
+    _check_near(points, name)
     face = np.zeros((NUM_FACE, 3))
     face[:NUM_LANDMARKS] = np.column_stack([points, np.ones(NUM_LANDMARKS)])
     return Person(np.zeros((NUM_BODY, 3)), face)

@@ -55,6 +55,18 @@ def test_a_batch_depends_on_seed_and_step_alone(root: Path) -> None:
     assert any(not torch.equal(_batch(first, step).target, _batch(other, step).target) for step in range(4))
 
 
+def test_one_side_of_the_size_takes_the_other_along(root: Path) -> None:
+    assert _clips(root, height=16).size == _clips(root, width=24).size == (16, 24)
+    assert _clips(root, height=64).size == (64, 96)
+
+
+def test_one_side_of_a_crop_is_a_crop(root: Path) -> None:
+    assert _batch(_clips(root, crop_width=24)).target.shape[-2:] == (tiny.HEIGHT, 24)
+    assert _batch(_clips(root, crop_height=16)).target.shape[-2:] == (16, tiny.WIDTH)
+    with pytest.raises(ConfigError, match=r"data\.crop_width: 23 is not a multiple of 4"):
+        _clips(root, crop_width=23)
+
+
 def test_every_sequence_comes_once_an_epoch(root: Path) -> None:
     clips = _clips(root, flip=False)
     seen = [_batch(clips, step).condition.labels for step in range(2)]

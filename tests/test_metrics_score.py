@@ -20,6 +20,10 @@ def test_a_value_that_rests_on_one_sample_is_one() -> None:
     assert (score.value, score.count, score.skipped, score.reason) == (0.5, 1, 2, None)
 
 
+def test_nothing_is_skipped_unless_it_is_said() -> None:
+    assert Score(0.5).skipped == Score.of(0.5, 1).skipped == Score.missing("no flow").skipped == 0
+
+
 def test_notes_add_up_and_speak_of_values_only() -> None:
     assert Score.of(0.5, 1).noted("few frames").noted("small").note == "few frames; small"
     assert Score.of(0.5, 1).noted(None).note is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vidgen.networks.losses import gradient_difference, gradient_penalty
+from vidgen.networks.losses import gradient_difference, gradient_penalty, perceptual
 
 
 def test_equal_edges_cost_nothing_whatever_the_brightness():
@@ -33,3 +33,21 @@ def test_the_gradient_penalty_is_taken_of_each_image_by_itself():
     slopes = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1) / 48**0.5  # of 48 values each: gradients of norm 1 and 3
     penalty = gradient_penalty(lambda images: (slopes * images).sum(dim=(1, 2, 3)), torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4))
     torch.testing.assert_close(penalty, torch.tensor(2.0))
+
+
+def test_pictures_wider_than_1024_are_halved_and_no_others():
+    def features(images):
+        return (images,) * 5
+
+    def cost(width):
+        stripes = torch.ones(1, 3, 4, width)
+        stripes[..., ::2] = -1  # which halving makes gray
+        return perceptual(features, stripes, torch.zeros_like(stripes))
+
+    torch.testing.assert_close(cost(1024), torch.tensor(1 / 32 + 1 / 16 + 1 / 8 + 1 / 4 + 1))
+    assert cost(1026) == cost(2048) == cost(4096) == 0
+    wide = torch.rand(1, 3, 4, 1200, generator=torch.Generator().manual_seed(0))
+    halved = (wide[:, :, ::2, ::2] + wide[:, :, 1::2, ::2] + wide[:, :, ::2, 1::2] + wide[:, :, 1::2, 1::2]) / 4
+    torch.testing.assert_close(
+        perceptual(features, wide, torch.zeros_like(wide)), perceptual(features, halved, torch.zeros_like(halved))
+    )

@@ -199,3 +199,9 @@ def test_an_enlargement_is_put_right_until_it_agrees_with_the_picture():
     picture = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
     away = patches.resize(patches.enlarge(picture, 2.0), (1, 32, 32)) - picture
     assert away.abs().mean() < 0.01
+
+
+def test_as_many_principal_components_stand_for_a_patch_as_are_asked_for():
+    picture = torch.rand(3, 1, 20, 24, generator=torch.Generator().manual_seed(0))
+    for count in (1, 5, 24):
+        assert Example(picture, picture, Matching(num_components=count)).basis.shape[0] == count

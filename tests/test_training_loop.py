@@ -98,6 +98,19 @@ def test_every_window_of_every_clip_has_random_numbers_of_its_own_that_the_seed_
     assert not set(drawn(6)) & set(first)
 
 
+def test_the_average_is_there_where_one_is_asked_for_and_comes_back_as_it_was() -> None:
+    assert _trainer(Numbers()).ema_tensors() is None
+    trainer = _trainer(Numbers(), ema_decay=0.5)
+    trainer.run(lambda step: [_group()], Records())
+    kept = {name: tensor.clone() for name, tensor in (trainer.ema_tensors() or {}).items()}
+    assert kept.keys() == {"value", checkpoints.NUM_AVERAGED}
+    other = _trainer(Numbers(), ema_decay=0.5)
+    other.fill_ema(kept)
+    assert {name: float(tensor) for name, tensor in (other.ema_tensors() or {}).items()} == {
+        name: float(tensor) for name, tensor in kept.items()
+    }
+
+
 def test_the_average_follows_only_what_the_generator_learned() -> None:
     """Two windows a step; from the second, which begins at frame 2, only the discriminator learns."""
     translator = Numbers(sits_out=(2,))

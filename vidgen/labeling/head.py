@@ -202,7 +202,7 @@ class TrainedHead:
         try:
             classes: tuple[int, ...] = tuple(map(int, json.loads(text["classes"])))
             table = LabelTable.from_dict(json.loads(text["labels"]))
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise CheckpointError(f"{path}: its classes or label table cannot be read ({error})") from error
         if not classes or not all(0 <= value < table.num_classes for value in classes):
             raise CheckpointError(f"{path}: its classes are not those of its label table")

@@ -39,8 +39,8 @@ from vidgen.inference.styles import Styles
 from vidgen.labeling.head import FrameFeatures, Head, TrainedHead
 from vidgen.media import labels
 from vidgen.media.frames import open_source
+from vidgen.media.keypoints import read_points
 from vidgen.media.labels import LabelTable
-from vidgen.media.poses import draw_poses, read_poses
 from vidgen.metrics import motion, programs
 from vidgen.pages.curves import read_training
 from vidgen.training import run
@@ -148,7 +148,7 @@ def _pose_files() -> list[bytes]:
 
 
 def _use_poses(path: Path) -> None:
-    draw_poses(read_poses(path), (48, 64))
+    read_points(path)
 
 
 # -- tables, settings, scores ------------------------------------------------------------------------------------------------

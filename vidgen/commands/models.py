@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vidgen import durable
+from vidgen import config, durable
 from vidgen.commands.inputs import files_of_model, suggestion
-from vidgen.errors import ConfigError
+from vidgen.data.settings import ConditionSettings
+from vidgen.errors import CheckpointError, ConfigError
 from vidgen.inference.styles import KIND as STYLES_KIND
 from vidgen.inference.styles import Styles
 from vidgen.weights import arrays, published, singan
@@ -102,6 +103,7 @@ def info(file: Path) -> dict[str, Any]:
     translator = card.build_for(weights, path)
     fill(translator, weights, path)
     table, (height, width) = card.table, card.size
+    condition = config.from_data(card.condition, ConditionSettings, str(path))
     return {
         "file": str(path),
         "kind": card.kind,
@@ -110,17 +112,25 @@ def info(file: Path) -> dict[str, Any]:
         "generator_parameters": sum(parameter.numel() for parameter in translator.generator.parameters()),
         "condition": {
             "labels": table.num_classes if table else None,
-            "pictures": list(card.condition.get("pictures") or ()) or None,
-            "edges": bool(card.condition.get("edges")) or None,
-            "instances": bool(card.condition.get("instances")) or None,
+            "pictures": list(condition.pictures) or None,
+            "edges": bool(condition.edges) or None,
+            "instances": bool(condition.instances) or None,
         },
         "labels": list(table.names) if table else None,
         "past_frames": translator.num_past_frames,
-        "imported": json.loads(weights.metadata["imported"]) if "imported" in weights.metadata else None,
+        "imported": _imported(weights.metadata, path),
         "pretrained": dict(card.pretrained) or None,
         "vidgen": card.version,
         **_identity(path),
     }
+
+
+def _imported(metadata: Mapping[str, str], path: Path) -> Any:
+    """Where imported weights come from, as `import_weights` noted it."""
+    try:
+        return json.loads(metadata.get("imported", "null"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its note on where it was imported from is damaged") from error
 
 
 def _styles_info(path: Path) -> dict[str, Any]:

@@ -88,6 +88,8 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
 
 def _matroska_end(head: bytes) -> int:
     """Where the segment of a Matroska file ends; 0 when it does not say, as live recordings do."""
+    if len(head) <= 4:
+        return 0
     after, header_size = _element_size(head, 4)
     segment = after + (header_size or 0)
     if head[segment : segment + 4] != _SEGMENT or segment + 12 > len(head):
@@ -319,6 +321,8 @@ def _sample_tables(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, 
                 if listed != count and (table_name == b"stts" or listed > 0):
                     raise _Misfit(f"its tables list {count} and {listed} frames")
         edits = boxes.get(b"elst")
+        if b"tkhd" not in boxes:
+            raise _Misfit("a track has no header")
         if edits is not None and edits[0] == 0 and boxes[b"tkhd"][0] == 0:
             entries = int.from_bytes(edits[4:8], "big")
             total = sum(int.from_bytes(edits[place : place + 4], "big") for place in range(8, 8 + 12 * entries, 12))

@@ -274,7 +274,7 @@ class LabelTable:
         try:
             text = paths.read_bounded(path, _MAX_TABLE_BYTES).decode("utf-8-sig")
             return _from_csv(text) if path.suffix.lower() == ".csv" else LabelTable.from_dict(json.loads(text))
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        except (ValueError, AttributeError, TypeError, RecursionError, csv.Error) as error:
             raise InputError(f"{name}: not a label table in JSON or CSV ({error})") from error
         except InputError as error:
             raise InputError(f"{name}: {error}", hint=error.hint) from error

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidgen.errors import CheckpointError, ConfigError, MissingExtraError, install_hint
+from vidgen.errors import CheckpointError, ConfigError, MissingExtraError, install_hint, printable
 
 Program = Callable[[Tensor], Any]
 """float32 [1,3,H,W] -> a tensor or array, or a tuple, list or mapping that holds it first or as "out"."""
@@ -41,9 +41,14 @@ def load_torchscript(path: Path) -> nn.Module:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch checks nothing, and may take sizes out of damaged bytes for true
+            if damaged := archive.testzip():
+                raise CheckpointError(f"{path}: {printable(damaged)} inside does not match its checksum")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # published networks come in this format, whatever its future
             return torch.jit.load(path, map_location="cpu").eval()
+    except CheckpointError:
+        raise
     except Exception as error:  # torch.jit raises whatever a damaged archive makes it stumble over
         text = " ".join(str(error).split())
         raise CheckpointError(f"{path}: not a TorchScript file ({text[:120]})") from error

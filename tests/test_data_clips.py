@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import unicodedata
 from fractions import Fraction
@@ -53,6 +54,24 @@ def test_a_batch_depends_on_seed_and_step_alone(root: Path) -> None:
     _batch(again, 5), _batch(again, 2)
     assert torch.equal(_batch(first, 3).target, _batch(again, 3).target)
     assert any(not torch.equal(_batch(first, step).target, _batch(other, step).target) for step in range(4))
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "most", "expected"), [(24, 1, {1}), (24, 2, {1, 2}), (24, 3, {1, 2, 3}), (7, 9, {1}), (11, 9, {1, 2})]
+)
+def test_frames_of_a_clip_lie_as_far_apart_as_is_allowed_and_fits(
+    tmp_path: Path, num_frames: int, most: int, expected: set[int]
+) -> None:
+    for frame in range(num_frames):
+        write_png(tmp_path / "images" / "a" / f"{frame:02d}.png", np.full((16, 16, 3), 10 * frame, np.uint8))
+        write_png(tmp_path / "labels" / "a" / f"{frame:02d}.png", np.zeros((16, 16), np.uint8))
+    clips = _clips(tmp_path, max_frame_step=most)
+    seen = set()
+    for step in range(40):
+        shades = (_batch(clips, step).target[0].mean(dim=(1, 2, 3)) + 1) * 127.5 / 10
+        assert len(shades) == 6
+        seen |= {round(float(after - before)) for before, after in itertools.pairwise(shades)}
+    assert seen == expected
 
 
 def test_one_side_of_the_size_takes_the_other_along(root: Path) -> None:

@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "vidgen/metrics/score.py": ("test_metrics_score",),
     "vidgen/media/video.py": ("test_media_video", "test_media_frames"),
     "vidgen/media/labels.py": ("test_media_labels",),
-    "vidgen/data/clips.py": ("test_data_clips",),
+    "vidgen/data/clips.py": ("test_data_clips", "test_data_reference_flow"),
     "vidgen/data/reference_flow.py": ("test_data_reference_flow",),
 }
 """Files whose rules matter most, and the test files that are to know them."""

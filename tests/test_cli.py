@@ -157,7 +157,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
         ("animate a.png -o b.mp4 --frames 9 --model m", "animate a.png -o b.mp4 --num-frames 9 --run m"),
         ("sample a.png -o b.png --weights sifid=x", "sample a.png -o b.png --pretrained sifid=x"),
         ("evaluate a --weights lpips=x --weights fid=y", "evaluate a --pretrained lpips=x --pretrained fid=y"),
-        ("evaluate a --labels ids", "evaluate a --label-encoding ids"),
         ("flow estimate a -o b --weights w", "flow estimate a -o b --engine-weights w"),
         ("flow table --streets 2 --weights w", "flow table --num-streets 2 --engine-weights w"),
         (
@@ -339,8 +338,7 @@ def test_a_new_configuration_needs_only_its_data(kind: str, tmp_path: Path, caps
     else:
         data = tiny.write_data(tmp_path / "data", 1, 30)
         sets = ["--set", f"data.root={data}", "--set", "data.condition.labels={num_classes: 4}"]
-        if kind == "pix2pix":  # whose U-Net halves its input eight times
-            sets += ["--set", "data.width=256", "--set", "data.height=256"]
+        sets += ["--set", "data.width=256", "--set", "data.height=256"]
     assert cli.main(["config", "check", path, *sets]) == 0, capsys.readouterr().err
 
 

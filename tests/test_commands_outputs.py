@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +78,42 @@ def test_a_place_that_cannot_be_written_is_refused_in_one_line_and_nothing_is_lo
     assert re.search(r"^error: ", said, re.MULTILINE), said
     assert "bug:" not in said
     assert _contents(home) == before
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A disk that cannot be written to, where one can be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_read_only_disk_is_told_in_one_line(
+    home: Path, read_only: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for name in ("x", "deep/x.png", "x.mp4", "x.html", "x.safetensors", "x.csv", "x.yaml"):
+        code = cli.main(shlex.split(command.replace("OUT", str(read_only / name))))
+        said = capsys.readouterr().err
+        assert code in (1, 2), said
+        assert "bug:" not in said
+
+
+@pytest.mark.parametrize("line", ["evaluate labels --target labels --fast --cache {}", "evaluate labels --target labels --fast"])
+def test_a_cache_that_cannot_be_written_only_costs_time(
+    home: Path, read_only: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setenv("HOME", str(read_only))
+    assert cli.main(shlex.split(line.format(read_only / "cache"))) == 0
+    assert "motion is not cached any more" in capsys.readouterr().err
 
 
 def test_a_flow_training_begins_in_a_folder_of_its_own(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ FLOORS = {
     "training": 7,
     "inference": 7,
     "evaluation": 7,
+    "labeling": 7,
     "single": 8,
     "single_image": 8,
     "pages": 8,

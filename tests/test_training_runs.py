@@ -342,6 +342,14 @@ def test_no_flipped_bit_of_the_small_files_of_a_checkpoint_passes(tmp_path: Path
         checkpoints.verified(folder)
 
 
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_as_many_checkpoints_are_kept_as_are_asked_for_and_the_newest(tmp_path: Path, keep: int) -> None:
+    for step in range(1, 6):
+        checkpoints.write_checkpoint(tmp_path, checkpoints.Progress(step=step), {"model.safetensors": b"x"}, keep=keep)
+        kept = [path.name for path in checkpoints.by_step(tmp_path)]
+        assert kept == [f"step-{number:07d}" for number in range(step, max(0, step - keep), -1)]
+
+
 def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, 3)
     (tmp_path / "step-0000003").rename(tmp_path / "step-0000007")

@@ -480,10 +480,10 @@ def train(**options: Any) -> Result:
 @option(
     "--checkpoint",
     "weights",
-    type=click.Choice(["auto", "ema", "last"]),
+    type=click.Choice(["auto", "ema", "last", "best"]),
     default="auto",
     show_default=True,
-    help="Which weights of a run to load: EMA, last, or EMA if present (auto).",
+    help="Which weights of a run to load: EMA, last, best on held-out frames, or EMA if present (auto).",
 )
 @_old(
     "--weights",
@@ -494,6 +494,75 @@ def train(**options: Any) -> Result:
 def translate(**options: Any) -> Result:
     """Translate label, edge or pose videos with a model."""
     return _call("translate.translate", **options)
+
+
+@cli.command(
+    example="vidgen label drive.mp4 painted/3.png -o labels/ --overlay overlay.mp4\n"
+    "vidgen label street.mp4 --apply labels.head.safetensors -o more/"
+)
+@click.argument("clip")
+@click.argument("painted", nargs=-1, metavar="[PAINTED]...")
+@option(
+    "-o",
+    "--out",
+    metavar="PATH",
+    required=True,
+    help="Label maps: a folder of PNG files, or .mkv. Beside it, PATH.table.json (label table) and PATH.head.safetensors.",
+)
+@option("--apply", "head", type=PATH, metavar="HEAD", help="Label with the head saved by an earlier call; learns nothing.")
+@option("--label-encoding", "labels", metavar=label_encoding, help="How painted frames encode classes.  [default: auto]")
+@option("--suggest", type=Count(min=0), default=0, help="Name N frames whose painting would help most.")
+@option("--overlay", metavar="PATH", help="Also write the frames with the classes in color over them.")
+@option("--confidence", metavar="PATH", help="Also write how certain each pixel is: 0..255, to .mkv or a folder.")
+@option("--instances", metavar="PATH", help="Also write instance maps, whose numbers stay with the objects: .mkv or a folder.")
+@option("--count", "counted", metavar="CLASSES", help="Classes whose objects are counted.  [default: all]")
+@option("--weights", type=PATH, help="File of EfficientNet-Lite0.  [default: the installed package's]")
+@option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
+@option("--end", metavar="TIME", help="End time (exclusive).")
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
+@overwrite
+@threads
+@seed
+def label(**options: Any) -> Result:
+    """Label a whole clip from one or a few painted frames.
+
+    Paint label maps of some frames (PNG of ids or flat colors; leave 255 where you do not know), named by the number of the frame.
+    """
+    return _call("label.label", **options)
+
+
+@cli.command(
+    example="vidgen condition drive.mp4 --to edges -o edges.mp4\nvidgen condition drive.mp4 --to pose --points poses -o pose.mp4"
+)
+@click.argument("clip")
+@option(
+    "--to",
+    "kind",
+    type=click.Choice(["edges", "lines", "distance", "pose", "body", "hands", "face", "densepose"]),
+    required=True,
+    help="What to draw: Canny edges, pen lines, distances from edges; or people, from --points; densepose spreads the part ids.",
+)
+@option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames.")
+@option("--points", metavar="PATH", help="Folder of OpenPose JSON or of text files of 68 landmarks; or a COCO keypoints file.")
+@option("--low", type=Number(0, 1000), default=100, show_default=True, help="Low threshold of edges.")
+@option("--high", type=Number(0, 1000), default=200, show_default=True, help="High threshold of edges.")
+@option("--blur", type=Number(0, 20), default=0, show_default=True, help="Gaussian before edges are detected, in pixels.")
+@option("--line-width", type=Number(0.3, 20), default=1, show_default=True, help="Width of pen lines, in pixels.")
+@option("--all-channels", is_flag=True, help="All 15 channels of a face, in five outputs numbered -1 to -5.")
+@option("--part-labels", metavar="PATH", help="Also write the part labels of a face.")
+@option("--crop", is_flag=True, help="Crop to the face, or to the middle of a pose, as published models expect.")
+@option("--frames", metavar="PATH", help="Also write the frames, cropped alike.")
+@option("--drop", type=Number(0, 1), default=0, show_default=True, help="Leave limbs, hands and faces out with this probability.")
+@option("--remove-face", is_flag=True, help="Remove faces from DensePose images; with --drop, jitter heads.")
+@option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
+@option("--end", metavar="TIME", help="End time (exclusive).")
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
+@quality
+@overwrite
+@seed
+def condition(**options: Any) -> Result:
+    """Draw the edges, lines, poses or faces of a video."""
+    return _call("condition.condition", **options)
 
 
 @cli.command(
@@ -730,9 +799,15 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
     help="Input normalization of the segmenter: 0..1, -1..1, or ImageNet statistics.",
 )
 @option("--segmenter-classes", metavar="A,B", help="Label class of each segmenter class.")
-@option("--label-maps", metavar="INPUT", help="Label maps to compare the segmentation with.  [default: the source]")
+@option(
+    "--label-maps",
+    "--labels",
+    "label_maps",
+    metavar="INPUT",
+    help="Label maps to compare the segmentation with; without --segmenter, a small one learns from them and --target."
+    "  [default: the source]",
+)
 @option("--label-encoding", "labels", metavar=label_encoding.removeprefix("auto|"), help="How the label maps encode classes.")
-@_old("--labels", instead="--label-encoding")
 @allow_trim
 @allow_truncated
 @option("--cache", type=PATH, metavar="FOLDER", help="Cache folder for reference flow.  [default: ~/.cache/vidgen/flow]")

@@ -29,6 +29,7 @@ from vidgen.runtime import Precision, Runtime
 from vidgen.threads import in_order
 from vidgen.training import parallel, run
 from vidgen.training.estimate import estimate
+from vidgen.training.held_out import HeldOut
 from vidgen.training.loop import LoopSettings, Trainer, stage_of
 from vidgen.training.recorder import Recorder, StopRequest
 from vidgen.training.run import FlowSettings, Folder, RunSettings
@@ -437,7 +438,11 @@ def _run(
         ]
 
     stop = StopRequest()
-    recorder = Recorder(folder, settings, clips, card, stop=stop, stop_after_seconds=stop_after_seconds)
+    held_out = None
+    if settings.data.held_out is not None:
+        multiple = trainer.translator.size_multiple
+        held_out = HeldOut(settings.data, clips.table, size_multiple=multiple, networks=trainer.networks, inputs=card.inputs)
+    recorder = Recorder(folder, settings, clips, card, stop=stop, stop_after_seconds=stop_after_seconds, held_out=held_out)
     steps = iter(range(trainer.progress.step, trainer.total_steps))
     batches = in_order(make, steps, settings.data.workers)
     with stop.listening(), recorder.recording(trainer):

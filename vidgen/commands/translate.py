@@ -60,7 +60,7 @@ def translate(
     threads: int | None = None,
     quality: Literal["draft", "good", "lossless"] = "good",
     seed: int = 0,
-    weights: Literal["auto", "average", "ema", "last"] = "auto",
+    weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
     samples: int = 1,
 ) -> dict[str, Any]:
     """Translate one or many inputs; see `Model.open` for what an input may be.

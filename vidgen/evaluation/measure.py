@@ -305,7 +305,7 @@ class _Segmenting:
 def _segmenting(
     segmenter: str | Segmenter, input_range: InputRange, classes: Sequence[int] | None, labels: str | None
 ) -> _Segmenting:
-    table = _label_table(labels)
+    table = find_label_table(labels)
     if isinstance(segmenter, Segmenter):
         return _Segmenting(segmenter, table)
     wrong = [index for index in classes or () if not 0 <= index < table.num_classes]
@@ -315,7 +315,8 @@ def _segmenting(
     return _Segmenting(Segmenter(segmenter, program, table.num_classes, classes, input_range), table)
 
 
-def _label_table(labels: str | None) -> LabelTable:
+def find_label_table(labels: str | None) -> LabelTable:
+    """What values of label maps mean, as `evaluate` is told it."""
     if labels is None or labels == "ids":
         return label_tables.plain(IGNORED_ID, (IGNORED_ID,))
     return label_tables.find(labels)

@@ -130,7 +130,7 @@ class Model:
         *,
         device: str = "auto",
         precision: Precision = "auto",
-        weights: Literal["auto", "ema", "last"] = "auto",
+        weights: Literal["auto", "ema", "last", "best"] = "auto",
         pretrained: Mapping[str, Path] | None = None,
     ) -> Model:
         """From a run folder, a checkpoint folder or a weights file.
@@ -372,7 +372,7 @@ def load(
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    weights: Literal["auto", "ema", "last"] = "auto",
+    weights: Literal["auto", "ema", "last", "best"] = "auto",
 ) -> Model:
     """A trained model from a run folder, a checkpoint folder or a weights file.
 

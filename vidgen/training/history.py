@@ -21,6 +21,7 @@ class Line(pydantic.BaseModel):
     stage: str | None = None
     learning_rate: float | None = None
     losses: dict[str, float | None]
+    held_out: float | None = None
     skipped_updates: pydantic.NonNegativeInt = 0
 
 
@@ -41,6 +42,11 @@ class History:
     def num_steps(self) -> int:
         """The last step."""
         return self.lines[-1].step if self.lines else 0
+
+    @property
+    def best(self) -> float | None:
+        """The least distance of held-out frames so far."""
+        return min((line.held_out for line in self.lines if line.held_out is not None), default=None)
 
     @property
     def fault(self) -> str | None:

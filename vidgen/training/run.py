@@ -1,6 +1,7 @@
 """A run: its configuration and its folder.
 
-A run folder holds `config.yaml` (resolved), `metrics.jsonl` (one line a step), `samples/`, `checkpoints/` and `run.lock`.
+A run folder holds `config.yaml` (resolved), `metrics.jsonl` (one line a step), `samples/`, `checkpoints/`,
+`run.lock` and, where frames are held out, `best.safetensors`.
 """
 
 from __future__ import annotations
@@ -193,6 +194,7 @@ class Folder:
         self.tensorboard = path / "tensorboard"
         self.config = path / CONFIG
         self.metrics = path / "metrics.jsonl"
+        self.best = path / checkpoints.BEST
 
     @property
     def is_run(self) -> bool:
@@ -250,7 +252,7 @@ class Folder:
                     if names.fullmatch(entry):
                         durable.operations.remove(folder / entry)
                 durable.remove_if_empty(folder)
-        for path in (self.metrics, self.config):
+        for path in (self.metrics, self.best, self.config):
             durable.operations.remove(path)
 
     def keep_metrics_until(self, step: int, warn: Callable[[str], object] | None = None) -> None:

@@ -30,6 +30,8 @@ NUM_AVERAGED = "n_averaged"
 """Name of the average's count of updates among its weights."""
 MODEL, EMA, OPTIMIZERS, STATE = "model.safetensors", "ema.safetensors", "optimizers.safetensors", "state.json"
 MANIFEST = "manifest.json"
+BEST = "best.safetensors"
+"""In a run folder: the generator that came closest to the held-out frames."""
 OLD_EMA = "average.safetensors"
 """What 0.1 called the file of averaged weights."""
 _FILES = (MODEL, EMA, OLD_EMA, OPTIMIZERS, STATE, MANIFEST)
@@ -248,11 +250,12 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def find_weights(model: Path, prefer: Literal["auto", "ema", "last"] = "auto") -> tuple[Weights, Path]:
+def find_weights(model: Path, prefer: Literal["auto", "ema", "last", "best"] = "auto") -> tuple[Weights, Path]:
     """Weights by the path of a weights file, a checkpoint folder or a run folder (its newest checkpoint), or a shipped name.
 
     Args:
-        prefer: in a checkpoint, the averaged generator where there is one ("auto"), only that, or the last weights.
+        prefer: in a checkpoint, the averaged generator where there is one ("auto"), only that, or the last weights; of a run also
+            those that came closest to its held-out frames.
 
     Raises:
         CheckpointError: there are none.
@@ -264,6 +267,10 @@ def find_weights(model: Path, prefer: Literal["auto", "ema", "last"] = "auto") -
         return read_weights(model), model
     if not model.exists():
         raise CheckpointError(f"{model}: no such weights file or run folder")
+    if prefer == "best":
+        if not (model / BEST).is_file():
+            raise CheckpointError(f"{model}: has no best weights; a run keeps them where data.held_out is set")
+        return read_weights(model / BEST), model / BEST
     if (model / STATE).is_file() or (model / MANIFEST).is_file():
         found: Checkpoint | None = verified(model)
     else:

@@ -7,8 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import vidgen
-from vidgen import durable
-from vidgen.commands.label import progress
+from vidgen import durable, progress
 from vidgen.errors import ConfigError
 from vidgen.labeling.conditions import OF_PICTURES, ConditionSettings, Kind, open_condition, output_names
 from vidgen.media.frames import (
@@ -59,7 +58,7 @@ def condition(
     places += [output_place(part_labels, kind="labels")] if part_labels else []
     with ExitStack() as stack:
         claim = stack.enter_context(durable.claim(places, inputs=files_read(clip), overwrite=overwrite))
-        report = stack.enter_context(progress())
+        report = stack.enter_context(progress.parts())
 
         def sink(path: str, written: FrameKind = "pictures") -> FrameSink:
             return stack.enter_context(

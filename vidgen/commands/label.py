@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.errors import ConfigError
 from vidgen.labeling import writing
 from vidgen.labeling.clips import label as label_clip
@@ -66,7 +62,7 @@ def label(
         raise ConfigError("`counted` names objects to count, but no instance maps are written", hint="`instances` objects/")
     places = writing.output_places(out, confidence=confidence, overlay=overlay, instances=instances)
     read = [file for where in (clip, *painted) for file in files_read(where)]
-    with durable.claim(places, inputs=[*read, *([head] if head else [])], overwrite=overwrite) as claim, progress() as report:
+    with durable.claim(places, inputs=[*read, *([head] if head else [])], overwrite=overwrite) as claim, progress.parts() as report:
         labeling = label_clip(
             clip,
             painted,
@@ -99,24 +95,4 @@ def _table(text: str | None, painted: Sequence[str]) -> LabelTable | None:
     if text == "ids":
         files = [file for where in painted for file in files_read(where) if images.is_image(file)]
         return find_table(Frame(images.read_labels(file), 0, str(file)) for file in files)
-    if text.startswith("palette:"):
-        table = tables.named(text.removeprefix("palette:"))
-        return LabelTable(table.names, table.colors, None)
-    return tables.named(text) if text in tables.NAMES else LabelTable.from_file(Path(text))
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar on the terminal that says what is being done; nothing where nobody looks."""
-    if not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)):
-        yield lambda what, done, total: None
-        return
-    with Progress(console=Console(stderr=True)) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int | None) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield report
+    return tables.find(text)

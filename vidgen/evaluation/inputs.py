@@ -80,8 +80,9 @@ class Inputs:
         self._contents = {name: hashlib.sha256() for name in places}
         if fps is None:
             _check_frame_rates(self._streams)
-            if not allow_trim:
-                check_numbers([stream for stream in self._streams.values() if isinstance(stream, PictureSource)])
+            folders = [stream for stream in self._streams.values() if isinstance(stream, PictureSource)]
+            if len({folder.count() for folder in folders}) == 1:  # those of other lengths are told by their ends
+                check_numbers(folders)
 
     @property
     def frame_rate(self) -> float | None:

@@ -396,3 +396,13 @@ with durable.claim([Path(sys.argv[1])]):
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert (tmp_path / "a.txt").read_text() == "written"
+
+
+def test_a_file_in_writing_is_safe_from_one_written_beside_it_under_another_name_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with durable.replacing(tmp_path / "folder" / "long.bin") as temporary:
+        durable.operations.write(temporary, b"long")
+        durable.write_bytes(Path("folder/short.bin"), b"short")
+    assert (tmp_path / "folder" / "long.bin").read_bytes() == b"long"

@@ -43,6 +43,7 @@ SUBSTITUTIONS = (
     (r"--time-limit \d+[hm]", "--time-limit 4s"),
     (r"^(vidgen demo\b(?!.*--time-limit).*)", r"\1 --time-limit 4s"),
     (r"^(vidgen train vid2vid/.*)", r"\1 " + " ".join(f"--set '{text}'" for text in SMALL_MODEL)),
+    (r"^(vidgen train vid2vid/camvid_small .*)", r"\1 --set train.init=null"),  # what it starts from is larger
     (r"^(vidgen models import .*)", r"\1 --label-table 7 --foreground 1"),
     (r"^(vidgen train (?!.*--resume).*)", r"\1 --steps 2"),
     (r"--num-frames \d+", "--num-frames 6"),

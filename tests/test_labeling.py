@@ -145,6 +145,13 @@ def test_colors_are_classes_and_smoothed_outlines_the_nearest_of_them(
     assert (found[0].classes == right).mean() > 0.98
 
 
+def test_255_is_unpainted_beside_ids_and_a_class_beside_gray_levels() -> None:
+    ids, levels = (np.array([row], np.uint8) for row in ([0, 1, 34, 255], [36, 115, 237, 255]))
+    counted, gray = (find_table([Frame(pixels, 0, "x.png")]) for pixels in (ids, levels))
+    assert (counted.values, counted.ignore) == ((0, 1, 34), (255,))
+    assert (gray.values, gray.ignore) == ((36, 115, 237, 255), ())
+
+
 def test_a_photograph_is_no_painted_frame(clip: Path) -> None:
     with pytest.raises(InputError, match="photograph"):
         find_table([Frame(scene(0)[0], 0, "photo.png")])
@@ -305,6 +312,18 @@ def test_what_appears_gets_a_new_number_and_after_a_cut_everything_does() -> Non
     assert set(np.unique(tracker(disks((20, 20)), still))) == {0, 1002}
 
 
+def test_a_narrow_thing_in_front_leaves_one_object_and_a_wide_gap_makes_two() -> None:
+    still = np.zeros((2, 20, 40), np.float32)
+    whole = np.zeros((40, 80), np.int64)
+    whole[15:25, 20:60] = 1
+    for gap, count in ((slice(39, 41), 1), (slice(34, 46), 2)):
+        tracker = InstanceTracker(labels.plain(2), counted=[1])
+        tracker(whole)
+        cut = whole.copy()
+        cut[:, gap] = 0
+        assert len(set(np.unique(tracker(cut, still))) - {0}) == count
+
+
 def test_ids_without_room_for_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="16 bits"):
         InstanceTracker(LabelTable(("far",), ((1, 2, 3),), (200,)))
@@ -341,6 +360,7 @@ def test_from_one_painted_frame_to_a_translated_video_in_four_commands(clip: Pat
         "data.frames=null",
         f"data.condition.labels.table={table_path(maps)}",
         "data.width=96",
+        "train.init=null",
         "data.height=64",
         "model.generator={kind: compact, base_channels: 4, max_generated: 0.35}",
     )

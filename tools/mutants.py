@@ -16,6 +16,7 @@ import ast
 import copy
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import random
@@ -97,20 +98,24 @@ class Mutant:
 # -- changes ---------------------------------------------------------------------------------------------------------------
 
 
-def mutants_of(file: str) -> list[Mutant]:
-    """All changes of a file, in the order of its lines."""
+def mutants_of(file: str, count: int | None = None, seed: int = 0) -> list[Mutant]:
+    """Changes of a file, in the order of its lines: all, or so many by chance."""
     tree = ast.parse((REPOSITORY / file).read_text(encoding="utf-8"))
-    found = []
-    for number, node in enumerate(_code(tree)):
-        for change in _changes(node):
-            changed = copy.deepcopy(tree)
-            target = next(item for index, item in enumerate(_code(changed)) if index == number)
-            before = _text(node)
-            after = change(target)
-            source = ast.unparse(ast.fix_missing_locations(changed))
-            text = f"{before}  ->  {after if after is not None else _text(target)}"
-            found.append(Mutant(file, getattr(node, "lineno", 0), getattr(node, "col_offset", 0), text, source))
+    places = [(number, index) for number, node in enumerate(_code(tree)) for index in range(len(_changes(node)))]
+    if count is not None and count < len(places):
+        places = random.Random(f"{seed} {file}").sample(places, count)
+    found = [_mutant(file, tree, number, index) for number, index in places]
     return sorted(found, key=lambda mutant: (mutant.line, mutant.column))
+
+
+def _mutant(file: str, tree: ast.AST, number: int, index: int) -> Mutant:
+    """The file with one change of one of its nodes."""
+    changed = copy.deepcopy(tree)
+    target = next(itertools.islice(_code(changed), number, None))
+    before, line, column = _text(target), getattr(target, "lineno", 0), getattr(target, "col_offset", 0)
+    after = _changes(target)[index](target)
+    source = ast.unparse(ast.fix_missing_locations(changed))
+    return Mutant(file, line, column, f"{before}  ->  {after if after is not None else _text(target)}", source)
 
 
 def _text(node: ast.AST) -> str:
@@ -334,20 +339,13 @@ def main(rooms: tuple[str, ...], sample: int, everything: bool, seed: int, table
     """Try them, and report."""
     files = rooms or tuple(ROOMS)
     if not table:
-        chosen = {file: _chosen(file, None if everything else sample, seed) for file in files}
+        chosen = {file: mutants_of(file, None if everything else sample, seed) for file in files}
         if show:
             for mutant in (mutant for mutants in chosen.values() for mutant in mutants):
                 click.echo(f"{mutant.file}:{mutant.line}: {mutant.change}")
             return
         _try_all(chosen)
     _report(files)
-
-
-def _chosen(file: str, count: int | None, seed: int) -> list[Mutant]:
-    mutants = mutants_of(file)
-    if count is None or count >= len(mutants):
-        return mutants
-    return sorted(random.Random(f"{seed} {file}").sample(mutants, count), key=lambda mutant: (mutant.line, mutant.column))
 
 
 def _try_all(chosen: dict[str, list[Mutant]]) -> None:

@@ -520,7 +520,7 @@ def _short(name: str) -> str:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed processes of this machine left in a folder, once per process."""
-    key = os.fspath(folder)
+    key = os.path.realpath(folder)  # one folder has many names, and what is in use must be known under all of them
     if key in _swept_folders:
         return
     _swept_folders.add(key)
@@ -604,16 +604,17 @@ def replacing_output(output: Output) -> Iterator[Path]:
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     temporary = part_path(path)
+    in_use = os.path.join(os.path.realpath(temporary.parent), temporary.name)
     try:
         operations.make_folder(path.parent)
         _sweep(path.parent)
-        _parts_in_use.add(os.fspath(temporary))
+        _parts_in_use.add(in_use)
         yield temporary
     except OSError as error:
         raise describe_write_failure(error, path) from error
     finally:
         _remove_quietly(temporary)
-        _parts_in_use.discard(os.fspath(temporary))
+        _parts_in_use.discard(in_use)
 
 
 def _publish(temporary: Path, path: Path) -> None:

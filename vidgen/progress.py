@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
@@ -45,32 +45,10 @@ def task(what: str, total: int | None = None) -> Iterator[Update]:
     """
     display = _display.get()
     if display is None:
-        yield _nothing
+        yield lambda done: None
         return
     with display.task(printable(what), total) as update:
         yield update
-
-
-@contextmanager
-def parts() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Work in several parts: what it gives takes the part, such as "drawing edges", how many of its items are done, and of how
-    many."""
-    with ExitStack() as stack:
-        current = ""
-        update: Update = _nothing
-
-        def report(what: str, done: int, total: int | None) -> None:
-            nonlocal current, update
-            if what != current:
-                stack.close()
-                current, update = what, stack.enter_context(task(what, total))
-            update(done)
-
-        yield report
-
-
-def _nothing(done: int) -> None:
-    return None
 
 
 def follow(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:

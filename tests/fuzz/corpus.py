@@ -36,8 +36,10 @@ from vidgen.errors import VidgenError
 from vidgen.evaluation.report import read_reports
 from vidgen.inference.model import Model
 from vidgen.inference.styles import Styles
+from vidgen.labeling.head import FrameFeatures, Head, TrainedHead
 from vidgen.media import labels
 from vidgen.media.frames import open_source
+from vidgen.media.keypoints import read_points
 from vidgen.media.labels import LabelTable
 from vidgen.metrics import motion, programs
 from vidgen.pages.curves import read_training
@@ -137,6 +139,16 @@ def _read_frames(path: Path) -> None:
             errors.append(error)
     if len(errors) == 2:
         raise errors[0]
+
+
+def _pose_files() -> list[bytes]:
+    points = [coordinate for index in range(25) for coordinate in (10.5 + index, 20.0, 0.9)]
+    people = [{"pose_keypoints_2d": points, "hand_left_keypoints_2d": points[:63], "face_keypoints_2d": []}]
+    return [json.dumps({"version": 1.3, "people": people}).encode()]
+
+
+def _use_poses(path: Path) -> None:
+    read_points(path)
 
 
 # -- tables, settings, scores ------------------------------------------------------------------------------------------------
@@ -279,6 +291,17 @@ def _use_styles(path: Path) -> None:
     models.info(path)
 
 
+@functools.cache
+def _features() -> FrameFeatures:
+    return FrameFeatures.load()
+
+
+def _heads() -> list[bytes]:
+    path = _scratch() / "head.safetensors"
+    TrainedHead(Head(2, _features().channels), (0, 2), labels.plain(3)).save(path)
+    return [path.read_bytes()]
+
+
 def _programs() -> list[bytes]:
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.script(torch.nn.Conv2d(3, 2, 1)), buffer)
@@ -377,12 +400,14 @@ KINDS: dict[str, Kind] = {
     "webp": Kind("a.webp", lambda: _pictures("WEBP", "RGB", "RGBA"), _read_frames),
     "tiff": Kind("a.tif", lambda: _pictures("TIFF", "RGB", "L"), _read_frames),
     "data": Kind("labels/clip0/000.png", _data_pictures, _check_data, _prepare_data),
+    "poses": Kind("a.json", _pose_files, _use_poses),
     "table": Kind("labels.json", _table_files, _use_table),
     "csv": Kind("labels.csv", _csv_files, _use_table),
     "yaml": Kind("a.yaml", _configurations, lambda path: run.load_run_config(path, [])),
     "scores": Kind("scores.json", _scores, _use_scores),
     "model": Kind("a.safetensors", _models, _use_model),
     "state_dict": Kind("a.pth", _torch_files, state_dicts.read_state_dict),
+    "head": Kind("head.safetensors", _heads, lambda path: TrainedHead.load(path, _features())),
     "clusters": Kind("a.npy", _clusters, arrays.read_array_dictionary),
     "styles": Kind("styles.safetensors", _style_files, _use_styles),
     "program": Kind("a.pt", _programs, _use_program),

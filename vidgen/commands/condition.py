@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import vidgen
@@ -29,6 +30,7 @@ def condition(
     *,
     kind: Kind,
     points: str | None = None,
+    weights: Path | None = None,
     part_labels: str | None = None,
     frames: str | None = None,
     start: str | None = None,
@@ -42,6 +44,7 @@ def condition(
 
     Args:
         points: OpenPose or COCO JSON, or text files of landmarks.
+        weights: the wheel whose graphs find the points where none are given.
         part_labels: where to write the part labels of faces.
         frames: where to write the frames, cropped like the condition.
     """
@@ -52,13 +55,12 @@ def condition(
         raise ConfigError(f"`all_channels`: only faces have 15 channels, not {kind}")
     rate = FOLDER_FRAME_RATE if frame_rate is None else Fraction(frame_rate).limit_denominator(1001)
     source = open_source(clip, start=start, end=end, frame_rate=rate)
-    video = open_condition(source, chosen, points)
+    video = open_condition(source, chosen, points, weights)
     names = output_names(out, chosen)
     places = [output_place(name) for name in (*names, *([frames] if frames else []))] + [sidecar_place(out)]
     places += [output_place(part_labels, kind="labels")] if part_labels else []
     with ExitStack() as stack:
         claim = stack.enter_context(durable.claim(places, inputs=files_read(clip), overwrite=overwrite))
-        report = stack.enter_context(progress.parts())
 
         def sink(path: str, written: FrameKind = "pictures") -> FrameSink:
             return stack.enter_context(
@@ -79,14 +81,14 @@ def condition(
         parts = sink(part_labels, "labels") if part_labels else None
         cropped = sink(frames) if frames else None
         count = 0
-        for count, frame in enumerate(video, 1):
+        for frame in progress.follow(video, f"drawing {kind} of {source.name}", source.num_frames):
+            count += 1
             for place, picture in zip(drawn, frame.pictures, strict=True):
                 place.write(picture, frame.pts, frame.duration)
             if parts is not None and frame.parts is not None:
                 parts.write(frame.parts, frame.pts, frame.duration)
             if cropped is not None:
                 cropped.write(frame.frame, frame.pts, frame.duration)
-            report(f"drawing {kind}", count, source.num_frames)
     details: dict[str, Any] = {"vidgen": vidgen.__version__, "input": source.name, "kind": kind, "frames": count}
     if kind not in OF_PICTURES:
         steady = video.steadiness

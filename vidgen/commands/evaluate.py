@@ -86,7 +86,7 @@ def run(
 
 def _is_encoding(text: str) -> bool:
     """Whether it names an encoding, which `labels` of 0.1 did, and not label maps."""
-    return text == "ids" or text in tables.NAMES or text.startswith("palette:") or Path(text).suffix.lower() in (".json", ".csv")
+    return text == "ids" or tables.is_named(text) or Path(text).suffix.lower() in (".json", ".csv")
 
 
 def _trained_segmenter(options: dict[str, Any], files: Mapping[str, WeightsFile]) -> Segmenter | None:

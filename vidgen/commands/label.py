@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vidgen import durable, progress
+from vidgen import durable
 from vidgen.errors import ConfigError
 from vidgen.labeling import writing
 from vidgen.labeling.clips import label as label_clip
@@ -19,8 +18,6 @@ from vidgen.media import images
 from vidgen.media import labels as tables
 from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, files_read
 from vidgen.media.labels import LabelTable
-
-log = logging.getLogger(__name__)
 
 
 def label(
@@ -62,7 +59,7 @@ def label(
         raise ConfigError("`counted` names objects to count, but no instance maps are written", hint="`instances` objects/")
     places = writing.output_places(out, confidence=confidence, overlay=overlay, instances=instances)
     read = [file for where in (clip, *painted) for file in files_read(where)]
-    with durable.claim(places, inputs=[*read, *([head] if head else [])], overwrite=overwrite) as claim, progress.parts() as report:
+    with durable.claim(places, inputs=[*read, *([head] if head else [])], overwrite=overwrite) as claim:
         labeling = label_clip(
             clip,
             painted,
@@ -73,7 +70,6 @@ def label(
             end=end,
             frame_rate=FOLDER_FRAME_RATE if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
             seed=seed,
-            report=report,
         )
         return writing.save(
             labeling,
@@ -83,7 +79,6 @@ def label(
             instances=instances,
             counted=None if counted is None else [name.strip() for name in counted.split(",")],
             num_suggestions=suggest,
-            report=report,
             claim=claim,
         )
 

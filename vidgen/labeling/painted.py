@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 CONVENTIONAL_IGNORE = 255
 """The id that marks unpainted pixels where no table says otherwise (Cityscapes, Pascal VOC)."""
 
+_HIGHEST_COUNTED = 128
+"""Ids up to here count classes; where there are higher ones, values are gray levels, and 255 is the class painted in white."""
+
 _MAX_CLASSES = 256
 _MOST_BLENDED = 0.25
 _MIN_ALIGNMENT = 1.05
@@ -155,8 +158,8 @@ def _last_number(name: str) -> int | None:
 def find_table(maps: Iterable[Frame]) -> LabelTable:
     """A table of the ids or colors of painted frames.
 
-    Ids keep their values, and 255 means unpainted. Colors that nowhere fill a square of 3x3 pixels are taken as blends of smoothed
-    outlines, and stand for the nearest color that does.
+    Ids keep their values; 255 means unpainted beside ids up to 128, and a class beside gray levels. Colors that nowhere fill
+    a square of 3x3 pixels are taken as blends of smoothed outlines, and stand for the nearest color that does.
 
     Raises:
         InputError: there are more than 256 classes, ids and colors are mixed, or a file is a photograph.
@@ -165,8 +168,10 @@ def find_table(maps: Iterable[Frame]) -> LabelTable:
     if all(item.pixels.ndim == 2 for item in maps):
         table = discover([maps])
         values = table.values or ()
-        if CONVENTIONAL_IGNORE in values and len(values) > 1:
-            values = tuple(value for value in values if value != CONVENTIONAL_IGNORE)
+        others = tuple(value for value in values if value != CONVENTIONAL_IGNORE)
+        if CONVENTIONAL_IGNORE in values and others and max(others) <= _HIGHEST_COUNTED:
+            log.info("%s: the id 255 is taken as unpainted", maps[0].name)
+            values = others
             names = tuple(f"id {value}" for value in values)
             table = LabelTable(names, distinct_colors(len(values)), values, ignore=(CONVENTIONAL_IGNORE,))
         return table

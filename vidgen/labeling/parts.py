@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from vidgen import progress
 from vidgen.media.frames import FrameSource
 
 _THUMBNAIL = (48, 36)
@@ -48,5 +49,5 @@ def _changes(source: FrameSource) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _thumbnails(source: FrameSource) -> Iterator[np.ndarray]:
-    for frame in source:
+    for frame in progress.follow(source, f"looking for cuts in {source.name}", source.num_frames):
         yield cv2.resize(frame.pixels, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 import vidgen
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.errors import InputError
 from vidgen.labeling.clips import Labeling, overlay
-from vidgen.labeling.head import BACKBONE, Report
+from vidgen.labeling.head import BACKBONE
 from vidgen.labeling.instances import InstanceTracker
 from vidgen.media.frames import open_sink, output_place, sidecar_path, sidecar_place
 from vidgen.media.video import FrameKind
@@ -57,7 +57,6 @@ def save(
     instances: str | None = None,
     counted: Collection[str] | None = None,
     num_suggestions: int = 0,
-    report: Report | None = None,
     claim: durable.Claim,
 ) -> dict[str, Any]:
     """Label a clip and write it, whole or not at all.
@@ -101,7 +100,7 @@ def save(
 
         maps, doubts, objects = sink(out, "labels"), sink(confidence, "labels"), sink(instances, "labels")
         views = sink(overlay_video, "pictures")
-        for frame in labeling:
+        for frame in progress.follow(labeling, f"labeling {source.name}", source.num_frames):
             maps.write(labeling.values(frame.classes), frame.pts, frame.duration)
             if doubts is not None:
                 doubts.write(np.rint(frame.confidence * 255).astype(np.uint8), frame.pts, frame.duration)
@@ -111,8 +110,6 @@ def save(
                 if frame.index in starts:
                     tracker.reset()
                 objects.write(tracker(frame.classes, frame.flow), frame.pts, frame.duration)
-            if report is not None:
-                report("labeling", frame.index + 1, source.num_frames)
         durable.write_bytes(table_path(out), (json.dumps(labeling.table.to_dict(), indent=2) + "\n").encode())
         labeling.head.save(head_path(out))
     seconds = time.monotonic() - began

@@ -46,6 +46,8 @@ _COCO_OF_BODY = {
 
 NUM_LANDMARKS = 68
 SUFFIXES = (".json", ".txt")
+OPENPOSE_SUFFIX = "_keypoints.json"
+"""What OpenPose's files end with, one file a frame."""
 
 
 @dataclass(frozen=True)

@@ -219,5 +219,5 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no folder of videos or pictures"):
         check(tmp_path)
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(InputError, match=r"a\.txt: is a file, not a folder"):
+    with pytest.raises(InputError, match=r"a\.txt: is a file; the folder of a data set was expected"):
         check(tmp_path / "a.txt")

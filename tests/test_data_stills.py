@@ -328,7 +328,11 @@ BAD = {
     "an id out of range": (_label(np.full((32, 48), 4, np.uint8)), r"shot0.png: label id 4 at row 0.*1536 pixels.*0\.\.3"),
     "the id 255": (_label(np.full((32, 48), 255, np.uint8)), r"shot0.png: label id 255 at row 0, column 0 \(1536 pixels\)"),
     "a 16-bit id": (_label(np.full((32, 48), 26_003, np.uint16)), r"shot0.png: label id 26003"),
-    "colours where ids are wanted": (_label(_picture(1)), r"shot0.png: holds colors, but the label table knows ids"),
+    "colours where ids are wanted": (
+        _label(np.full((32, 48, 3), 9, np.uint8)),
+        r"shot0.png: holds colors, but the label table knows ids",
+    ),
+    "a photo in the place of a label map": (_label(_picture(1)), r"shot0.png: holds 1536 different colors, as a photo does"),
     "a JPEG label map": (_jpeg, r"shot0.jpg: JPEG blurs label ids"),
     "a blurred label map": (_blurred_label, r"shot0.png: label id \d+ at row.* more unknown ids"),
     "a label map with holes": (_transparent_label, r"shot0.png: a label map with transparent parts"),

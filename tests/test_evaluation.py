@@ -384,3 +384,11 @@ def test_the_command_line_names_its_own_options(output: Path, truth: Path, capsy
     assert "--metrics lpips: needs --pretrained lpips=FILE" in capsys.readouterr().err
     assert main(["evaluate", str(output), "--metrics", "psnt"]) == 2
     assert "hint: --list-metrics shows them all" in capsys.readouterr().err
+
+
+def test_frames_with_gaps_at_different_places_are_not_compared(tmp_path: Path) -> None:
+    for folder, gap in (("output", 2), ("target", 4)):
+        for number in (number for number in range(6) if number != gap):
+            write_png(tmp_path / folder / f"{number}.png", np.full((64, 64, 3), 40 * number, np.uint8))
+    with pytest.raises(InputError, match=r"target: its numbers do not match those of .*output; without a partner: 4.png of"):
+        evaluate(str(tmp_path / "output"), target=str(tmp_path / "target"))

@@ -639,7 +639,19 @@ def test_a_dry_run_reports_sizes_and_writes_nothing(config: Path, tmp_path: Path
     assert report["parameters"]["generator"] > 1000
     assert report["memory_mb"] > 0
     assert [row["steps"] for row in report["stages"]] == [8, 4, 4, 4]
+    assert "config" not in report
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_is_short_and_allocates_no_network(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A generator of more than 40 GB of weights is described in the memory that there is."""
+    sets = ["--set", "model.generator.base_channels=8192", "--set", "model.generator.num_blocks=20"]
+    assert cli.main(["train", str(config), "-o", str(tmp_path / "run"), "--dry-run", *sets]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) < 20
+    (size,) = (int(line.split()[1]) for line in shown if line.split()[0] == "generator")
+    assert size > 10**10
+    assert any("8 steps of 6 frames of 48x32" in line for line in shown)
 
 
 def test_a_label_outside_the_table_names_the_file_the_value_and_the_range(config: Path, tmp_path: Path) -> None:

@@ -393,10 +393,20 @@ def demo(time_limit: float, **options: Any) -> Result:
     return _call("demo.demo", minutes=time_limit / 60, **options)
 
 
+def _train_summary(result: Result) -> str:
+    """A result of training as lines; of a dry run, a line for each stage."""
+    stages = [
+        f"  {row['steps']} steps of {row['clip']}: {row['stage']} ({row['activations_mb']} MB of activations)"
+        for row in result.get("stages", [])
+    ]
+    return "\n".join([summarize({name: value for name, value in result.items() if name != "stages"}), *stages])
+
+
 @cli.command(
+    summary=_train_summary,
     example="vidgen train street.yaml -o runs/street --time-limit 2h\n"
     "vidgen train vid2vid/one_clip --set data.root=datasets/clip -o runs/clip\n"
-    "vidgen train -o runs/street --resume"
+    "vidgen train -o runs/street --resume",
 )
 @click.argument("config", type=PATH, required=False)
 @option("-o", "--out", type=PATH, help="Run folder.  [default: runs/NAME]")

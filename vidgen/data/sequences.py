@@ -177,13 +177,23 @@ def _sequence(settings: DataSettings, roles: Listed[FileInput], files: Mapping[s
 def check_partners(sources: Listed[FrameSource]) -> None:
     """Refuse sources that do not belong together frame by frame, as far as it shows before frames are counted and decoded.
 
-    Files of frames are told apart by the numbers in their names: where some are left out, both leave out the same.
-
     Raises:
         InputError: sizes or numbers of frames differ.
     """
     first = sources[0]
+    check_numbers(sources)
     for other in sources[1:]:
+        if other.size != first.size:
+            raise InputError(f"{other.name}: is {_size(other.size)}, but {first.name} is {_size(first.size)}; {_ONE_SIZE}")
+
+
+def check_numbers(sources: Listed[FrameSource]) -> None:
+    """Refuse files of frames whose numbers do not match: where some are left out, all leave out the same.
+
+    Raises:
+        InputError: a numbered file has no partner.
+    """
+    for first, other in ((sources[0], other) for other in sources[1:]):
         alone, other_alone = names_of.unpaired(first.paths, other.paths)
         missing = [
             f"{names_of.few([path.name for path in files], 3)} of {source.name}"
@@ -195,8 +205,6 @@ def check_partners(sources: Listed[FrameSource]) -> None:
                 f"{other.name}: its numbers do not match those of {first.name}; without a partner: {' and '.join(missing)}",
                 hint="remove what has no partner, or number the files of both anew",
             )
-        if other.size != first.size:
-            raise InputError(f"{other.name}: is {_size(other.size)}, but {first.name} is {_size(first.size)}; {_ONE_SIZE}")
 
 
 def _check_counts(sources: Listed[FrameSource]) -> None:

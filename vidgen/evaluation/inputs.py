@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidgen.data.sequences import check_numbers
 from vidgen.errors import InputError
 from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, FrameSource, PictureSource, VideoSource, list_sources, open_source
 from vidgen.media.labels import LabelTable
@@ -79,6 +80,9 @@ class Inputs:
         self._contents = {name: hashlib.sha256() for name in places}
         if fps is None:
             _check_frame_rates(self._streams)
+            folders = [stream for stream in self._streams.values() if isinstance(stream, PictureSource)]
+            if len({folder.count() for folder in folders}) == 1:  # those of other lengths are told by their ends
+                check_numbers(folders)
 
     @property
     def frame_rate(self) -> float | None:

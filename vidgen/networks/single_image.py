@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidgen.networks.noise import normal_of_frame
 
 Size = tuple[int, int]
 LevelNorm = Literal["batch", "none"]
@@ -306,7 +309,7 @@ def mirror_to(image: Tensor, size: Size) -> Tensor:
 
 def randn(shape: Sequence[int], device: Any, generator: torch.Generator | None) -> Tensor:
     """Unit noise on `device`; a generator of another device gives the same numbers everywhere."""
-    return torch.randn(*shape, device=device if generator is None else generator.device, generator=generator).to(device)
+    return normal_of_frame(shape, device, generator)
 
 
 def noise_walk(

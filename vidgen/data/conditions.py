@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
 from vidgen.config import Settings
@@ -18,7 +17,9 @@ from vidgen.errors import ConfigError, InputError
 from vidgen.media import conditions, labels, pixels
 from vidgen.media.frames import Frame, FrameSource
 from vidgen.media.labels import LabelTable
-from vidgen.types import Condition
+
+if TYPE_CHECKING:
+    from vidgen.types import Condition
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -175,6 +176,10 @@ class ConditionBuilder:
     @staticmethod
     def condition(moments: Sequence[dict[str, np.ndarray]]) -> Condition:
         """A batch of one: [1,T,...]."""
+        import torch  # here, because translation with an exported graph does without
+
+        from vidgen.types import Condition
+
         names = [name for name in ("labels", "frames", "instances") if name in moments[0]]
         return Condition(**{name: torch.from_numpy(np.stack([moment[name] for moment in moments]))[None] for name in names})
 

@@ -13,14 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from vidgen import durable
 from vidgen.errors import CheckpointError
 from vidgen.weights.files import Weights, read_weights
+
+if TYPE_CHECKING:  # finding a file does not need torch
+    import torch
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 NUM_AVERAGED = "n_averaged"
@@ -49,16 +50,20 @@ class Progress:
 
 def optimizer_tensors(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
     """Adam's moments and step counts of all optimizers, flat: `<phase>/<parameter index>/<name>`."""
+    import torch
+
     result = {}
     for phase, optimizer in optimizers.items():
         for index, values in optimizer.state_dict()["state"].items():
             for name, value in values.items():
-                result[f"{phase}/{index}/{name}"] = value if isinstance(value, Tensor) else torch.tensor(float(value))
+                result[f"{phase}/{index}/{name}"] = value if isinstance(value, torch.Tensor) else torch.tensor(float(value))
     return result
 
 
 def fill_optimizers(optimizers: Mapping[str, torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """The reverse of `optimizer_tensors`; phases without stored values stay fresh."""
+    import torch
+
     for phase, optimizer in optimizers.items():
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
@@ -176,11 +181,24 @@ def find_weights(model: Path, prefer: Literal["auto", "ema", "last"] = "auto") -
     Raises:
         CheckpointError: there are none.
     """
+    file, averaged = find_files(model, prefer)
+    last = read_weights(file)
+    if averaged is None:
+        return last, file
+    generator = {f"generator.{name}": value for name, value in read_weights(averaged).tensors.items() if name != NUM_AVERAGED}
+    return Weights({**last.tensors, **generator}, last.metadata), averaged
+
+
+def find_files(model: Path, prefer: Literal["auto", "ema", "last"] = "auto") -> tuple[Path, Path | None]:
+    """The files that `find_weights` reads: the last weights and, where they are preferred, the averaged ones.
+
+    Raises:
+        CheckpointError: there are none.
+    """
     if model.is_file():
-        return read_weights(model), model
+        return model, None
     if not model.exists() and model.name in shipped():
-        model = shipped()[model.name]
-        return read_weights(model), model
+        return shipped()[model.name], None
     if not model.exists():
         raise CheckpointError(f"{model}: no such weights file or run folder")
     if (model / STATE).is_file():
@@ -189,11 +207,8 @@ def find_weights(model: Path, prefer: Literal["auto", "ema", "last"] = "auto") -
         found = newest(model / "checkpoints")
     if found is None:
         raise CheckpointError(f"{model}: holds no checkpoint; train one first")
-    last = read_weights(found.path / MODEL)
     if prefer == "last" or (prefer == "auto" and found.ema is None):
-        return last, found.path / MODEL
+        return found.path / MODEL, None
     if found.ema is None:
         raise CheckpointError(f"{found.path}: holds no averaged weights (train.ema_decay was not set); use the last ones")
-    averaged = read_weights(found.path / found.ema)
-    generator = {f"generator.{name}": value for name, value in averaged.tensors.items() if name != NUM_AVERAGED}
-    return Weights({**last.tensors, **generator}, last.metadata), found.path / found.ema
+    return found.path / MODEL, found.path / found.ema

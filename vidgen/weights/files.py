@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
-from torch import Tensor, nn
 
 from vidgen.errors import CheckpointError
+
+if TYPE_CHECKING:  # finding a file does not need torch
+    from torch import Tensor, nn
 
 METADATA_KEY = "vidgen"
 
@@ -29,6 +31,8 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 
     The metadata go under one key as JSON, since safetensors writes several in random order: equal weights, equal bytes.
     """
+    from safetensors.torch import save
+
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return save(plain, {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)} if metadata else None)
 
@@ -39,8 +43,10 @@ def read_weights(path: Path) -> Weights:
     Raises:
         CheckpointError: it is missing, truncated, or something else under that name.
     """
+    from safetensors.torch import load
+
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
         return Weights(load(path.read_bytes()), metadata)
     except FileNotFoundError as error:

@@ -1,0 +1,39 @@
+"""PyTorch: the translator itself. It is always there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidgen.runtime import Runtime
+from vidgen.translators.base import Translator
+from vidgen.types import Condition
+
+
+@dataclass(frozen=True)
+class TorchBackend:
+    """Computes the steps of a translator; see `vidgen.inference.session.Backend`."""
+
+    translator: Translator[Any]
+    runtime: Runtime
+
+    def step(self, arrays: Mapping[str, np.ndarray], state: Any, seed: int) -> tuple[np.ndarray, Any]:
+        with torch.inference_mode(), self.runtime.autocast(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            output, state = self.translator.translate(self._condition(arrays), state)
+        return output.frames[0, 0].float().cpu().numpy(), state
+
+    def prime(self, arrays: Mapping[str, np.ndarray], frames: np.ndarray) -> Any:
+        known = self.runtime.place(torch.from_numpy(frames)[None])
+        with torch.inference_mode(), self.runtime.autocast():
+            return self.translator.prime(self._condition(arrays).repeat(len(frames)), known)
+
+    def describe(self) -> str:
+        return f"torch {torch.__version__}, {self.runtime.describe()}"
+
+    def _condition(self, arrays: Mapping[str, np.ndarray]) -> Condition:
+        return Condition(**{name: self.runtime.place(torch.from_numpy(value)) for name, value in arrays.items()})

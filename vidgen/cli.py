@@ -323,6 +323,13 @@ compute = _options(
     option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Arithmetic; auto uses bf16 where it is fast."),
     threads,
 )
+backend = option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]),
+    default="auto",
+    show_default=True,
+    help="Inference engine; auto uses OpenVINO if it is installed and matches PyTorch on this machine.",
+)
 quality = option(
     "--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True, help="Video encoding quality."
 )
@@ -443,6 +450,7 @@ def train(**options: Any) -> Result:
 @option("--skip-existing", is_flag=True, help="Skip inputs whose output exists.")
 @overwrite
 @compute
+@backend
 @quality
 @seed
 @option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
@@ -463,6 +471,33 @@ def train(**options: Any) -> Result:
 def translate(**options: Any) -> Result:
     """Translate label, edge or pose videos with a model."""
     return _call("translate.translate", **options)
+
+
+@cli.command(
+    example="vidgen export runs/street -o street.onnx --check-on labels.mkv\nvidgen export runs/street -o street.xml --format openvino"
+)
+@click.argument("model", type=PATH)
+@option("-o", "--out", type=PATH, required=True, help="File to write: .onnx, .xml (OpenVINO; weights beside it) or .pt2.")
+@option(
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "openvino", "pt2"]),
+    help="File format; pt2 is a torch.export program.  [default: by the suffix]",
+)
+@option("--check-on", "real", metavar="INPUT", help="Also compare with PyTorch on the first frames of this input.")
+@conditioning
+@option(
+    "--checkpoint", "weights", type=click.Choice(["auto", "ema", "last"]), default="auto", show_default=True, help="Weights of a run to export."
+)
+@overwrite
+def export(**options: Any) -> Result:
+    """Export one step of a model to run without vidgen.
+
+    The graph takes the inputs of one frame (labels as ids), its noise and the recurrent state, and gives the frame and the next
+    state; height and width are free. It is compared with PyTorch before the file is written. A JSON card in its metadata
+    describes all inputs.
+    """
+    return _call("export.export", **options)
 
 
 @cli.command(

@@ -390,7 +390,7 @@ class Model:
         session = self.session(
             inputs.main.size, seed=options.seed, table=options.table, work_size=options.work_size, style=options.style
         )
-        with closing(prefetch(lambda: _moments(session, inputs))) as moments:
+        with closing(prefetch(lambda: moments(session, inputs))) as moments:
             for index, (frame, arrays) in enumerate(moments):
                 if index < len(inputs.first_frames):
                     result = session.prime(arrays, inputs.first_frames[: index + 1])
@@ -612,7 +612,7 @@ def load(
     return Model.load(path, device=device, precision=precision, weights=weights, backend=backend)
 
 
-def _moments(session: Session, inputs: Inputs) -> Iterator[tuple[Frame, Arrays]]:
+def moments(session: Session, inputs: Inputs) -> Iterator[tuple[Frame, Arrays]]:
     """Each frame of the main input with its condition [1,1,...]."""
     sources = [inputs.main, *([inputs.instances] if inputs.instances else []), *inputs.others]
     for frames in _together(sources):

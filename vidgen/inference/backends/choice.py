@@ -22,7 +22,7 @@ import vidgen
 from vidgen import durable
 from vidgen.errors import OutputError
 from vidgen.inference.backends.graphs import EngineName, GraphBackend, engine_version
-from vidgen.inference.graph import probe_inputs
+from vidgen.inference.graph import probe_frames, probe_inputs
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +123,8 @@ def compare(backend: GraphBackend) -> Verdict:
         arrays = {name: value[:, None] for name, value in probe_inputs(card.inputs, check.size, moment).items()}
         if not arrays:  # a model of noise alone
             arrays = {"frames": np.zeros((1, 1, 0, *check.size), np.float32)}
+        if card.states and moment == 0:
+            state = backend.prime(arrays, probe_frames(check.size))
         started = time.perf_counter()
         frame, state = backend.step(arrays, state, 0)
         milliseconds = 1000 * (time.perf_counter() - started)

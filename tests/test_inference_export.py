@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         {"edges": {"low": 50, "high": 100}},
         (128, 128),
     ),
-    "pix2pix, ResNet": ({"kind": "pix2pix", "generator": {"network": "resnet", **NARROW, "dropout": 0}}, {"pictures": ["a"]}, (32, 48)),
+    "pix2pix, ResNet": (
+        {"kind": "pix2pix", "generator": {"network": "resnet", **NARROW, "dropout": 0}},
+        {"pictures": ["a"]},
+        (32, 48),
+    ),
     "pix2pixhd with styles": (
         {
             "kind": "pix2pixhd",
@@ -69,7 +73,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         MAPS,
         (32, 48),
     ),
-    "pix2pixhd, compact": ({"kind": "pix2pixhd", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25}}, LABELS, (32, 48)),
+    "pix2pixhd, compact": (
+        {"kind": "pix2pixhd", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25}},
+        LABELS,
+        (32, 48),
+    ),
     "singan": ({"kind": "singan", "image_size": [40, 54], "base_channels": 4, "max_channels": 4}, {}, (40, 54)),
     "consingan": ({"kind": "consingan", "image_size": [40, 54], "base_channels": 4}, {}, (40, 54)),
 }
@@ -158,19 +166,22 @@ def test_a_video_that_begins_with_known_frames_goes_on_as_in_torch(case: str, nu
 
 
 @pytest.fixture(scope="module")
-def compact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+def compact(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Weights and graph of a small video model."""
     if not ENGINES or engine_version("onnxscript") is None:
         pytest.skip("the extra export is not installed")
     folder = tmp_path_factory.mktemp("compact")
     weights = write_model(folder / "model.safetensors", *CASES["vid2vid, compact"])
     export(weights, folder / "model.onnx")
-    yield weights, folder / "model.onnx"
+    return weights, folder / "model.onnx"
 
 
 def test_the_card_is_enough_to_know_what_goes_in(compact: tuple[Path, Path]) -> None:
     card = read_card(compact[1])
-    assert {port.name: port.shape for port in card.inputs} == {"labels": (1, "height", "width"), "instances": (1, "height", "width")}
+    assert {port.name: port.shape for port in card.inputs} == {
+        "labels": (1, "height", "width"),
+        "instances": (1, "height", "width"),
+    }
     assert {port.name: (port.dtype, port.shape) for port in card.states} == {
         "past_labels": ("int64", (1, 2, "height", "width")),
         "past_instances": ("int64", (1, 2, "height", "width")),
@@ -204,11 +215,17 @@ def _rename(card: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda card: card.update(format=FORMAT + 1), f"is of format {FORMAT + 1}; this version of vidgen reads formats up to {FORMAT}"),
+        (
+            lambda card: card.update(format=FORMAT + 1),
+            f"is of format {FORMAT + 1}; this version of vidgen reads formats up to {FORMAT}",
+        ),
         (lambda card: card.pop("states"), "its card is damaged"),
         (lambda card: card["check"].update(frames="eJw="), "its card is damaged"),
         (_rename, "they disagree about the input classes"),
-        (lambda card: card["states"][2].update(shape=[1, 2, 4, "height", "width"]), "its card gives the input generated_0 the shape"),
+        (
+            lambda card: card["states"][2].update(shape=[1, 2, 4, "height", "width"]),
+            "its card gives the input generated_0 the shape",
+        ),
     ],
 )
 def test_a_graph_whose_card_does_not_fit_is_one_clear_line(
@@ -258,7 +275,7 @@ def test_a_graph_that_gives_other_frames_is_not_kept(
         return normalized * 1.1 if torch.compiler.is_exporting() else normalized
 
     monkeypatch.setattr(layers.InstanceNorm, "forward", wrong)
-    with pytest.raises(ConfigError, match="does not give torch's frames: .*% of the values differ"):
+    with pytest.raises(ConfigError, match=r"does not give torch's frames: .*% of the values differ"):
         export(compact[0], tmp_path / "wrong.onnx")
     assert list(tmp_path.glob("wrong*")) == []
 
@@ -352,11 +369,21 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.skipif("onnxruntime" not in ENGINES, reason="ONNX Runtime is not installed")
-def test_the_example_runs_the_file_where_neither_torch_nor_vidgen_can_be_imported(compact: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_example_runs_the_file_where_neither_torch_nor_vidgen_can_be_imported(
+    compact: tuple[Path, Path], tmp_path: Path
+) -> None:
     maps = np.stack([inputs_of(Model.load(compact[0]), (32, 48), frame)["main"] for frame in range(3)])
     np.save(tmp_path / "labels.npy", maps)
     script = REPOSITORY / "examples" / "run_exported.py"
-    command = [sys.executable, "-c", _NO_TORCH, str(script), str(compact[1]), str(tmp_path / "labels.npy"), str(tmp_path / "out.npy")]
+    command = [
+        sys.executable,
+        "-c",
+        _NO_TORCH,
+        str(script),
+        str(compact[1]),
+        str(tmp_path / "labels.npy"),
+        str(tmp_path / "out.npy"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr
     session = Model.load(compact[0], precision="fp32", device="cpu").session((32, 48))

@@ -474,7 +474,8 @@ def translate(**options: Any) -> Result:
 
 
 @cli.command(
-    example="vidgen export runs/street -o street.onnx --check-on labels.mkv\nvidgen export runs/street -o street.xml --format openvino"
+    example="vidgen export runs/street -o street.onnx --check-on labels.mkv\n"
+    "vidgen export runs/street -o street.xml --format openvino"
 )
 @click.argument("model", type=PATH)
 @option("-o", "--out", type=PATH, required=True, help="File to write: .onnx, .xml (OpenVINO; weights beside it) or .pt2.")
@@ -487,7 +488,12 @@ def translate(**options: Any) -> Result:
 @option("--check-on", "real", metavar="INPUT", help="Also compare with PyTorch on the first frames of this input.")
 @conditioning
 @option(
-    "--checkpoint", "weights", type=click.Choice(["auto", "ema", "last"]), default="auto", show_default=True, help="Weights of a run to export."
+    "--checkpoint",
+    "weights",
+    type=click.Choice(["auto", "ema", "last"]),
+    default="auto",
+    show_default=True,
+    help="Weights of a run to export.",
 )
 @overwrite
 def export(**options: Any) -> Result:

@@ -9,6 +9,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vidgen import durable
 from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
@@ -255,13 +256,14 @@ def _with_progress(translation: Translation, target: str, **options: Any) -> dic
     if not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)):
         return translation.save(target, **options)
 
-    def counted() -> Iterator[int]:
-        while (step := steps.get()) is not None:
-            yield step
-
     def show() -> None:
-        for _ in track(counted(), description=escape(paths.display(Path(target).name)), total=total, console=Console(stderr=True)):
-            pass
+        rate, title = float(translation.inputs.main.frame_rate), escape(paths.display(Path(target).name))
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task, started = bar.add_task("", total=total, speed=""), time.monotonic()
+            while (done := steps.get()) is not None:
+                per_second = done / max(time.monotonic() - started, 1e-6)
+                bar.update(task, completed=done, speed=f"{per_second:.1f} frames/s, {per_second / rate:.2f}x real time")
 
     screen = threading.Thread(target=show, daemon=True)
     screen.start()

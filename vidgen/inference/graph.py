@@ -165,11 +165,19 @@ class GraphCard:
             values = json.loads(text)
             version = values["format"]
             if not isinstance(version, int) or version > FORMAT:
-                raise CheckpointError(f"{where}: its card is of format {version}; this version of vidgen reads formats up to {FORMAT}")
+                raise CheckpointError(
+                    f"{where}: its card is of format {version}; this version of vidgen reads formats up to {FORMAT}"
+                )
             ports = {name: tuple(map(Port.from_dict, values[name])) for name in ("inputs", "noise", "states")}
             facts = Facts.from_dict(values["model"], where)
             return GraphCard(
-                facts, ports["inputs"], ports["noise"], ports["states"], Check.from_dict(values["check"]), dict(values["hashes"]), values["vidgen"]
+                facts,
+                ports["inputs"],
+                ports["noise"],
+                ports["states"],
+                Check.from_dict(values["check"]),
+                dict(values["hashes"]),
+                values["vidgen"],
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError, zlib.error, ConfigError) as error:
             raise CheckpointError(f"{where}: its card is damaged ({error})") from error
@@ -184,11 +192,15 @@ class GraphCard:
         wrong = sorted(stated.keys() ^ inputs.keys())
         if wrong:
             has = ", ".join(sorted(inputs)) or "none"
-            raise CheckpointError(f"{where}: its card does not fit its graph; they disagree about the input {wrong[0]} (the graph has {has})")
+            raise CheckpointError(
+                f"{where}: its card does not fit its graph; they disagree about the input {wrong[0]} (the graph has {has})"
+            )
         for name, port in stated.items():
             free = [0 if isinstance(item, str) else item for item in port.shape]
             if len(free) != len(inputs[name]) or any(a and b and a != b for a, b in zip(free, inputs[name], strict=True)):
-                raise CheckpointError(f"{where}: its card gives the input {name} the shape {list(port.shape)}, its graph {list(inputs[name])}")
+                raise CheckpointError(
+                    f"{where}: its card gives the input {name} the shape {list(port.shape)}, its graph {list(inputs[name])}"
+                )
 
 
 def read_card(path: Path) -> GraphCard:
@@ -205,7 +217,9 @@ def read_card(path: Path) -> GraphCard:
     except (OSError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path}: is not a complete ONNX file ({error})") from error
     if METADATA_KEY not in metadata:
-        raise CheckpointError(f"{path}: this ONNX file carries no card of vidgen, so its inputs are not known; export the model again")
+        raise CheckpointError(
+            f"{path}: this ONNX file carries no card of vidgen, so its inputs are not known; export the model again"
+        )
     return GraphCard.from_json(metadata[METADATA_KEY], str(path))
 
 
@@ -297,7 +311,9 @@ def draw_noise(ports: tuple[Port, ...], size: Size, seed: int, frame: int) -> di
         # torch and numpy both begin this generator, the Mersenne twister of 1998, from the lower 32 bits of the seed
         stream = streams.setdefault(start, np.random.RandomState(start & 0xFFFFFFFF))
         count = int(np.prod(shape))
-        result[port.name] = (_uniform(stream, count) if port.about["distribution"] == "uniform" else _normal(stream, count)).reshape(shape)
+        result[port.name] = (
+            _uniform(stream, count) if port.about["distribution"] == "uniform" else _normal(stream, count)
+        ).reshape(shape)
     return result
 
 

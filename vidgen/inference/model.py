@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -77,8 +77,12 @@ class Inputs:
     @property
     def files(self) -> list[Path]:
         """What is read from the disk, which no output may replace."""
-        sources = (self.main, *([self.instances] if self.instances else []), *self.others)
-        return [file for source in sources for file in source.paths]
+        return [file for source in self.sources for file in source.paths]
+
+    @property
+    def sources(self) -> list[FrameSource]:
+        """All that has a frame for each frame of the result."""
+        return [self.main, *([self.instances] if self.instances else []), *self.others]
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ class Model:
         sha256: of the weights file.
     """
 
-    def __init__(self, facts: Facts, backend: Backend, chosen: Choice, path: Path, sha256: str, parts: _Parts | None = None) -> None:
+    def __init__(
+        self, facts: Facts, backend: Backend, chosen: Choice, path: Path, sha256: str, parts: _Parts | None = None
+    ) -> None:
         self.facts = facts
         self.backend = backend
         self.choice = chosen
@@ -294,7 +300,9 @@ class Model:
     @property
     def _torch(self) -> _Parts:
         if self._parts is None:
-            raise ConfigError(f"{self.path}: runs on {TITLES[self.choice.backend]}, and this needs torch", hint="load it with the backend torch")
+            raise ConfigError(
+                f"{self.path}: runs on {TITLES[self.choice.backend]}, and this needs torch", hint="load it with the backend torch"
+            )
         return self._parts
 
     def open(
@@ -390,8 +398,12 @@ class Model:
         session = self.session(
             inputs.main.size, seed=options.seed, table=options.table, work_size=options.work_size, style=options.style
         )
-        with closing(prefetch(lambda: moments(session, inputs))) as moments:
-            for index, (frame, arrays) in enumerate(moments):
+        # Decoding, conditions and network overlap, each in a thread of its own; whoever takes the frames may encode in a fourth.
+        with (
+            closing(prefetch(lambda: _together(inputs.sources))) as decoded,
+            closing(prefetch(lambda: moments(session, inputs, decoded))) as ahead,
+        ):
+            for index, (frame, arrays) in enumerate(ahead):
                 if index < len(inputs.first_frames):
                     result = session.prime(arrays, inputs.first_frames[: index + 1])
                 else:
@@ -612,10 +624,9 @@ def load(
     return Model.load(path, device=device, precision=precision, weights=weights, backend=backend)
 
 
-def moments(session: Session, inputs: Inputs) -> Iterator[tuple[Frame, Arrays]]:
-    """Each frame of the main input with its condition [1,1,...]."""
-    sources = [inputs.main, *([inputs.instances] if inputs.instances else []), *inputs.others]
-    for frames in _together(sources):
+def moments(session: Session, inputs: Inputs, decoded: Iterator[tuple[Frame, ...]] | None = None) -> Iterator[tuple[Frame, Arrays]]:
+    """Each frame of the main input with its condition; `decoded` are the frames of all sources, where they are read already."""
+    for frames in decoded or _together(inputs.sources):
         instance = frames[1] if inputs.instances else None
         yield frames[0], session.build(Moment(frames[0], instance, tuple(frames[2 if inputs.instances else 1 :])))
 
@@ -706,6 +717,8 @@ class Translation:
             "backend": model.choice.to_dict(),
             "seconds": round(seconds, 3),
             "ms_per_frame": round(1000 * seconds / max(1, num_frames), 2),
+            "frames_per_second": round(num_frames / max(seconds, 1e-9), 2),
+            "real_time_factor": round(num_frames / max(seconds, 1e-9) / float(main.frame_rate), 3),
         }
 
 

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,7 +109,8 @@ def processor() -> str:
         name, _, value = line.partition(":")
         found.setdefault(name.strip(), value.strip())
     flags = hashlib.sha256(found.get("flags", found.get("Features", "")).encode()).hexdigest()[:12]
-    return f"{found.get('model name', platform.machine())}, family {found.get('cpu family')}, model {found.get('model')}, flags {flags}"
+    name = found.get("model name", platform.machine())
+    return f"{name}, family {found.get('cpu family')}, model {found.get('model')}, flags {flags}"
 
 
 def compare(backend: GraphBackend) -> Verdict:
@@ -151,6 +153,13 @@ def remembered() -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def describe_difference(entry: Mapping[str, Any], key: str) -> str:
+    """A remembered comparison in words."""
+    limit = LIMITS["bf16" if key.endswith("bf16") else "fp32"]
+    difference = float(entry.get("difference", "inf"))
+    return f"{'the same' if difference <= limit else 'other'} frames (mean difference {difference:.4f})"
 
 
 def _remember(key: str, entry: dict[str, Any]) -> None:

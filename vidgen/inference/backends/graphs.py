@@ -85,7 +85,8 @@ class OpenVino:
         except RuntimeError as error:
             raise CheckpointError(f"{path}: OpenVINO cannot load it ({_first_line(error)})") from error
         self.inputs = {
-            port.any_name: tuple(0 if side.is_dynamic else side.get_length() for side in port.partial_shape) for port in compiled.inputs
+            port.any_name: tuple(0 if side.is_dynamic else side.get_length() for side in port.partial_shape)
+            for port in compiled.inputs
         }
         self._names = [port.any_name for port in compiled.outputs]
         self._request = compiled.create_infer_request()
@@ -102,7 +103,9 @@ class OnnxRuntime:
         import onnxruntime
 
         if precision == "bf16":
-            raise ConfigError("`precision` bf16: ONNX Runtime computes these graphs in fp32 on a processor", hint="take OpenVINO for bf16")
+            raise ConfigError(
+                "`precision` bf16: ONNX Runtime computes these graphs in fp32 on a processor", hint="take OpenVINO for bf16"
+            )
         self.precision: Literal["fp32", "bf16"] = "fp32"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

@@ -474,6 +474,41 @@ def translate(**options: Any) -> Result:
 
 
 @cli.command(
+    example="vidgen live runs/street --source camera\n"
+    "vidgen live runs/street --source drive.mp4 -o - | ffplay -f rawvideo -pix_fmt rgb24 -video_size 512x256 -"
+)
+@click.argument("model", type=PATH)
+@option(
+    "--source",
+    required=True,
+    metavar="camera|FILE|-|page",
+    help="Camera (camera:1 is the second), file at its own speed, video on standard input, or the camera of the web page.",
+)
+@option("-o", "--out", metavar="PATH|-", help="Video file, or - for raw RGB frames on stdout.  [default: a web page]")
+@option("--host", default="127.0.0.1", show_default=True, help="Address of the web page; other addresses require a token.")
+@option("--port", type=Count(0, 65535), default=8321, show_default=True, help="Port of the web page; 0 for any free one.")
+@option("--label-encoding", "labels", metavar=label_encoding, help="How the label maps encode classes.  [default: auto]")
+@option(
+    "--work-size",
+    type=click.Choice(["auto", "input"]),
+    default="auto",
+    show_default=True,
+    help="Resolution the network runs at: training height (auto) or input size.",
+)
+@option("--time-limit", type=DURATION, help="Stop after this time, such as 90s, 5m.")
+@compute
+@backend
+@seed
+@overwrite
+def live(**options: Any) -> Result:
+    """Translate a camera or a stream in real time.
+
+    Only the newest frame is translated; frames that come while the network is busy are skipped. Ctrl-C ends it.
+    """
+    return _call("live.live", **options)
+
+
+@cli.command(
     example="vidgen export runs/street -o street.onnx --check-on labels.mkv\n"
     "vidgen export runs/street -o street.xml --format openvino"
 )

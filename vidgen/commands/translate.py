@@ -125,7 +125,7 @@ def translate(
             threads=threads,
             num_frames=_total_frames(targets) if backend == "auto" else None,
         )
-        table = _input_table(labels, loaded)
+        table = input_table(labels, loaded)
         assignments = [
             _style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
         ]
@@ -294,7 +294,8 @@ def _in_shard(name: str, shard: str | None) -> bool:
     return int(hashlib.sha256(os.fsencode(name)).hexdigest(), 16) % parts == part - 1
 
 
-def _input_table(text: str | None, model: Model) -> LabelTable | None:
+def input_table(text: str | None, model: Model) -> LabelTable | None:
+    """How the input stores classes, by the words of the command line; None means as in training."""
     if text is None or text == "auto":
         return None
     if model.table is None:

@@ -500,12 +500,27 @@ def translate(**options: Any) -> Result:
 @backend
 @seed
 @overwrite
-def live(**options: Any) -> Result:
+def live(**options: Any) -> Result | None:
     """Translate a camera or a stream in real time.
 
     Only the newest frame is translated; frames that come while the network is busy are skipped. Ctrl-C ends it.
     """
-    return _call("live.live", **options)
+    result = _call("live.live", **options)
+    return None if options["out"] == "-" else result  # standard output belongs to the frames then
+
+
+def _bench_table(result: Result) -> str:
+    return str(_call("bench.as_text", result=result))
+
+
+@cli.command(example="vidgen bench runs/street --size 512x256 --size 1024x512", summary=_bench_table)
+@click.argument("model", type=PATH)
+@option("--size", "sizes", multiple=True, metavar="WxH", help="Frame size; repeatable.  [default: that of the training]")
+@option("--num-frames", type=POSITIVE, default=10, show_default=True, help="Number of timed frames.")
+@threads
+def bench(**options: Any) -> Result:
+    """Measure the speed, memory and accuracy of every installed backend."""
+    return _call("bench.bench", **options)
 
 
 @cli.command(

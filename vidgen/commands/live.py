@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidgen import durable
 from vidgen.commands.translate import input_table
-from vidgen.errors import ConfigError
+from vidgen.errors import ConfigError, InputError
 from vidgen.inference.backends.choice import BackendName
 from vidgen.inference.live import Latest, Live, LivePicture
 from vidgen.inference.model import Model
@@ -68,6 +68,7 @@ def live(
     """
     if source == PAGE_CAMERA and out is not None:
         raise ConfigError("`source` page: the picture goes back to the page, not to a file or standard output")
+    broken: InputError | None = None
     with ExitStack() as stack:
         claim = None
         if out is not None and out != STANDARD_INPUT:
@@ -106,11 +107,16 @@ def live(
             running.run(_reporting(deliver, running))
         except KeyboardInterrupt:
             log.info("stopped")
+        except InputError as error:
+            if claim is None or not running.meter.num_frames:
+                raise
+            broken = error  # what came before is worth keeping
         finally:
             stopping.set()
             running.stop()
     result = {
         "source": source,
+        "ended": str(broken) if broken is not None else "as asked for",
         "output": out or "page",
         **running.meter.describe(),
         "skipped": running.num_skipped,
@@ -119,6 +125,10 @@ def live(
     }
     if claim is not None and out is not None:
         durable.write_json(sidecar_path(out), result)
+    if broken is not None:
+        raise InputError(f"{broken}; the frames before are in {out}")
+    if out == STANDARD_INPUT:
+        log.warning("%s frames, %s frames/s", result["frames"], result["mean_frames_per_second"])
     return result
 
 

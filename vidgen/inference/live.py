@@ -180,6 +180,8 @@ class Live:
             except TimeoutError:
                 raise InputError(f"the stream sent no frame for {self._patience:.0f} s, after {number} frames") from None
             if item is None:
+                if number == 0 and not self._stop.is_set():
+                    raise InputError("the stream ended before its first frame")
                 return
             frame, session, arrays = item
             pixels = session.step(arrays)

@@ -542,17 +542,26 @@ class _Preparation:
         self._place = choice.graph_place(self.sha256)
         self.failed = False
 
+    def graph(self) -> Path:
+        """The exported graph.
+
+        Raises:
+            ConfigError: the model cannot be exported.
+        """
+        if not self._place.is_file():
+            log.info("exporting the model for %s; this is done once and takes about a minute", TITLES[self._engine])
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            export_model(Model.load(self._path, device="cpu", precision="fp32", weights=self._weights), self._place)
+        return self._place
+
     def start(self, num_frames: int | None) -> tuple[GraphBackend | None, str]:
         """The backend, or None and why not."""
         if not self._place.is_file() and num_frames is not None and num_frames < WORTH_PREPARING:
             return None, f"the clip is short, and preparing the model for {TITLES[self._engine]} would take longer"
         try:
-            if not self._place.is_file():
-                log.info("preparing the model for %s; this is done once and takes about a minute", TITLES[self._engine])
-                self._place.parent.mkdir(parents=True, exist_ok=True)
-                export_model(Model.load(self._path, device="cpu", precision="fp32", weights=self._weights), self._place)
+            place = self.graph()
             compiled = choice.cache_folder() / "compiled"
-            graph = GraphBackend(self._place, self._engine, precision=self._precision, threads=self._threads, cache=compiled)
+            graph = GraphBackend(place, self._engine, precision=self._precision, threads=self._threads, cache=compiled)
             verdict = choice.verdict_of(graph)
         except MissingExtraError:
             raise
@@ -563,6 +572,16 @@ class _Preparation:
             self.failed = True
             return None, f"its frames are not those of torch ({verdict.describe()})"
         return graph, verdict.describe()
+
+
+def prepare(path: Path | str) -> Path:
+    """The graph that backends other than torch run for a model; exported now unless it was before.
+
+    Raises:
+        ConfigError: the model cannot be exported.
+    """
+    prepared = _Preparation(Path(path), "auto", "onnxruntime", "fp32", None)
+    return prepared.graph()
 
 
 def export_model(

@@ -176,10 +176,11 @@ class _Handler(BaseHTTPRequestHandler):
                 width=width,
                 height=height,
             )
-            policy = f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src 'self' blob:; connect-src 'self'"
-            self._answer(
-                text.encode(), "text/html; charset=utf-8", **{"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"}
+            policy = (
+                f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src 'self' blob: data:; "
+                "media-src blob: mediastream:; connect-src 'self'; frame-ancestors 'none'"
             )
+            self._answer(text.encode(), "text/html; charset=utf-8", policy=policy)
         elif path == "/stats":
             self._answer(json.dumps(page.statistics()).encode(), "application/json")
         elif path == "/stream":
@@ -213,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._answer(page.jpeg(picture), "image/jpeg")
 
-    def log_message(self, format: str, *arguments: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Requests are not worth a line each."""
 
     def _may(self) -> bool:
@@ -231,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_error(HTTPStatus.FORBIDDEN, "this server answers to localhost alone")
         return False
 
-    def _answer(self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> None:
+    def _answer(self, content: bytes, kind: str, *, status: HTTPStatus = HTTPStatus.OK, policy: str | None = None) -> None:
         self.send_response(status)
         everything = {
             "Content-Type": kind,
@@ -239,8 +240,9 @@ class _Handler(BaseHTTPRequestHandler):
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
-            **headers,
         }
+        if policy is not None:
+            everything["Content-Security-Policy"] = policy
         for name, value in everything.items():
             self.send_header(name, value)
         self.end_headers()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from vidgen.inference.backends.graphs import engine_version
 from vidgen.inference.graph import FORMAT, METADATA_KEY, draw_noise, probe_inputs, read_card
 from vidgen.inference.model import Model
 from vidgen.media import labels
+from vidgen.media.frames import open_source
+from vidgen.media.images import write_png
 from vidgen.weights.files import pack
 from vidgen.weights.model_file import ModelCard
 
@@ -258,8 +262,6 @@ def test_files_that_are_no_graphs_of_vidgen_are_one_clear_line(compact: tuple[Pa
 
 
 def test_the_file_is_compared_on_real_input_too(compact: tuple[Path, Path], tmp_path: Path) -> None:
-    from vidgen.media.images import write_png
-
     for frame in range(4):
         maps = inputs_of(Model.load(compact[0]), (32, 48), frame)["main"]
         write_png(tmp_path / "clip" / f"{frame}.png", maps)
@@ -398,5 +400,181 @@ def test_the_example_runs_the_file_where_neither_torch_nor_vidgen_can_be_importe
         assert np.abs(ours.astype(int) - frame).mean() < 0.1
 
 
+def test_the_example_is_twenty_lines_of_code() -> None:
+    lines = (REPOSITORY / "examples" / "run_exported.py").read_text().splitlines()
+    assert sum(bool(line.strip()) and not line.startswith(("import", '"""')) for line in lines) <= 22
+
+
 def test_prepared_graphs_lie_in_the_cache(tmp_path: Path) -> None:
     assert choice.graph_place("ab" * 32).is_relative_to(tmp_path / "cache")
+
+
+# --- which backend runs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prepared(compact: tuple[Path, Path], tmp_path: Path) -> Path:
+    """Weights whose graph lies in the cache."""
+    place = choice.graph_place(Model.load(compact[0]).sha256)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(compact[1].read_bytes())
+    return compact[0]
+
+
+def _label_clip(folder: Path, num_frames: int = 4) -> str:
+    for frame in range(num_frames):
+        rng = np.random.RandomState(5)
+        rows, columns = np.arange(32) // 8, (np.arange(48) + 2 * frame) // 8
+        write_png(folder / f"{frame}.png", rng.randint(0, NUM_LABELS, (32, 48)).astype(np.uint8)[rows[:, None], columns])
+    return str(folder)
+
+
+def test_auto_takes_torch_where_openvino_is_not_installed_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidgen.inference.model.engine_version", lambda name: None)
+    monkeypatch.setattr(choice, "has_accelerator", lambda: False)
+    weights = write_model(tmp_path / "model.safetensors", *CASES["pix2pix, ResNet"])
+    model = Model.load(weights, backend="auto")
+    assert model.choice.to_dict() == {
+        "backend": "torch",
+        "precision": model.choice.precision,
+        "why": "OpenVINO is not installed",
+    }
+
+
+@pytest.mark.parametrize(("engine", "extra"), [("openvino", "openvino"), ("onnxruntime", "export")])
+def test_a_backend_that_is_missing_comes_with_its_install_line(
+    engine: Any, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidgen.inference.backends.graphs.engine_version", lambda name: None)
+    weights = write_model(tmp_path / "model.safetensors", *CASES["pix2pix, ResNet"])
+    with pytest.raises(MissingExtraError, match="is not installed") as raised:
+        Model.load(weights, backend=engine)
+    assert raised.value.hint == f"pip install 'vidgen-toolkit[{extra}]'"
+
+
+def test_graphs_run_on_the_processor_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="runs on the processor, not on cuda"):
+        Model.load(tmp_path / "any.safetensors", backend="openvino", device="cuda")
+
+
+def test_auto_prepares_no_graph_for_a_short_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidgen.inference.model.engine_version", lambda name: "2026.1")
+    monkeypatch.setattr(choice, "has_accelerator", lambda: False)
+    weights = write_model(tmp_path / "model.safetensors", *CASES["pix2pix, ResNet"])
+    model = Model.load(weights, backend="auto", num_frames=20)
+    assert model.choice.backend == "torch"
+    assert "the clip is short" in model.choice.why
+
+
+def test_a_backend_that_gives_other_frames_is_not_taken_and_that_is_said(
+    prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = choice.graph_place(Model.load(prepared).sha256)
+
+    def other_frames(card: dict[str, Any]) -> None:
+        frames = np.full((2, 3, *card["check"]["size"]), 65000, "<u2")
+        card["check"]["frames"] = base64.b64encode(zlib.compress(frames.tobytes())).decode()
+
+    _changed(place, place, other_frames)
+    model = Model.load(prepared, backend=ENGINES[-1])  # type: ignore[arg-type]
+    assert model.choice.backend == "torch"
+    assert "its frames are not those of torch (mean difference to torch" in model.choice.why
+    assert "is not used: its frames are not those of torch" in caplog.text
+    assert "torch takes its place" in caplog.text
+    with pytest.raises(ConfigError, match="no installed backend gives the frames of torch here"):
+        Model.load(place)
+
+
+def test_a_graph_that_cannot_be_loaded_leaves_torch_in_its_place(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = choice.graph_place(Model.load(prepared).sha256)
+    place.write_bytes(place.read_bytes()[:5000])
+    model = Model.load(prepared, backend=ENGINES[0])  # type: ignore[arg-type]
+    assert model.choice.backend == "torch"
+    assert "is not a complete ONNX file" in caplog.text
+
+
+def test_a_comparison_is_made_once_and_remembered_for_this_processor(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ENGINES[0]
+    first = Model.load(prepared, backend=engine)  # type: ignore[arg-type]
+    assert first.choice.why.startswith("mean difference to torch 0.00")
+    entries = json.loads(choice.memory_place().read_text())
+    assert len(entries) == 1
+    (key,) = entries
+    assert choice.processor() in key
+    assert f"{engine} {engine_version(engine)}" in key
+
+    def again(backend: Any) -> None:
+        raise AssertionError("it was to be remembered")
+
+    monkeypatch.setattr(choice, "compare", again)
+    assert Model.load(prepared, backend=engine).choice.why.endswith("remembered")  # type: ignore[arg-type]
+    monkeypatch.setattr(choice, "processor", lambda: "another machine")
+    with pytest.raises(AssertionError):
+        Model.load(prepared, backend=engine)  # type: ignore[arg-type]
+    choice.memory_place().write_text("[1, 2")
+    assert choice.remembered() == {}
+
+
+_WITHOUT_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError("torch was asked for")
+sys.meta_path.insert(0, Refuse())
+from vidgen.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_translation_on_a_prepared_graph_loads_no_torch_and_gives_its_frames(engine: str, prepared: Path, tmp_path: Path) -> None:
+    clip = _label_clip(tmp_path / "clip")
+    here = list(Model.load(prepared, device="cpu", precision="fp32").translate(clip, instances=clip))
+    command = ["translate", str(prepared), clip, "--instances", clip, "--backend", engine, "--precision", "fp32"]
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH, *command, "-o", str(tmp_path / "out.png"), "--json"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads(done.stdout)
+    assert written["backend"]["backend"] == engine
+    assert written["backend"]["precision"] == "fp32"
+    assert written["backend"]["why"].startswith("mean difference to torch")
+    assert written["frames_per_second"] > 0
+    assert written["real_time_factor"] == pytest.approx(written["frames_per_second"] / 25, abs=0.01)
+    there = [frame.pixels for frame in open_source(tmp_path / "out.png")]
+    assert len(there) == len(here) == 4
+    for ours, theirs, limit in zip(here, there, (0.1, 0.5, 2, 3), strict=True):
+        assert np.abs(ours.astype(int) - theirs).mean() < limit
+
+
+def test_doctor_names_the_backends_and_what_they_were_found_to_give(prepared: Path) -> None:
+    from vidgen.commands.doctor import doctor
+
+    Model.load(prepared, backend=ENGINES[0])  # type: ignore[arg-type]
+    said = doctor()["backends"]
+    assert said["torch"].startswith(torch.__version__)
+    assert "compared with torch here: vid2vid" in said[ENGINES[0]]
+    assert "the same frames" in said[ENGINES[0]]
+
+
+def test_an_exported_model_says_what_it_cannot_do(compact: tuple[Path, Path]) -> None:
+    model = Model.load(compact[1])
+    with pytest.raises(ConfigError, match=r"runs on .*, and this needs torch"):
+        model.translator  # noqa: B018
+
+
+def test_bench_measures_every_installed_backend(prepared: Path) -> None:
+    from vidgen.commands.bench import as_text, bench
+
+    result = bench(prepared, sizes=("48x32",), num_frames=2)
+    assert {row["backend"] for row in result["rows"]} == {"torch", *ENGINES}
+    for row in result["rows"]:
+        assert row["ms_per_frame"] > 0
+        assert row["difference"] < 8
+    assert "CPU ms" in as_text(result)
+    with pytest.raises(ConfigError, match="expected WxH"):
+        bench(prepared, sizes=("large",))

@@ -474,8 +474,7 @@ def translate(**options: Any) -> Result:
 
 
 @cli.command(
-    example="vidgen live runs/street --source camera\n"
-    "vidgen live runs/street --source drive.mp4 -o - | ffplay -f rawvideo -pix_fmt rgb24 -video_size 512x256 -"
+    example="vidgen live runs/street --source labels.mkv --time-limit 5m\nvidgen live runs/street --source labels.mkv -o live.mp4"
 )
 @click.argument("model", type=PATH)
 @option(
@@ -503,7 +502,8 @@ def translate(**options: Any) -> Result:
 def live(**options: Any) -> Result | None:
     """Translate a camera or a stream in real time.
 
-    Only the newest frame is translated; frames that come while the network is busy are skipped. Ctrl-C ends it.
+    Only the newest frame is translated; frames that come while the network is busy are skipped. Ctrl-C ends it. With '-o -' raw
+    frames can be piped to ffmpeg or ffplay: -f rawvideo -pix_fmt rgb24 -video_size WxH.
     """
     result = _call("live.live", **options)
     return None if options["out"] == "-" else result  # standard output belongs to the frames then
@@ -513,7 +513,7 @@ def _bench_table(result: Result) -> str:
     return str(_call("bench.as_text", result=result))
 
 
-@cli.command(example="vidgen bench runs/street --size 512x256 --size 1024x512", summary=_bench_table)
+@cli.command(example="vidgen bench runs/street --size 512x256", summary=_bench_table)
 @click.argument("model", type=PATH)
 @option("--size", "sizes", multiple=True, metavar="WxH", help="Frame size; repeatable.  [default: that of the training]")
 @option("--num-frames", type=POSITIVE, default=10, show_default=True, help="Number of timed frames.")

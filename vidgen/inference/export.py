@@ -489,7 +489,7 @@ def _write_openvino(draft: Path, card: GraphCard, path: Path) -> Exported:
     import openvino
 
     try:
-        model = openvino.convert_model(str(draft))
+        model = openvino.Core().read_model(str(draft))  # its converter in Python would report its use to its makers
     except RuntimeError as error:
         raise ConfigError(f"{card.facts.kind}: OpenVINO cannot convert the graph: {_reason(error)}") from error
     model.set_rt_info(card.to_json(), [METADATA_KEY])

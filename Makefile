@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; `make demo TORCH=cpu` does so without the CUDA libraries.
 # Without make: sh tools/bootstrap && .venv/bin/vidgen demo --overwrite
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser lint docs bench clean
+.PHONY: help demo test test-slow test-browser fuzz mutants kill lint docs bench clean
 export TORCH
 
 help: ## show this list
@@ -21,6 +21,15 @@ test-slow: .venv/.ready ## run the tests that take minutes
 
 test-browser: .venv/.ready ## test the HTML pages in headless Chromium
 	.venv/bin/python -m pytest -m browser
+
+fuzz: .venv/.ready ## give damaged files to every reader, for SECONDS=60
+	.venv/bin/python -m tests.fuzz --seconds $(or $(SECONDS),60)
+
+mutants: .venv/.ready ## change lines one by one, and see whether a test notices; ROOMS="flow/warp.py ..."
+	.venv/bin/python tools/mutants.py $(ROOMS)
+
+kill: .venv/.ready ## end trainings, translations and evaluations at random moments, RUNS=100 times
+	.venv/bin/python tools/kill.py --runs $(or $(RUNS),100)
 
 lint: .venv/.ready ## check style and types
 	.venv/bin/ruff check .

@@ -163,14 +163,14 @@ class _LocalCosts(torch.autograd.Function):
     """A loop of shifted products; by hand because autograd would make a padded copy of the gradient for every shift."""
 
     @staticmethod
-    def forward(ctx, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(first, second)
         height, width = first.shape[-2:]
         padded = F.pad(second, (RADIUS,) * 4)
         return torch.stack([(first * padded[window]).sum(dim=1) for window in _windows(height, width)], dim=1)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         first, second = ctx.saved_tensors
         height, width = first.shape[-2:]
         padded = F.pad(second, (RADIUS,) * 4)

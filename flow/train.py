@@ -33,6 +33,8 @@ from flow.synthetic import KnownPair, Scenes, Texture
 CHECKPOINT = "last.safetensors"
 WEIGHTS = "weights.safetensors"
 LOG = "log.jsonl"
+LOCK = "run.lock"
+"""Callers may hold a lock file of this name in the folder of a run."""
 _SIZE_MULTIPLE = 16
 _FINAL_LEARNING_RATE_SHARE = 0.01
 _MAX_GRADIENT_NORM = 1.0
@@ -191,10 +193,13 @@ def _run(
     device: str,
     show_progress: bool,
 ) -> Path:
+    check_folder(folder)
     network = _new_network(config, initial).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     start = _resume(folder, config, network, optimizer)
     log = _read_log(folder, start)
+    if start == config.num_steps:  # it may have been stopped between the last two files
+        _save(folder, config, network, optimizer, start, log)
     began = time.monotonic()
     with _progress_bar(config.num_steps, start, show_progress) as advance:
         for step in range(start, config.num_steps):
@@ -270,8 +275,8 @@ def _save(
         tensors.update({f"optimizer.{index}.{name}": value.cpu().contiguous() for name, value in state.items()})
     metadata = {"step": str(step), "config": json.dumps(asdict(config))}
     write_atomically(folder / LOG, "".join(line + "\n" for line in log).encode())
-    write_atomically(folder / WEIGHTS, format_safetensors(weights, metadata))
     write_atomically(folder / CHECKPOINT, format_safetensors(tensors, metadata))
+    write_atomically(folder / WEIGHTS, format_safetensors(weights, metadata))
 
 
 def _resume(folder: Path, config: TrainConfig, network: FlowNetwork, optimizer: torch.optim.Optimizer) -> int:
@@ -301,11 +306,38 @@ def _resume(folder: Path, config: TrainConfig, network: FlowNetwork, optimizer: 
     return step
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds other things and no run.
+
+    Raises:
+        FlowError: it does, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FlowError(f"{folder}: is a file, not a folder", hint="choose another folder for the run")
+    if not folder.is_dir() or (folder / CHECKPOINT).is_file():
+        return
+    entries = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != LOCK)
+    if entries == [LOG] and _read_log(folder, 1 << 62):  # stopped within its first save
+        return
+    if entries:
+        raise FlowError(
+            f"{folder}: holds no run, but other things, such as {entries[0]!r}; it is left alone", hint="choose another folder"
+        )
+
+
 def _read_log(folder: Path, step: int) -> list[str]:
-    """The lines of the log up to `step`."""
+    """The lines of the log up to `step`; those that cannot be read are left out."""
     path = folder / LOG
-    lines = path.read_text().splitlines() if step and path.exists() else []
-    return [line for line in lines if json.loads(line)["step"] <= step]
+    if not step or not path.is_file():
+        return []
+    lines = []
+    for line in path.read_bytes().decode("utf-8", "replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                lines.append(line)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return lines
 
 
 def _precision(config: TrainConfig, device: str) -> torch.autocast:

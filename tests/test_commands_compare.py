@@ -157,7 +157,7 @@ def test_wrong_use_is_one_clear_error(tmp_path: Path, capsys):
         compare([video] * 3, tmp_path / "x.mp4", view="wipe")
     with pytest.raises(InputError, match=r"cannot write \.txt"):
         compare([video, video], tmp_path / "x.txt")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="is also read as an input"):
         compare([video, video], Path(video))
     assert main(["compare", video, str(tmp_path / "absent.mkv"), "-o", str(tmp_path / "x.mp4")]) == 2
     assert "absent.mkv: not found" in capsys.readouterr().err

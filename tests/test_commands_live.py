@@ -136,7 +136,7 @@ def test_a_missing_camera_and_unfit_requests_are_one_clear_line(edges: Path, cli
     with pytest.raises(ConfigError, match="the picture goes back to the page"):
         live(edges, "page", out=str(tmp_path / "out.mp4"))
     several = write_model(tmp_path / "several.safetensors", EDGES[0], {"pictures": ["a"], "edges": {}}, SIZE)
-    with pytest.raises(InputError, match="reads several inputs for each frame"):
+    with pytest.raises(InputError, match="reads a and edges for each frame, and a stream is one input"):
         live(several, str(clip), out=str(tmp_path / "out.mp4"))
     labels = write_model(tmp_path / "labels.safetensors", EDGES[0], {"labels": {"num_classes": 4}}, SIZE)
     with pytest.raises(ConfigError, match="reads label maps, and the camera of a page gives pictures"):

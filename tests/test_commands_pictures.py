@@ -101,10 +101,10 @@ def test_samples_make_a_sheet_or_a_folder_and_are_measured_by_three_numbers(home
     assert result["size"] == "51x25"
     assert images.read_size(home / "sheet.png") == (4 + 32 + 4, 4 + 44 + 2 * 55)
     run("sample a.png -o folder --num-samples 2 --size 20x30", capsys)
-    assert sorted(file.name for file in (home / "folder").iterdir()) == ["000.png", "001.png", "sheet.png"]
+    assert sorted(file.name for file in (home / "folder").iterdir()) == [".vidgen.json", "000.png", "001.png", "sheet.png"]
     assert images.read_size(home / "folder" / "001.png") == (30, 20)
     run("sample a.png -o folder --num-samples 1 --overwrite", capsys)
-    assert sorted(file.name for file in (home / "folder").iterdir()) == ["000.png", "sheet.png"]
+    assert sorted(file.name for file in (home / "folder").iterdir()) == [".vidgen.json", "000.png", "sheet.png"]
 
 
 @pytest.fixture
@@ -159,9 +159,10 @@ def test_a_picture_is_enlarged_harmonized_edited_and_painted(home, capsys):
         ("sample broken.png -o x.png", "error: broken.png: not a picture that can be read (png, jpg, webp, bmp, tiff, ppm)\n"),
         ("sample none.png -o x.png", "error: none.png: not found\n"),
         (
-            "sample a.png -o a.png",
-            "error: a.png: exists already\nhint: add --overwrite to replace it, or choose another name with -o\n",
+            "sample a.png -o other.png",
+            "error: other.png: exists already\nhint: add --overwrite to replace it, or choose another name with -o\n",
         ),
+        ("sample a.png -o a.png", "error: a.png: is also read as an input (a.png)\n"),
         ("sample a.png -o x.jpg", "error: x.jpg: pictures are written as .png, or into a folder\n"),
         ("sample a.png -o x.png --size 300", "error: --size 300: expected WIDTHxHEIGHT, such as 320x180\n"),
         ("sample a.png -o x.png --aspect 1:100", "error: aspect 0.01: gives 4x358; sides are from 16 to 8192 pixels\n"),
@@ -186,8 +187,8 @@ def test_a_picture_is_enlarged_harmonized_edited_and_painted(home, capsys):
         ),
         ("sample a.png -o inner", "error: inner: the folder holds other things, such as 000.png; it is left alone\n"),
         ("sample a.png -o inner --overwrite", "error: inner: the folder holds other things, such as 000.png; it is left alone\n"),
-        ("sample a.png -o taken.png --overwrite", "error: taken.png: is a folder; a picture is to be written\n"),
-        ("super-resolve a.png -o taken.png --overwrite", "error: taken.png: is a folder; a picture is to be written\n"),
+        ("sample a.png -o taken.png --overwrite", "error: taken.png: is a folder; a file is to be written\n"),
+        ("super-resolve a.png -o taken.png --overwrite", "error: taken.png: is a folder; a file is to be written\n"),
         ("animate a.png -o x.mp4 --size nanxnan", "error: --size nanxnan: expected WIDTHxHEIGHT, such as 320x180\n"),
         ("animate a.png -o x.mp4 --size infx20", "error: --size infx20: expected WIDTHxHEIGHT, such as 320x180\n"),
         ("animate a.png -o x.mp4 --aspect nan:1", "error: --aspect nan:1: expected WIDTH:HEIGHT, such as 16:9\n"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from tests import tiny
 from tests.conftest import REPOSITORY
 from vidgen.commands.train import train
 from vidgen.commands.translate import translate
-from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, PartialFailure
+from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, PartialFailure, VidgenError
 from vidgen.inference.model import Model, Options
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
@@ -308,17 +309,35 @@ def test_a_model_of_edges_translates_a_plain_video(tmp_path: Path) -> None:
 def test_a_model_of_two_kinds_of_pictures_needs_both(tmp_path: Path) -> None:
     run_folder = _trained_on(tmp_path, "    pictures: [images, labels]")
     images, poses = (str(tmp_path / "data" / role / "clip0") for role in ("images", "labels"))
-    with pytest.raises(InputError, match=r"reads 1 further inputs \(labels\), got 0"):
+    with pytest.raises(InputError, match="also needs pictures of labels"):
         translate(run_folder, [images], str(tmp_path / "out/"))
-    assert translate(run_folder, [images], str(tmp_path / "out/"), others=[poses])["frames"] == 10
+    assert translate(run_folder, [images], str(tmp_path / "out/"), further=[f"labels={poses}"])["frames"] == 10
+
+
+def test_further_inputs_are_named_and_what_the_model_does_not_read_is_refused(tmp_path: Path) -> None:
+    run_folder = _trained_on(tmp_path, "    pictures: [images, labels]")
+    images, poses = (str(tmp_path / "data" / role / "clip0") for role in ("images", "labels"))
+    for entries, found in (
+        (["depth=x"], "no further input depth; beside images it reads labels"),
+        ([f"labels={poses}", "labels=x"], "labels is named twice"),
+        ([poses], "expected NAME=PATH"),
+        ([f"={poses}", "=x"], "x: this model has no use for it; it reads images, labels"),
+    ):
+        with pytest.raises(VidgenError, match=re.escape(found)):
+            translate(run_folder, [images], str(tmp_path / "out/"), further=entries)
+    session = vidgen.load(run_folder).session((32, 48))
+    picture = np.zeros((32, 48, 3), np.uint8)
+    assert session.step(picture, labels=picture).shape == (32, 48, 3)
+    with pytest.raises(InputError, match="depth: this model has no such further input; it reads images, labels"):
+        session.step(picture, depth=picture)
 
 
 def test_a_model_of_labels_and_edges_finds_the_edges_in_pictures_of_their_own(tmp_path: Path) -> None:
     run_folder = _trained_on(tmp_path, "    labels: {num_classes: 4}\n    edges: {drawn: over}")
     labels, images = (str(tmp_path / "data" / role / "clip0") for role in ("labels", "images"))
-    with pytest.raises(InputError, match=r"reads 1 further inputs \(pictures to detect edges in\), got 0"):
+    with pytest.raises(InputError, match="also needs pictures to detect edges in"):
         translate(run_folder, [labels], str(tmp_path / "out/"))
-    translate(run_folder, [labels], str(tmp_path / "out/"), others=[images], side_by_side=True)
+    translate(run_folder, [labels], str(tmp_path / "out/"), further=[f"edges={images}"], side_by_side=True)
     shown = _frames(tmp_path / "out")[0][:, :48]
     assert (shown == 0).all(axis=2).any()
 
@@ -369,7 +388,7 @@ def test_blending_is_refused_where_the_model_sees_its_past(run_folder: Path, tmp
 def test_one_picture_from_maps_in_memory_is_the_frame_of_a_stream(image_run: Path, tmp_path: Path) -> None:
     model = Model.load(image_run)
     source = _label_folder(tmp_path / "in", 1, (33, 47))
-    alone = model.picture(open_source(source, kind="labels").read(0, 1)[0])
+    alone = model.picture(open_source(source, kind="labels").read(0, 1)[0], {})
     assert np.array_equal(alone, next(iter(model.translate(source))))
 
 
@@ -384,6 +403,76 @@ def test_inputs_of_one_name_are_refused_before_any_work_and_dots_in_folders_stay
     assert not (tmp_path / "out").exists()
     translate(run_folder, [str(tmp_path / "in")], str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == ["v1.0.mp4", "v1.0.mp4.json", "v1.5.mp4", "v1.5.mp4.json"]
+
+
+@pytest.fixture(scope="module")
+def instance_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _trained_on(tmp_path_factory.mktemp("instances"), "    labels: {num_classes: 4}\n    instances: labels")
+
+
+def test_several_inputs_take_the_instance_maps_of_their_names(instance_run: Path, tmp_path: Path) -> None:
+    for name, count in (("one", 3), ("two", 4)):
+        _label_folder(tmp_path / "in" / name, count)
+        _label_folder(tmp_path / "objects" / name, count)
+    clips = [str(tmp_path / "in")]
+    translate(instance_run, clips, str(tmp_path / "out"), instances=str(tmp_path / "objects"))
+    assert [len(_frames(tmp_path / "out" / name)) for name in ("one.mp4", "two.mp4")] == [3, 4]
+    single = str(tmp_path / "objects" / "one")
+    with pytest.raises(InputError, match=r"objects.one: is one source for several inputs"):
+        translate(instance_run, clips, str(tmp_path / "other"), instances=single)
+    shutil.rmtree(tmp_path / "objects" / "two")
+    _label_folder(tmp_path / "objects" / "three", 4)
+    with pytest.raises(InputError, match=r"none of it is called two; it holds one, three"):
+        translate(instance_run, clips, str(tmp_path / "other"), instances=str(tmp_path / "objects"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_several_stills_take_the_pictures_of_their_names(instance_run: Path, tmp_path: Path) -> None:
+    _label_folder(tmp_path / "in", 2)
+    _label_folder(tmp_path / "objects", 2)
+    stills = [str(tmp_path / "in" / f"{index:04d}.png") for index in range(2)]
+    translate(instance_run, stills, str(tmp_path / "out"), instances=str(tmp_path / "objects"))
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["0000.png", "0001.png"]
+
+
+def test_one_first_frame_does_not_begin_several_clips(run_folder: Path, tmp_path: Path) -> None:
+    for name, shade in (("one", 250), ("two", 10)):
+        _label_folder(tmp_path / "in" / name, 2)
+        write_png(tmp_path / "first" / f"{name}.png", np.full((32, 48, 3), shade, np.uint8))
+    with pytest.raises(InputError, match=r"one\.png: is one source for several inputs"):
+        translate(run_folder, [str(tmp_path / "in")], str(tmp_path / "out"), first_frame=tmp_path / "first/one.png")
+    translate(run_folder, [str(tmp_path / "in")], str(tmp_path / "out"), first_frame=tmp_path / "first", quality="lossless")
+    begins = [_frames(tmp_path / "out" / name)[0].mean() for name in ("one.mp4", "two.mp4")]
+    assert begins == pytest.approx([250, 10], abs=3)
+
+
+def test_frames_are_paired_by_their_numbers(instance_run: Path, tmp_path: Path) -> None:
+    for folder, gap in (("labels", 5), ("objects", 8)):
+        _label_folder(tmp_path / folder, 10)
+        (tmp_path / folder / f"{gap:04d}.png").unlink()
+    with pytest.raises(InputError, match=r"objects: its numbers do not match .*0008\.png of .*labels and 0005\.png of .*objects"):
+        translate(instance_run, [str(tmp_path / "labels")], str(tmp_path / "out/"), instances=str(tmp_path / "objects"))
+    (tmp_path / "labels/0008.png").unlink()
+    (tmp_path / "objects/0005.png").unlink()
+    done = translate(instance_run, [str(tmp_path / "labels")], str(tmp_path / "out/"), instances=str(tmp_path / "objects"))
+    assert done["frames"] == 8
+
+
+def test_companions_of_another_size_are_refused_before_the_work(instance_run: Path, tmp_path: Path) -> None:
+    labels, objects = _label_folder(tmp_path / "labels", 2), _label_folder(tmp_path / "objects", 2, (48, 32))
+    with pytest.raises(InputError, match=r"objects: is 32x48, but .*labels is 48x32; what belongs together must have one size"):
+        translate(instance_run, [str(labels)], str(tmp_path / "out/"), instances=str(objects))
+
+
+def test_a_portrait_first_frame_is_cropped_and_not_squeezed(
+    run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    portrait = np.full((96, 48, 3), 10, np.uint8)
+    portrait[32:64] = 250  # the middle, of the input's aspect
+    write_png(tmp_path / "first.png", portrait)
+    inputs = Model.load(run_folder).open(_label_folder(tmp_path / "in", 2), first_frames=tmp_path / "first.png")
+    assert np.unique(inputs.first_frames[0]).tolist() == [250]
+    assert "first.png: is 48x96, unlike the input of 48x32; its middle 48x32 is used" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["two.mp4", "two.avi", "two.png"])

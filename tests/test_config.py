@@ -192,7 +192,7 @@ def test_a_missing_file_is_answered_with_its_neighbours(good: Path) -> None:
 
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"is an empty folder; a configuration file \(YAML\) was expected"):
         load(tmp_path, Run)
 
 
@@ -289,6 +289,40 @@ def test_an_assignment_makes_the_sections_it_needs(tmp_path: Path) -> None:
 )
 def test_a_wrong_assignment_is_named_as_the_place(fault: Callable[..., str], assignment: str, message: str) -> None:
     assert fault(GOOD + "stages: []\n", (assignment,)).startswith(message)
+
+
+class Places(Settings):
+    root: Path
+    names: tuple[str, ...] = ()
+    files: Mapping[str, Path] = Field(default_factory=dict)
+    table: Path | None = None
+    count: int = 0
+
+
+@pytest.mark.parametrize("text", ["2024", "0001", "a #1", "[0001]", "x: y", "[0001", "*x", "@list", "1e3", "true", "{a}"])
+def test_what_is_assigned_to_a_path_is_its_text_and_no_yaml(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text("root: data\n")
+    assert load(tmp_path / "a.yaml", Places, [f"root={text}"]).root == Path(text)
+    assert load(tmp_path / "a.yaml", Places, [f"files.vgg={text}"]).files == {"vgg": Path(text)}
+    assert load(tmp_path / "a.yaml", Places, [], {"root": text}).root == Path(text)
+
+
+def test_quotes_and_absence_still_mean_what_they_mean_in_yaml(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("root: 2024\nnames: [0001, two]\ntable: null\n")
+    places = load(tmp_path / "a.yaml", Places)
+    assert (places.root, places.names, places.table) == (Path("2024"), ("0001", "two"), None)
+    assert load(tmp_path / "a.yaml", Places, ["root='a b'", "table=~", "count=3"]) == places.model_copy(
+        update={"root": Path("a b"), "count": 3}
+    )
+    with pytest.raises(ConfigError, match="count: Input should be a valid integer"):
+        load(tmp_path / "a.yaml", Places, ["count='3'"])
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.yaml").write_text("root: ~/data\nfiles: {vgg: ~/vgg.pth}\n")
+    places = load(tmp_path / "a.yaml", Places)
+    assert (places.root, places.files) == (tmp_path / "data", {"vgg": tmp_path / "vgg.pth"})
 
 
 def test_an_assignment_far_too_deep_is_an_error_of_ours(fault: Callable[..., str]) -> None:

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from vidgen.data.augment import AugmentSettings, deform, draw_positions, thin_plate_spline
-from vidgen.data.clips import Clips, DataSettings, find_sequences, find_table
+from vidgen.data.clips import Clips
+from vidgen.data.sequences import find_sequences, find_table
+from vidgen.data.settings import DataSettings
 from vidgen.errors import ConfigError
 from vidgen.media.images import write_png
 from vidgen.training.run import load_run_config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from tests import tiny
-from vidgen.commands.data import check, preview
+from vidgen.commands.data import check, enforce, preview
 from vidgen.commands.train import train
-from vidgen.data.clips import Clips, DataSettings, SourceSettings, find_sequences, find_table, parse_range
-from vidgen.data.conditions import ConditionSettings, EdgeSettings, LabelSettings
+from vidgen.data.clips import Clips
+from vidgen.data.sequences import find_sequences, find_table
+from vidgen.data.settings import ConditionSettings, DataSettings, EdgeSettings, LabelSettings, SourceSettings, parse_range
 from vidgen.errors import ConfigError, InputError, PartialFailure
 from vidgen.media.frames import open_sink
 from vidgen.media.images import write_png
@@ -194,7 +196,20 @@ def test_a_range_that_makes_no_sense_is_refused(text: str) -> None:
 
 def _drop_frame(root: Path) -> str:
     (root / "labels" / "clip0" / "003.png").unlink()
-    return r"clip0: (9|10) frames, but .*clip0 has (10|9)"
+    return r"labels.clip0: its numbers do not match those of .*images.clip0; without a partner: 003.png of .*images.clip0"
+
+
+def _drop_last_frame(root: Path) -> str:
+    (root / "labels" / "clip0" / "009.png").unlink()
+    return r"labels.clip0: its numbers do not match .*: 009.png of"
+
+
+def _shorter_video(root: Path) -> str:
+    shutil.rmtree(root / "labels" / "clip0")
+    with open_sink(root / "labels" / "clip0.mkv", time_base=Fraction(1, 25), frame_rate=Fraction(25), kind="labels") as sink:
+        for index in range(9):
+            sink.write(np.zeros((32, 48), np.uint8), index)
+    return r"clip0.mkv: 9 frames, but .*clip0 has 10"
 
 
 def _drop_sequence(root: Path) -> str:
@@ -225,11 +240,94 @@ def _read_all(root: Path) -> None:
         _batch(clips, step)
 
 
-@pytest.mark.parametrize("spoil", [_drop_frame, _drop_sequence, _drop_role, _resize_label, _colour_label])
+@pytest.mark.parametrize(
+    "spoil", [_drop_frame, _drop_last_frame, _shorter_video, _drop_sequence, _drop_role, _resize_label, _colour_label]
+)
 def test_data_that_do_not_fit_are_refused_by_name(root: Path, spoil) -> None:  # type: ignore[no-untyped-def]
     message = spoil(root)
     with pytest.raises(InputError, match=message):
         _read_all(root)
+
+
+def test_frames_with_gaps_at_different_places_are_never_paired_by_position(root: Path) -> None:
+    (root / "images" / "clip0" / "005.png").unlink()
+    (root / "labels" / "clip0" / "008.png").unlink()
+    with pytest.raises(InputError, match=r"without a partner: 008.png of .*images.clip0 and 005.png of .*labels.clip0"):
+        _clips(root)
+    (root / "images" / "clip0" / "008.png").unlink()
+    (root / "labels" / "clip0" / "005.png").unlink()
+    assert [sequence.num_frames for sequence in _clips(root).sequences] == [8, 10]
+
+
+def test_frames_counted_from_another_number_are_paired_in_order_and_it_is_said(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in sorted((root / "labels" / "clip1").iterdir(), reverse=True):
+        path.rename(path.with_name(f"map_{int(path.stem) + 1}.png"))
+    caplog.set_level("WARNING", "vidgen")
+    assert len(_clips(root).sequences) == 2
+    assert "begins with map_1.png, but" in caplog.text
+
+
+def test_a_pattern_says_which_files_of_a_folder_are_read(tmp_path: Path) -> None:
+    for frame in range(6):
+        write_png(tmp_path / "leftImg8bit" / "a" / f"a_{frame}_leftImg8bit.png", np.full((32, 48, 3), 90, np.uint8))
+        for ending, value in (("labelIds", 1), ("instanceIds", 2001), ("labelTrainIds", 3)):
+            write_png(tmp_path / "gtFine" / "a" / f"a_{frame}_gtFine_{ending}.png", np.full((32, 48), value, np.uint16))
+    condition = {"labels": {"folder": "gtFine", "num_classes": 4}, "instances": "gtFine"}
+    pattern = {"labels": "*_gtFine_labelIds.png", "instances": "*_gtFine_instanceIds.png"}
+    for pairs, settings in (("sequences", {}), ("stills", {"target": "*_leftImg8bit.png"})):
+        clips = _clips(tmp_path, target="leftImg8bit", condition=condition, pattern={**pattern, **settings}, pairs=pairs)  # type: ignore[arg-type]
+        frames = clips.sequences[0].read(0)
+        values = {name: frame.pixels.flat[0] for name, frame in frames.items()}
+        assert values == {"target": 90, "labels": 1, "instances": 2001}
+    assert [sequence.name for sequence in clips.sequences] == [f"a/a_{frame}" for frame in range(6)]
+    with pytest.raises(InputError, match=r"no file in it fits data.pattern.labels: \*_x.png"):
+        _clips(tmp_path, target="leftImg8bit", condition=condition, pattern={"labels": "*_x.png"})  # type: ignore[arg-type]
+
+
+def test_a_pattern_of_what_the_model_does_not_read_is_refused(root: Path) -> None:
+    with pytest.raises(ValueError, match="there is no input depth; known are target, labels"):
+        _clips(root, pattern={"depth": "*.png"})
+    with pytest.raises(ValueError, match=r"must be a file name with one \*"):
+        _clips(root, pattern={"labels": "labels.png"})
+
+
+def test_names_are_equal_however_their_accents_are_stored(root: Path) -> None:
+    (root / "images" / "clip1").rename(root / "images" / unicodedata.normalize("NFC", "café"))
+    (root / "labels" / "clip1").rename(root / "labels" / unicodedata.normalize("NFD", "café"))
+    name = unicodedata.normalize("NFD", "café")
+    assert [sequence.num_frames for sequence in _clips(root, sequences=(name,)).sequences] == [10]
+
+
+def test_frames_of_another_aspect_than_width_and_height_are_cropped_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = np.full((96, 48, 3), 10, np.uint8)
+    picture[36:60] = 250
+    ids = np.zeros((96, 48), np.uint8)
+    ids[36:60] = 3
+    for frame in range(6):
+        write_png(tmp_path / "images" / "tall" / f"{frame}.png", picture)
+        write_png(tmp_path / "labels" / "tall" / f"{frame}.png", ids)
+    caplog.set_level("WARNING", "vidgen")
+    batch = _batch(_clips(tmp_path, width=48, height=24))
+    assert batch.condition.labels is not None
+    assert batch.condition.labels.unique().tolist() == [3]
+    assert batch.target.unique().tolist() == pytest.approx([250 / 127.5 - 1])
+    assert "tall: is 48x96; data.width and data.height have another aspect, so only its middle 48x24 is used" in caplog.text
+    caplog.clear()
+    stretched = _batch(_clips(tmp_path, width=48, height=24, fit="stretch"))
+    assert stretched.condition.labels is not None
+    assert stretched.condition.labels.unique().tolist() == [0, 3]
+    assert not caplog.text
+
+
+def test_a_size_that_only_rounds_the_aspect_crops_nothing(tmp_path: Path) -> None:
+    for role, shape in (("images", (100, 151, 3)), ("labels", (100, 151))):
+        for frame in range(6):
+            write_png(tmp_path / role / "a" / f"{frame}.png", np.zeros(shape, np.uint8))
+    assert _clips(tmp_path, width=48, height=32).sequences[0].target.size == (100, 151)
 
 
 def test_a_width_that_the_model_cannot_take_names_the_next_that_it_can(root: Path) -> None:
@@ -291,8 +389,12 @@ def test_data_check_counts_and_writes_a_table_that_training_takes(root: Path, tm
 def test_data_check_lists_what_does_not_fit(root: Path) -> None:
     _drop_frame(root)
     shutil.rmtree(root / "labels" / "clip1")
-    with pytest.raises(PartialFailure, match=r"(?s)2 faults.*clip1: in images, but not in labels.*clip0: 10 frames in images, 9"):
-        check(root)
+    report = check(root)
+    first, second = report["faults"]
+    assert "without a partner: clip1" in first
+    assert "without a partner: 003.png" in second
+    with pytest.raises(PartialFailure, match=r"data: 2 faults; training would refuse"):
+        enforce(report)
 
 
 def test_data_preview_draws_a_row_per_sequence_of_each_role(root: Path, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from tests import tiny
 from vidgen import durable
 from vidgen.commands import flow as flow_command
 from vidgen.commands.train import train
-from vidgen.data.clips import Clips, DataSettings, find_sequences, find_table
-from vidgen.data.conditions import ConditionSettings, LabelSettings
+from vidgen.data.clips import Clips
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
+from vidgen.data.sequences import find_sequences, find_table
+from vidgen.data.settings import ConditionSettings, DataSettings, LabelSettings
 from vidgen.errors import ConfigError, InputError, OutputError
 from vidgen.metrics import motion
 from vidgen.training.run import TrainSettings

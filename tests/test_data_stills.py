@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from vidgen.commands.data import check
-from vidgen.data.clips import Clips, DataSettings, find_sequences, find_table
+from vidgen.data.clips import Clips
+from vidgen.data.sequences import find_sequences, find_table
+from vidgen.data.settings import DataSettings
 from vidgen.data.stills import find_stills
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import images

@@ -61,7 +61,7 @@ def test_edges_over_labels_make_a_model_that_reads_both(pair, tmp_path):
     edit, out = str(pair / "edits" / "1.png"), str(tmp_path / "one.png")
     with pytest.raises(InputError, match="pictures to detect edges in"):
         translate(run, [edit], out)
-    assert translate(run, [edit], out, others=[str(pair / "image.png")])["frames"] == 1
+    assert translate(run, [edit], out, further=[f"edges={pair / 'image.png'}"])["frames"] == 1
 
 
 def test_two_sources_are_fused(tmp_path):
@@ -75,4 +75,4 @@ def test_two_sources_are_fused(tmp_path):
     assert '"gradient"' in metrics
     assert '"l1"' in metrics
     sources = [str(tmp_path / "data" / role / "0.png") for role in ("source", "source2")]
-    assert translate(run, sources[:1], str(tmp_path / "fused.png"), others=sources[1:])["frames"] == 1
+    assert translate(run, sources[:1], str(tmp_path / "fused.png"), further=[f"source2={sources[1]}"])["frames"] == 1

@@ -323,7 +323,10 @@ def test_a_lock_never_empties_a_file_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "hard.lock").hardlink_to(precious)
     os.mkfifo(tmp_path / "pipe.lock")
     for name in ("soft.lock", "hard.lock", "pipe.lock"):
-        with pytest.raises(OutputError, match="a lock file was expected"), durable.lock(tmp_path / name):
+        with (
+            pytest.raises(OutputError, match=r"a file of its own was expected|is no regular file of its own"),
+            durable.lock(tmp_path / name),
+        ):
             pass
     assert precious.read_text() == "years of work"
 
@@ -352,12 +355,15 @@ def test_an_output_that_is_a_link_is_replaced_and_its_target_stays(tmp_path: Pat
 def test_lines_are_never_appended_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("mine")
     (tmp_path / "log").symlink_to(tmp_path / "target")
-    with pytest.raises(OutputError), durable.appending(tmp_path / "log"):
-        pass
+    (tmp_path / "hard").hardlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("log", "hard", "pipe"):
+        with pytest.raises(OutputError), durable.appending(tmp_path / name):
+            pass
     with durable.appending(tmp_path / "new") as file:
-        file.write("a\n")
+        file.write_line("a")
     with durable.appending(tmp_path / "new") as file:
-        file.write("b\n")
+        file.write_line("b")
     assert (tmp_path / "new").read_text() == "a\nb\n"
     assert (tmp_path / "target").read_text() == "mine"
 
@@ -390,3 +396,13 @@ with durable.claim([Path(sys.argv[1])]):
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert (tmp_path / "a.txt").read_text() == "written"
+
+
+def test_a_file_in_writing_is_safe_from_one_written_beside_it_under_another_name_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with durable.replacing(tmp_path / "folder" / "long.bin") as temporary:
+        durable.operations.write(temporary, b"long")
+        durable.write_bytes(Path("folder/short.bin"), b"short")
+    assert (tmp_path / "folder" / "long.bin").read_bytes() == b"long"

@@ -156,8 +156,68 @@ def test_the_tables_of_well_known_data_sets_are_complete():
         "bicycle": 33,
     }
     assert {name: by_name[name] for name in official} == official
-    with pytest.raises(InputError, match="known are cityscapes, camvid"):
-        labels.named("ade20k")
+    with pytest.raises(InputError, match=r"known are cityscapes, .*palette:NAME") as caught:
+        labels.named("cityscape")
+    assert caught.value.hint == "did you mean cityscapes?"
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "some"),
+    [
+        ("cityscapes_train_ids", 19, {0: "road", 13: "car", 18: "bicycle", 255: None}),
+        ("camvid_11", 11, {0: "sky", 10: "cyclist", 11: None}),
+        ("camvid_32", 32, {0: "Animal", 17: "Road", 30: "Void", 31: "Wall"}),
+        ("ade20k", 150, {0: None, 1: "wall", 13: "person", 150: "flag"}),
+        ("coco_stuff", 171, {0: "person", 71: "tv", 91: "banner", 181: "wood", 255: None}),
+        ("voc", 21, {0: "background", 15: "person", 20: "tvmonitor", 255: None}),
+        ("mapillary", 66, {13: "Road", 55: "Car", 65: "Unlabeled"}),
+    ],
+)
+def test_the_ids_of_a_data_set_mean_the_classes_of_its_authors(name, num_classes, some):
+    table = labels.named(name)
+    assert table.num_classes == num_classes
+    classes = table.decode(np.array([list(some)], np.uint8), "a.png")[0]
+    assert [None if index < 0 else table.names[index] for index in classes] == list(some.values())
+
+
+@pytest.mark.parametrize("name", labels.PALETTES)
+def test_files_in_the_colors_of_a_data_set_give_the_classes_of_its_ids(name):
+    table, of_ids = labels.named(name), labels.named(name.removeprefix("palette:"))
+    assert (table.names, table.colors) == (of_ids.names, of_ids.colors)
+    assert labels.LabelTable.from_dict(json.loads(json.dumps(table.to_dict()))) == table
+    painted = of_ids.colorize(np.arange(of_ids.num_classes)[None])
+    first = [of_ids.colors.index(color) for color in of_ids.colors]
+    assert table.decode(painted, "a.png").tolist() == [first]
+
+
+def test_colors_that_two_classes_share_are_only_taken_where_a_table_says_so():
+    assert labels.named("palette:cityscapes").decode(np.array([[[153, 153, 153]]], np.uint8), "a.png").tolist() == [[17]]
+    with pytest.raises(InputError, match="stands for two classes"):
+        LabelTable(("a", "b"), ((9, 9, 9), (9, 9, 9)), None)
+
+
+def test_ids_without_colors_of_their_own_have_no_palette():
+    with pytest.raises(InputError, match="coco_stuff has no colors of its own"):
+        labels.named("palette:coco_stuff")
+
+
+def test_the_table_that_the_colors_of_a_file_fit_is_named():
+    own = np.array([[[0, 0, 192], [128, 0, 192], [64, 128, 192]]], np.uint8)  # sidewalk, lane marking, SUV of CamVid's own
+    for table in (CAMVID, labels.named("palette:camvid"), PAINTED):
+        with pytest.raises(InputError) as caught:
+            table.decode(own, "a.png")
+        assert caught.value.hint == "its colors are those of the label table palette:camvid_32"
+    assert labels.matching_palettes(media_clips.smooth_frames(1)[0]) == []
+
+
+def test_a_table_is_named_or_a_file(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(TRAFFIC.to_dict()))
+    assert labels.find(str(tmp_path / "a.json")) == TRAFFIC
+    assert labels.find("palette:voc") == labels.named("palette:voc")
+    with pytest.raises(InputError, match="'camvit': not known"):
+        labels.find("camvit")
+    with pytest.raises(InputError, match=r"a\.jsn: not found"):
+        labels.find(str(tmp_path / "a.jsn"))
 
 
 def test_many_classes_have_different_colours():
@@ -268,3 +328,16 @@ def test_a_table_of_very_many_classes_is_checked_in_no_time():
         LabelTable(("x",) * count, ((0, 0, 0),) * count, (*range(count - 1), 59_999), ignore=(59_999,))
     with pytest.raises(InputError, match="at most 65536"):
         LabelTable(("x",) * 70_000, ((0, 0, 0),) * 70_000, tuple(range(70_000)))
+
+
+def test_a_class_starts_from_its_namesake_or_else_from_one_that_looks_alike():
+    known = labels.named("street").names
+    pairs = labels.nearest_classes(labels.named("cityscapes").names, known)
+    meant = {labels.named("cityscapes").names[index]: known[place] for index, place in pairs.items()}
+    assert meant["car"] == meant["truck"] == "car"
+    assert meant["vegetation"] == "tree"
+    assert meant["sidewalk"] == "pavement"
+    assert meant["rider"] == meant["person"] == "pedestrian"
+    assert meant["traffic light"] == "pole"
+    assert "dynamic" not in meant
+    assert labels.nearest_classes(["Sky"], ["a", "sky"]) == {0: 1}

@@ -139,3 +139,35 @@ def test_names_that_differ_in_their_unicode_form_alone_are_called_so(tmp_path):
     (tmp_path / "cafe\u0301.png").touch()
     assert paths.comparable("caf\u00e9") == paths.comparable("cafe\u0301")
     assert "written with other Unicode characters" in str(paths.missing(tmp_path / "caf\u00e9.png"))
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (["0.png", "1.png", "5.png"], [0, 1, 5]),
+        (["0016E5_07983_L.png", "0016E5_07985_L.png"], [7983, 7985]),
+        (["a_000000_000019.png", "a_000001_000019.png"], [0, 1]),
+        (["day.png", "night.png"], None),
+        (["only1.png"], None),
+        (["a1.png", "b1.png"], None),
+    ],
+)
+def test_the_numbers_that_count_frames_are_found_in_their_names(names, numbers):
+    assert paths.frame_numbers([Path(name) for name in names]) == numbers
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "alone"),
+    [
+        ([0, 1, 2, 3], [0, 1, 2, 3], ([], [])),
+        ([0, 1, 3, 4], [0, 1, 2, 4], ([3], [2])),
+        ([1, 2, 4], [11, 12, 14], ([], [])),  # the same gap
+        ([0, 1, 2], [1, 2, 3], ([], [])),  # without gaps, counted from elsewhere
+        ([0, 1, 2], [0, 10, 20], ([], [])),
+        ([0, 1, 2, 3], [0, 1, 2], ([3], [])),
+        ([0, 1, 3], [0, 1, 2], ([3], [2])),  # as many, but one has a gap
+    ],
+)
+def test_numbered_files_without_a_partner_are_named(first, second, alone):
+    found = paths.unpaired([Path(f"{number}.png") for number in first], [Path(f"m{number:04d}.png") for number in second])
+    assert tuple([int(path.stem.strip("m")) for path in files] for files in found) == alone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vidgen.networks.losses import gradient_difference
+from vidgen.networks.losses import gradient_difference, gradient_penalty
 
 
 def test_equal_edges_cost_nothing_whatever_the_brightness():
@@ -27,3 +27,9 @@ def test_a_blurred_edge_gets_the_gradient_that_sharpens_it():
     assert blurred.grad is not None
     assert blurred.grad[..., 3].mean() > 0
     assert blurred.grad[..., 4].mean() < 0
+
+
+def test_the_gradient_penalty_is_taken_of_each_image_by_itself():
+    slopes = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1) / 48**0.5  # of 48 values each: gradients of norm 1 and 3
+    penalty = gradient_penalty(lambda images: (slopes * images).sum(dim=(1, 2, 3)), torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4))
+    torch.testing.assert_close(penalty, torch.tensor(2.0))

@@ -12,11 +12,13 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vidgen
 from tests import tiny
 from vidgen import errors
+from vidgen.media import images
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -70,11 +72,17 @@ def test_help_and_usage_load_nothing_slow(arguments: list[str]) -> None:
         ("models list", "pix2pixhd"),
         ("data check data", "faults"),
         ("data preview data -o sheet.png", "sheet.png"),
+        ("data import facades halves -o ours", "drawings"),
+        ("report run -o runs.html", "runs.html"),
         ("compare a=data/images/clip0 b=data/images/clip1 -o page.html", "page.html"),
     ],
 )
 def test_commands_that_need_no_torch_do_not_load_it(line: str, printed: str, tmp_path: Path) -> None:
     tiny.write_data(tmp_path / "data", 2, 3)
+    images.write_png(tmp_path / "halves" / "train" / "1.png", np.zeros((32, 64, 3), np.uint8))
+    (tmp_path / "run").mkdir()
+    losses = '{"step": 1, "stage": "a", "learning_rate": 0.1, "losses": {"l1": 1.0}}\n'
+    (tmp_path / "run" / "metrics.jsonl").write_text(losses)
     code = "import sys; from vidgen.cli import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
     command = [sys.executable, "-X", "importtime", "-c", code, *line.split()]
     environment = {"PYTHONPATH": str(REPOSITORY), **os.environ}

@@ -342,7 +342,7 @@ def test_a_long_run_is_averaged_and_a_damaged_log_is_read_as_far_as_it_goes(tmp_
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"step": 5001, "losses": {"gan": NaN}}\n[1]\n{"step": 5002, "los')
     result = report([str(run)], out)
-    assert result["notes"] == ["2 lines of metrics.jsonl cannot be read and are left out"]
+    assert result["notes"] == ["1 line of metrics.jsonl cannot be read and is left out"]
     [training] = payload(out)["trainings"]
     assert len(training["steps"]) == 2000
     assert all(len(chart["series"][0]["values"]) == 2000 for chart in training["charts"])

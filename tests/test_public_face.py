@@ -17,6 +17,7 @@ SURFACE = {
     "edit_image",
     "evaluate",
     "harmonize",
+    "label",
     "load",
     "paint",
     "sample",

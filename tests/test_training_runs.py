@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +18,9 @@ import torch
 
 from tests import tiny
 from tests.conftest import REPOSITORY
-from vidgen import durable
+from vidgen import cli, durable
 from vidgen.commands.train import train
-from vidgen.errors import CheckpointError, ConfigError, InputError, OutputError, TrainingError
+from vidgen.errors import BusyError, CheckpointError, ConfigError, InputError, OutputError, TrainingError
 from vidgen.training import run
 from vidgen.translators import available
 from vidgen.weights import checkpoints, files
@@ -89,6 +91,41 @@ def test_a_run_may_be_made_longer_and_moved_but_not_changed(config: Path, tmp_pa
         train(config, tmp_path / "moved", sets=["train.seed=3"])
 
 
+def test_a_finished_run_is_trained_longer_by_more_steps(config: Path, tmp_path: Path) -> None:
+    assert train(config, tmp_path / "run")["steps"] == 20
+    assert train(None, tmp_path / "run", resume=True, steps=24)["steps"] == 24
+    log = _log(tmp_path / "run")
+    assert [entry["step"] for entry in log] == list(range(1, 25))
+    assert 0 < log[-1]["learning_rate"] < log[20]["learning_rate"] < log[0]["learning_rate"]
+
+
+def test_a_run_is_trained_longer_by_more_epochs_and_keeps_what_it_learned(
+    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(config, tmp_path / "run")
+    before = _weights(tmp_path / "run")["model.safetensors"]
+    caplog.set_level("INFO", "vidgen")
+    more = ["model.schedules.0.decay_epochs=3"]
+    assert train(None, tmp_path / "run", sets=more, resume=True)["steps"] == 24
+    assert "the schedule has 24 steps; it had 20 (model.schedules.0.decay_epochs was 2, is 3)" in caplog.text
+    assert _weights(tmp_path / "run")["model.safetensors"] != before
+    with pytest.raises(CheckpointError, match=r"24 steps are done, more than the schedule now has \(16"):
+        train(None, tmp_path / "run", sets=["model.schedules.0.decay_epochs=1"], resume=True)
+    with pytest.raises(CheckpointError, match=r"is in the stage .* but with this schedule it would be in .*trains differently"):
+        train(None, tmp_path / "run", sets=["model.schedules.0.grow_every_epochs=20"], resume=True)
+
+
+def test_a_changed_setting_is_named_alone_and_not_with_the_list_it_is_in(config: Path, tmp_path: Path) -> None:
+    train(config, tmp_path / "run", steps=3)
+    with pytest.raises(CheckpointError) as caught:
+        train(config, tmp_path / "run", sets=["model.generator.num_blocks=1"])
+    assert "(model.generator.num_blocks was 2, is 1)" in str(caught.value)
+
+
+def test_more_steps_than_the_schedule_has_make_its_last_stage_longer(config: Path, tmp_path: Path) -> None:
+    assert train(config, tmp_path / "run", steps=22)["steps"] == 22
+
+
 def test_two_processes_give_the_losses_of_one(config: Path, tmp_path: Path) -> None:
     sets = ["train.batch_size=2"]
     train(config, tmp_path / "one", sets=sets, steps=4)
@@ -149,8 +186,106 @@ def _log_lines(folder: Path) -> int:
 
 
 def test_a_second_run_in_one_folder_is_refused(config: Path, tmp_path: Path) -> None:
-    with run.locked(tmp_path / "run"), pytest.raises(CheckpointError, match="another training is running here"):
+    with run.Folder(tmp_path / "run").locked(), pytest.raises(BusyError, match=r"another training is running here \(process \d+\)"):
         train(config, tmp_path / "run", steps=1)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "metrics.jsonl", "samples/photo.png", "checkpoints/step-0000007/model.safetensors"]
+)
+def test_a_folder_that_is_no_run_is_left_alone(config: Path, tmp_path: Path, name: str, overwrite: bool) -> None:
+    precious = tmp_path / "mine" / name
+    precious.parent.mkdir(parents=True)
+    precious.write_bytes(b"years of work")
+    with pytest.raises(OutputError, match="holds no run, but other things"):
+        train(config, tmp_path / "mine", steps=1, overwrite=overwrite)
+    assert _contents(tmp_path / "mine") == {name: b"years of work"}
+
+
+def test_a_run_that_is_discarded_leaves_what_others_put_there(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, steps=6, sets=["train.sample_every_steps=3"])
+    others = {"notes.txt", "samples/best.png", "checkpoints/notes.txt", "checkpoints/step-0000006/notes.txt"}
+    for name in others:
+        (folder / name).write_text("mine")
+    train(config, folder, steps=3, overwrite=True)
+    assert others < _contents(folder).keys()
+    assert os.listdir(folder / "checkpoints" / "step-0000006") == ["notes.txt"]
+    assert not (folder / "samples" / "step-0000006.png").exists()
+    assert _log(folder)[-1]["step"] == 3
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_again_the_same_and_no_other(config: Path, tmp_path: Path) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    for place in (whole, folder):
+        train(config, place, steps=3)
+    shutil.rmtree(folder / "checkpoints")
+    before = _contents(folder)
+    with pytest.raises(CheckpointError, match=r"other settings \(train.seed was 0, is 3\)"):
+        train(config, folder, steps=3, sets=["train.seed=3"])
+    assert _contents(folder) == before
+    train(config, folder, steps=3)
+    assert (_log(folder), _weights(folder)) == (_log(whole), _weights(whole))
+
+
+def test_the_folder_of_a_run_stands_for_its_configuration(config: Path, tmp_path: Path) -> None:
+    train(config, tmp_path / "whole", steps=6)
+    train(config, tmp_path / "run", steps=3)
+    result = train(tmp_path / "run", resume=True, steps=6)
+    assert (result["run"], result["steps"]) == (str(tmp_path / "run"), 6)
+    assert _weights(tmp_path / "run") == _weights(tmp_path / "whole")
+    with pytest.raises(ConfigError, match=r"data: is a folder without config\.yaml"):
+        train(tmp_path / "data", resume=True)
+
+
+def test_the_log_and_the_lock_of_a_run_are_never_opened_through_links(config: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("years of work")
+    for name in ("run.lock", "metrics.jsonl"):
+        folder = tmp_path / name
+        train(config, folder, steps=1)
+        (folder / name).unlink()
+        (folder / name).symlink_to(precious)
+        if name == "run.lock":
+            with pytest.raises(OutputError, match=r"run\.lock: is a symbolic link"):
+                train(config, folder, steps=2)
+        else:
+            train(config, folder, steps=2)
+            assert not (folder / name).is_symlink()
+    assert precious.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe garbage\n", b'{"step": 2\n', b'["step", 3]\n', b"[" * 100_000 + b"\n", b"\0" * 50 + b"\n"]
+)
+def test_a_damaged_line_of_the_log_stops_no_resume_and_costs_no_other_line(
+    config: Path, tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, steps=3)
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_bytes(lines[0] + damage + b"".join(lines[1:]) + b'{"step": 4, "loss')
+    train(config, folder, steps=4)
+    assert [line["step"] for line in _log(folder)] == [1, 2, 3, 4]
+    said = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+    assert said == [f"{folder}: 1 line of metrics.jsonl cannot be read and is left out; the others are kept"]
+
+
+def test_a_full_disk_under_the_log_is_told_in_one_line(config: Path, tmp_path: Path) -> None:
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4400, 4400));"
+        "from vidgen.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", limited, "train", str(config), "-o", str(tmp_path / "run")]
+    command += ["--set", "train.checkpoint_every_steps=1000"]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
+    assert done.returncode == 1
+    assert re.search(r"^error: .*metrics\.jsonl: no space left to write", done.stderr, re.MULTILINE)
 
 
 def test_the_newest_step_wins_whatever_the_clock_says(config: Path, tmp_path: Path) -> None:
@@ -182,6 +317,114 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(config: Path, tm
     assert _log(folder) == _log(whole)
 
 
+@pytest.mark.parametrize("name", ["state.json", "manifest.json"])
+def test_no_flipped_bit_of_the_small_files_of_a_checkpoint_passes(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "step-0000003"
+    progress = checkpoints.Progress(step=3, stage=1, seconds=12.5)
+    checkpoints.write_checkpoint(tmp_path, progress, {"model.safetensors": b"x" * 100, "ema.safetensors": b"y" * 50}, keep=2)
+    whole = checkpoints.verified(folder)
+    assert whole.progress == progress
+    content = (folder / name).read_bytes()
+    passed = []
+    for place in range(8 * len(content)):
+        data = bytearray(content)
+        data[place // 8] ^= 1 << place % 8
+        (folder / name).write_bytes(data)
+        try:
+            found = checkpoints.verified(folder)
+        except CheckpointError:
+            continue
+        passed.append((place, found == whole))
+    assert all(same for _, same in passed)
+    assert name == "manifest.json" or not passed
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=r"(state|manifest)\.json"):
+        checkpoints.verified(folder)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_as_many_checkpoints_are_kept_as_are_asked_for_and_the_newest(tmp_path: Path, keep: int) -> None:
+    for step in range(1, 6):
+        checkpoints.write_checkpoint(tmp_path, checkpoints.Progress(step=step), {"model.safetensors": b"x"}, keep=keep)
+        kept = [path.name for path in checkpoints.by_step(tmp_path)]
+        assert kept == [f"step-{number:07d}" for number in range(step, max(0, step - keep), -1)]
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path, 3)
+    (tmp_path / "step-0000003").rename(tmp_path / "step-0000007")
+    with pytest.raises(CheckpointError, match="its name and files speak of the steps 3, 7"):
+        checkpoints.verified(tmp_path / "step-0000007")
+    (tmp_path / "step-0000007").rename(tmp_path / "best")
+    assert checkpoints.verified(tmp_path / "best").progress.step == 3
+
+
+def _as_written_before(folder: Path) -> None:
+    """A checkpoint of today in the layout of format 1."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    state = json.loads((folder / "state.json").read_text())
+    hashes = {name: digest for name, (_, digest) in manifest["files"].items() if name != "state.json"}
+    state["progress"]["bad_steps"] = state["progress"].pop("nonfinite_steps")
+    (folder / "state.json").write_text(json.dumps({**state, "format_version": 1, "sha256": hashes}))
+    (folder / "manifest.json").unlink()
+
+
+def test_a_checkpoint_without_a_manifest_still_resumes_with_a_note(
+    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("whole", "old"):
+        train(config, tmp_path / name, steps=3)
+    _as_written_before(tmp_path / "old" / "checkpoints" / "step-0000003")
+    for name in ("whole", "old"):
+        train(config, tmp_path / name, steps=6)
+    assert _weights(tmp_path / "old") == _weights(tmp_path / "whole")
+    assert "written by an earlier version; its weights are whole, its state.json cannot be checked" in caplog.text
+
+
+def _doctor(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict, str]:
+    code = cli.main(["--json", "doctor", str(folder)])
+    out, err = capsys.readouterr()
+    return code, json.loads(out), err
+
+
+def test_the_doctor_says_what_of_a_run_is_whole_damaged_and_resumable(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    train(config, folder, steps=6)
+    before = _contents(folder)
+    code, report, said = _doctor(folder, capsys)
+    assert (code, said) == (0, "")
+    assert report["checkpoints"] == {"step-0000006": "whole", "step-0000003": "whole"}
+    assert (report["configuration"], report["log"], report["training"]) == ("whole", "whole, 6 steps", "not running")
+    assert (report["resumable"], report["damaged"]) == ("yes, from step 6", 0)
+    assert _contents(folder) == before
+
+    state = folder / "checkpoints" / "step-0000006" / "state.json"
+    state.write_bytes(state.read_bytes().replace(b'"step": 6', b'"step": 7'))
+    with open(folder / "metrics.jsonl", "ab") as log:
+        log.write(b"\xff\n")
+    with run.Folder(folder).locked():
+        code, report, said = _doctor(folder, capsys)
+    assert code == 3
+    assert report["checkpoints"]["step-0000006"] == "damaged: state.json: damaged (its SHA-256 is not the recorded one)"
+    assert report["log"] == "damaged: 1 line of metrics.jsonl cannot be read and is left out"
+    assert report["training"] == f"running now (process {os.getpid()})"
+    assert report["resumable"] == "yes, from step 3"
+    assert said == f"error: {folder}: 2 parts are damaged; training can go on without\n"
+
+    _as_written_before(folder / "checkpoints" / "step-0000003")
+    assert _doctor(folder, capsys)[1]["checkpoints"]["step-0000003"].startswith("whole (written by an earlier version")
+    (folder / "checkpoints" / "step-0000003" / "ema.safetensors").unlink()
+    code, report, said = _doctor(folder, capsys)
+    assert (code, report["resumable"]) == (1, "no: none of its checkpoints is whole")
+    assert report["checkpoints"]["step-0000003"] == "damaged: ema.safetensors: missing"
+
+    (folder / "config.yaml").write_bytes(b"\0\xff")
+    assert _doctor(folder, capsys)[1]["configuration"].startswith("damaged: ")
+    assert cli.main(["doctor", str(tmp_path / "data")]) == 2
+
+
 def test_no_usable_checkpoint_is_an_error_not_a_fresh_start(config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(config, folder, steps=1)
@@ -198,8 +441,21 @@ def test_resume_without_a_run_is_refused(config: Path, tmp_path: Path) -> None:
 
 def test_weights_of_another_shape_are_refused_by_name(config: Path, tmp_path: Path) -> None:
     train(config, tmp_path / "run", steps=1)
-    with pytest.raises(CheckpointError, match=r"its generator does not fit this model; \d+ weights differ, such as generator\.0"):
+    with pytest.raises(
+        CheckpointError, match=r"its generator does not fit this model; \d+ of \d+ weights differ, such as generator\."
+    ):
         train(config, tmp_path / "wide", sets=["model.generator.base_channels=8"], init=tmp_path / "run", steps=1)
+
+
+def test_init_takes_what_fits_where_the_data_have_other_classes(
+    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(config, tmp_path / "run", steps=1)
+    caplog.set_level("INFO", "vidgen")
+    more = ["data.condition.labels.num_classes=6"]
+    train(config, tmp_path / "more", sets=more, init=tmp_path / "run", steps=1)
+    assert "starting from" in caplog.text
+    assert "start anew: discriminator, generator.0.condition_down.0.conv" in caplog.text
 
 
 def test_init_starts_from_the_weights_of_another_run(config: Path, tmp_path: Path) -> None:
@@ -327,8 +583,8 @@ def test_a_checkpoint_is_synced_before_and_its_folder_after_the_rename(tmp_path:
     names = operations.names
     assert names[-2:] == ["replace", "sync"]
     assert names[names.index("replace") - 1] == "sync"
-    assert names.count("write") == 2
-    assert names.count("sync") == 4
+    assert names.count("write") == 3
+    assert names.count("sync") == 5
 
 
 def test_a_full_disk_stops_training_with_one_line_and_keeps_the_old_checkpoint(config: Path, tmp_path: Path) -> None:

@@ -44,9 +44,8 @@ def _pix2pixhd(**changes: Any) -> pix2pixhd.Pix2PixHD:
 
 
 def _frames(translator: Any, seed: int, condition: Condition) -> torch.Tensor:
-    torch.manual_seed(seed)
     with torch.no_grad():
-        frames: torch.Tensor = translator.translate(condition)[0].frames
+        frames: torch.Tensor = translator.translate(condition.with_tensors(noise=torch.tensor([seed])))[0].frames
     return frames
 
 

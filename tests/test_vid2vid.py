@@ -293,3 +293,22 @@ def test_a_foreground_class_that_does_not_exist_is_refused_by_name() -> None:
 def test_a_model_without_past_cannot_have_learned_flow() -> None:
     with pytest.raises(ValueError, match=r"generator\.flow: none"):
         vid2vid.Config(num_labels=3, num_input_frames=1)
+
+
+def test_every_frame_is_generated_from_its_own_condition_and_from_none_that_follows() -> None:
+    shape = vid2vid.Generator(base_channels=4, num_downsamplings=1, num_blocks=1)
+    config = vid2vid.Config(
+        num_labels=3, num_input_frames=3, generator=shape, discriminators=vid2vid.Discriminators(num_temporal_scales=0)
+    )
+    torch.manual_seed(0)
+    translator = vid2vid.build(config).eval()
+    labels = torch.randint(3, (1, 6, 16, 16))
+    with torch.no_grad():
+        frames = translator.translate(Condition(labels=labels), None)[0].frames
+        for changed in range(6):
+            other = labels.clone()
+            other[:, changed] = (other[:, changed] + 1) % 3
+            again = translator.translate(Condition(labels=other), None)[0].frames
+            differs = (again - frames).abs().amax(dim=(0, 2, 3, 4)) > 1e-4
+            assert not differs[:changed].any()
+            assert differs[changed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ import torch
 import vidgen
 from tests import tiny
 from vidgen import durable
-from vidgen.commands.models import slim
+from vidgen.commands.models import info, slim
 from vidgen.commands.train import train
 from vidgen.errors import CheckpointError, ConfigError
-from vidgen.translators import vid2vid
+from vidgen.inference.model import Model
+from vidgen.media.labels import LabelTable
+from vidgen.translators import pix2pixhd, vid2vid
 from vidgen.weights.checkpoints import find_weights
-from vidgen.weights.files import pack
-from vidgen.weights.model_file import FORMAT, ModelCard, read_card
+from vidgen.weights.files import Weights, pack
+from vidgen.weights.model_file import FORMAT, ModelCard, read_card, start_from
 
+OLD_CLASSES = ("road", "boat", "Vegetation")
+NEW_CLASSES = ("tree", "road", "spoon")
 OLD = Path(__file__).parent / "data" / "model_of_0.1.safetensors"
 
 
@@ -46,6 +51,23 @@ def test_a_model_file_of_the_first_release_translates(tmp_path: Path) -> None:
     frames = list(model.translate(str(data / "labels" / "clip0")))
     assert [frame.shape for frame in frames] == [(tiny.HEIGHT, tiny.WIDTH, 3)] * 3
     assert model.trained_size == (tiny.HEIGHT, tiny.WIDTH)
+
+
+def test_a_card_of_a_network_that_the_file_does_not_hold_takes_no_memory(tmp_path: Path) -> None:
+    shape = vid2vid.Generator(base_channels=2048, num_downsamplings=3, num_blocks=9)  # hundreds of gigabytes
+    card = replace(_card(), model=vid2vid.Config(num_labels=3, generator=shape))
+    path = tmp_path / "small.safetensors"
+    path.write_bytes(pack({"generator.weight": torch.zeros(8)}, card.metadata()))
+    assert path.stat().st_size < 10_000
+    for use in (lambda: Model.load(path), lambda: info(path), lambda: slim(path, tmp_path / "out.safetensors")):
+        with pytest.raises(CheckpointError, match="describes a larger network than the file holds"):
+            use()
+
+
+@pytest.mark.parametrize("size", ["[0, 16]", "[16]", "[1e400, 2]", '["16", 16]', "[16, 1048576]", "[-1, 16]", "null"])
+def test_a_card_without_a_sensible_size_is_damaged(size: str) -> None:
+    with pytest.raises(CheckpointError, match="its model card is damaged"):
+        ModelCard.read(_changed(size=size), "m")
 
 
 def test_a_later_format_is_one_clear_line() -> None:
@@ -116,6 +138,30 @@ def test_a_slim_file_translates_as_the_run_does_and_starts_a_new_training(tmp_pa
     other = tiny.write_config(tmp_path, data, "pix2pixhd")
     with pytest.raises(CheckpointError, match="its generator does not fit this model"):
         train(other, tmp_path / "other", steps=1, init=tmp_path / "slim.safetensors")
+
+
+@pytest.mark.parametrize("module", [vid2vid, pix2pixhd])
+def test_a_model_of_other_classes_starts_each_class_from_the_most_alike(module: Any) -> None:
+    tables = [LabelTable(names, tuple((index, 0, 0) for index in range(len(names))), None) for names in (OLD_CLASSES, NEW_CLASSES)]
+    translators, cards = [], []
+    for seed, table in enumerate(tables):
+        torch.manual_seed(seed)
+        settings = module.Config.model_validate(
+            {"num_labels": table.num_classes, "generator": {"kind": "compact", "width": 0.25}, "losses": {"perceptual_weight": 0}}
+        )
+        translators.append(module.build(settings))
+        cards.append(ModelCard(settings, {}, table, (32, 32)))
+    old, new = translators
+    (name,) = new.per_class_parameters
+    before = new.state_dict()[name].clone()
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in old.state_dict().items()}
+    old.load_state_dict(halves)
+    start_from(new, cards[1], Weights(halves, cards[0].metadata()), Path("old.safetensors"))
+    source, filled = old.state_dict()[name], new.state_dict()[name]
+    for index, place in enumerate((2, 0, None)):
+        assert torch.equal(filled[:, index], before[:, index] if place is None else source[:, place])
+    rest = [key for key in new.state_dict() if key.startswith("generator.") and key != name]
+    assert all(torch.equal(new.state_dict()[key], old.state_dict()[key]) for key in rest)
 
 
 def test_an_unknown_name_is_no_shipped_model(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from vidgen.commands import models
 from vidgen.commands.styles import choose_style
 from vidgen.errors import CheckpointError, ConfigError, OutputError
 from vidgen.media.images import write_png
-from vidgen.networks.layers import NoiseDropout
 from vidgen.types import Condition
 from vidgen.weights import published
 from vidgen.weights.checkpoints import find_weights
@@ -215,9 +214,6 @@ def test_an_imported_pix2pix_gives_the_originals_picture(parity_root: Path, tmp_
     file = _import(tmp_path, _save(tmp_path, G=weights, D=judge), "pix2pix")
     model = vidgen.load(str(file), precision="fp32")
     assert (model.trained_size, model.condition.pictures) == ((64, 64), ("condition",))
-    for part in model.translator.generator.modules():
-        if isinstance(part, NoiseDropout):
-            part.is_noise = False
     with torch.no_grad():
         made = model.translator.generator(values["input/condition"])
         logits = model.translator.discriminator(judged["input/pair"])[-1]
@@ -257,9 +253,6 @@ def test_an_imported_resnet_of_pix2pix_gives_the_originals_picture(tmp_path: Pat
     original = _originals_resnet(3, dropout).eval()
     file = _import(tmp_path, _save(tmp_path, G=original.state_dict()), "pix2pix")
     model = vidgen.load(str(file), precision="fp32")
-    for part in model.translator.modules():
-        if isinstance(part, NoiseDropout):
-            part.is_noise = False
     picture = torch.rand(1, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         made = model.translator.translate(Condition(frames=picture[None]))[0].frames[0]

@@ -17,6 +17,7 @@ _HOMES = {
     "edit_image": "vidgen.single_image.library",
     "evaluate": "vidgen.evaluation",
     "harmonize": "vidgen.single_image.library",
+    "label": "vidgen.labeling.clips",
     "load": "vidgen.inference.model",
     "paint": "vidgen.single_image.library",
     "sample": "vidgen.single_image.library",
@@ -32,6 +33,7 @@ __all__ = [
     "edit_image",
     "evaluate",
     "harmonize",
+    "label",
     "load",
     "paint",
     "sample",
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from vidgen.evaluation import evaluate
     from vidgen.inference.model import Model, load
     from vidgen.inference.session import Session
+    from vidgen.labeling.clips import label
     from vidgen.single_image.library import animate, edit_image, harmonize, paint, sample, super_resolve
 
 

@@ -17,6 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,13 +29,25 @@ import vidgen
 from flow.errors import FlowError
 from vidgen.deprecation import deprecated
 from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
+from vidgen.media.paths import expanded
+from vidgen.progress import shown_on
 
 Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-PATH = click.Path(path_type=Path)
+
+
+class FilePath(click.Path):
+    """A path; a leading `~` is the home folder also where the shell does not say so, as in --out=~/clip."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        """Expand and convert."""
+        return Path(expanded(Path(str(super().convert(value, parameter, context)))))
+
+
+PATH = FilePath(path_type=Path)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OLD_SPELLINGS_END = "0.3.0"
 """The release that no longer knows the options and commands of 0.1."""
@@ -243,7 +256,8 @@ class Command(click.Command):
             if isinstance(parameter, OldOption):
                 parameter.hand_over(context)
         try:
-            result = super().invoke(context)
+            with _shown_progress():
+                result = super().invoke(context)
         except VidgenError as error:
             error.args = (self._with_options(str(error)),)
             error.hint = error.hint and self._with_options(error.hint)
@@ -283,6 +297,12 @@ def _start_log(screen: Screen) -> None:
     level = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}[screen.verbosity]
     for package in ("vidgen", "flow"):
         logging.getLogger(package).setLevel(level)
+
+
+def _shown_progress() -> AbstractContextManager[None]:
+    from vidgen.commands.progress import display
+
+    return shown_on(display())
 
 
 def _call(verb: str, /, **options: Any) -> Result:
@@ -339,7 +359,8 @@ allow_truncated = option("--allow-truncated", is_flag=True, help="Accept a trunc
 label_encoding = "auto|ids|NAME|palette:NAME|FILE"
 conditioning = _options(
     option("--instances", metavar="INPUT", help="Instance maps: a video or folder of object ids."),
-    option("--other", "others", multiple=True, metavar="INPUT", help="Further input that the model reads; repeatable."),
+    option("--input", "further", multiple=True, metavar="NAME=INPUT", help="Any other input of the model, by name; repeatable."),
+    _old("--other", instead="--input", multiple=True, convert=lambda paths: tuple(f"={path}" for path in paths)),
 )
 object_styles = _options(
     option("--styles", type=PATH, help="Styles file written by 'vidgen styles'.  [default: the one beside the model]"),
@@ -457,10 +478,10 @@ def train(**options: Any) -> Result:
 @option(
     "--checkpoint",
     "weights",
-    type=click.Choice(["auto", "ema", "last"]),
+    type=click.Choice(["auto", "ema", "last", "best"]),
     default="auto",
     show_default=True,
-    help="Which weights of a run to load: EMA, last, or EMA if present (auto).",
+    help="Which weights of a run to load: EMA, last, best on held-out frames, or EMA if present (auto).",
 )
 @_old(
     "--weights",
@@ -540,7 +561,7 @@ def bench(**options: Any) -> Result:
 @option(
     "--checkpoint",
     "weights",
-    type=click.Choice(["auto", "ema", "last"]),
+    type=click.Choice(["auto", "ema", "last", "best"]),
     default="auto",
     show_default=True,
     help="Weights of a run to export.",
@@ -554,6 +575,76 @@ def export(**options: Any) -> Result:
     describes all inputs.
     """
     return _call("export.export", **options)
+
+
+@cli.command(
+    example="vidgen label drive.mp4 painted/3.png -o labels/ --overlay overlay.mp4\n"
+    "vidgen label street.mp4 --apply labels.head.safetensors -o more/"
+)
+@click.argument("clip")
+@click.argument("painted", nargs=-1, metavar="[PAINTED]...")
+@option(
+    "-o",
+    "--out",
+    metavar="PATH",
+    required=True,
+    help="Label maps: a folder of PNG files, or .mkv. Beside it, PATH.table.json (label table) and PATH.head.safetensors.",
+)
+@option("--apply", "head", type=PATH, metavar="HEAD", help="Label with the head saved by an earlier call; learns nothing.")
+@option("--label-encoding", "labels", metavar=label_encoding, help="How painted frames encode classes.  [default: auto]")
+@option("--suggest", type=Count(min=0), default=0, help="Name N frames whose painting would help most.")
+@option("--overlay", metavar="PATH", help="Also write the frames with the classes in color over them.")
+@option("--confidence", metavar="PATH", help="Also write how certain each pixel is: 0..255, to .mkv or a folder.")
+@option("--instances", metavar="PATH", help="Also write instance maps, whose numbers stay with the objects: .mkv or a folder.")
+@option("--count", "counted", metavar="CLASSES", help="Classes whose objects are counted.  [default: all]")
+@option("--weights", type=PATH, help="File of EfficientNet-Lite0.  [default: the installed package's]")
+@option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
+@option("--end", metavar="TIME", help="End time (exclusive).")
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
+@overwrite
+@threads
+@seed
+def label(**options: Any) -> Result:
+    """Label a whole clip from one or a few painted frames.
+
+    Paint label maps of some frames (PNG of ids or flat colors; leave 255 where you do not know), named by the number of the frame.
+    """
+    return _call("label.label", **options)
+
+
+@cli.command(
+    example="vidgen condition drive.mp4 --to edges -o edges.mp4\nvidgen condition drive.mp4 --to pose --points poses -o pose.mp4"
+)
+@click.argument("clip")
+@option(
+    "--to",
+    "kind",
+    type=click.Choice(["edges", "lines", "distance", "pose", "body", "hands", "face", "densepose"]),
+    required=True,
+    help="What to draw: Canny edges, pen lines, distances from edges; or people, from --points; densepose spreads the part ids.",
+)
+@option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames.")
+@option("--points", metavar="PATH", help="Folder of OpenPose JSON or of text files of 68 landmarks; or a COCO keypoints file.")
+@option("--weights", type=PATH, metavar="WHEEL", help="Find the points, with the graphs in the wheel of mediapipe 0.10.21.")
+@option("--low", type=Number(0, 1000), default=100, show_default=True, help="Low threshold of edges.")
+@option("--high", type=Number(0, 1000), default=200, show_default=True, help="High threshold of edges.")
+@option("--blur", type=Number(0, 20), default=0, show_default=True, help="Gaussian before edges are detected, in pixels.")
+@option("--line-width", type=Number(0.3, 20), default=1, show_default=True, help="Width of pen lines, in pixels.")
+@option("--all-channels", is_flag=True, help="All 15 channels of a face: face/clip becomes face-1/clip to face-5/clip.")
+@option("--part-labels", metavar="PATH", help="Also write the part labels of a face.")
+@option("--crop", is_flag=True, help="Crop to the face, or to the middle of a pose, as published models expect.")
+@option("--frames", metavar="PATH", help="Also write the frames, cropped alike.")
+@option("--drop", type=Number(0, 1), default=0, show_default=True, help="Leave limbs, hands and faces out with this probability.")
+@option("--remove-face", is_flag=True, help="Remove faces from DensePose images; with --drop, jitter heads.")
+@option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
+@option("--end", metavar="TIME", help="End time (exclusive).")
+@option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
+@quality
+@overwrite
+@seed
+def condition(**options: Any) -> Result:
+    """Draw the edges, lines, poses or faces of a video."""
+    return _call("condition.condition", **options)
 
 
 @cli.command(
@@ -790,9 +881,15 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
     help="Input normalization of the segmenter: 0..1, -1..1, or ImageNet statistics.",
 )
 @option("--segmenter-classes", metavar="A,B", help="Label class of each segmenter class.")
-@option("--label-maps", metavar="INPUT", help="Label maps to compare the segmentation with.  [default: the source]")
+@option(
+    "--label-maps",
+    "--labels",
+    "label_maps",
+    metavar="INPUT",
+    help="Label maps to compare the segmentation with; without --segmenter, a small one learns from them and --target."
+    "  [default: the source]",
+)
 @option("--label-encoding", "labels", metavar=label_encoding.removeprefix("auto|"), help="How the label maps encode classes.")
-@_old("--labels", instead="--label-encoding")
 @allow_trim
 @allow_truncated
 @option("--cache", type=PATH, metavar="FOLDER", help="Cache folder for reference flow.  [default: ~/.cache/vidgen/flow]")
@@ -1040,9 +1137,28 @@ def data() -> None:
 @sets
 @option("--write-labels", type=PATH, metavar="FILE", help="Write a label table of the label values that occur.")
 @overwrite
-def data_check(**options: Any) -> Result:
-    """Count, pair and decode every file; list all problems."""
-    return _call("data.check", **options)
+def data_check(**options: Any) -> None:
+    """Count, pair and decode every file as training would; list all problems.
+
+    Without --config, the names of the folders say what they hold: images, labels, instances and further pictures.
+    """
+    report = _call("data.check", **options)
+    click.get_current_context().ensure_object(Screen).show(report, lambda _: str(_call("data.as_text", report=report)))
+    _call("data.enforce", report=report)
+
+
+@data.command("import", example="vidgen data import cityscapes downloads/cityscapes -o datasets/cityscapes")
+@click.argument("kind", metavar="NAME", type=click.Choice(["cityscapes", "camvid", "ade20k", "facades", "openpose"]))
+@click.argument("folder", type=PATH)
+@option("-o", "--out", type=PATH, required=True, help="New folder for the data set.")
+@option("--copy", is_flag=True, help="Copy the files; otherwise links to them are made.")
+def data_import(**options: Any) -> Result:
+    """Lay out a well-known data set for training.
+
+    NAME is cityscapes, camvid, ade20k, facades (pictures of two halves, as pix2pix has them) or openpose (keypoints, and the frames
+    or video that they belong to). Label tables are written along; the settings to train with are printed.
+    """
+    return _call("data.import_data", **options)
 
 
 @data.command("preview", example="vidgen data preview datasets/street -o preview.png")
@@ -1117,11 +1233,22 @@ def config_schema(**options: Any) -> Result:
     return _call("config.schema", **options)
 
 
-@cli.command(example="vidgen doctor")
+@cli.command(example="vidgen doctor\nvidgen doctor runs/street")
+@click.argument("run", type=PATH, required=False)
 @option("--folder", type=PATH, default=Path(), show_default=True, help="Folder to test writing in.")
-def doctor(**options: Any) -> Result:
-    """Show versions, devices and codecs for bug reports."""
-    return _call("doctor.doctor", **options)
+def doctor(run: Path | None, **options: Any) -> Result | None:
+    """Show versions and devices for bug reports, or check a run.
+
+    With the folder of a RUN, every file of it is compared with what was written: what is whole, what is damaged, and whether
+    training can be resumed. The exit code is 0 if all is whole, 3 if something is damaged but training can be resumed, and 1 if
+    it cannot.
+    """
+    if run is None:
+        return _call("doctor.doctor", **options)
+    result = _call("doctor_run.doctor_run", path=run)
+    click.get_current_context().ensure_object(Screen).show(result, summarize)
+    _call("doctor_run.enforce", result=result)
+    return None
 
 
 @cli.command(example='eval "$(vidgen completion bash)"', summary=lambda result: result["script"])

@@ -10,15 +10,18 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import pydantic
 import yaml
 
+from vidgen import kinds
 from vidgen.deprecation import deprecated
 from vidgen.errors import ConfigError
 
@@ -43,6 +46,16 @@ class Settings(pydantic.BaseModel):
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
     renamed: ClassVar[Mapping[str, tuple[str, str]]] = {}
+
+    @pydantic.field_validator("*", mode="after")
+    @classmethod
+    def _home(cls, value: Any) -> Any:
+        """Paths with a leading `~` mean the home folder, as they do where a shell reads them."""
+        if isinstance(value, Path) and str(value).startswith("~") and not os.path.lexists(value):
+            return Path(os.path.expanduser(value))
+        if isinstance(value, Mapping) and any(isinstance(item, Path) for item in value.values()):
+            return {name: cls._home(item) for name, item in value.items()}
+        return value
 
 
 T = TypeVar("T", bound=pydantic.BaseModel)
@@ -69,12 +82,16 @@ class Document:
         source: name of the whole, for messages about parts whose place is unknown.
         keys: path -> where its key stands.
         values: path -> where its value stands.
+        texts: path -> what was written, where that has no quotes and was read as something else than this text.
+        faults: path -> why what was written there is no YAML; nothing, where only the text is wanted.
     """
 
     data: dict[str, Any]
     source: str
     keys: dict[Key, Origin] = field(default_factory=dict)
     values: dict[Key, Origin] = field(default_factory=dict)
+    texts: dict[Key, str] = field(default_factory=dict)
+    faults: dict[Key, ConfigError] = field(default_factory=dict)
 
     def origin(self, key: Key, *, of_key: bool = False) -> Origin:
         """Where `key` was written, or the nearest part around it."""
@@ -84,13 +101,19 @@ class Document:
         return self.origin(key[:-1]) if key else Origin(0, 0, self.source)
 
 
-def load(path: Path, schema: type[T], sets: Sequence[str] = ()) -> T:
+def load(path: Path, schema: type[T], sets: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> T:
     """Settings of the file `path`, changed by the `key.path=value` assignments in `sets`.
+
+    Args:
+        values: further changes, by key path, that are no YAML text but the values themselves.
 
     Raises:
         ConfigError: the file cannot be read, or its content is not what `schema` asks for; one line per fault.
     """
-    return validate(read(path, sets), schema)
+    document = read(path, sets)
+    for key, value in (values or {}).items():
+        _put(document, key.split("."), value, Origin(0, 0, f"{key}={value}"))
+    return validate(document, schema)
 
 
 def read(path: Path, sets: Sequence[str] = ()) -> Document:
@@ -130,6 +153,7 @@ def validate(document: Document, schema: type[T]) -> T:
     """
     try:
         _rename(document, document.data, [schema], ())
+        _take_texts(document, schema)
         return schema.model_validate_json(json.dumps(document.data, default=str), strict=True)
     except pydantic.ValidationError as error:
         raise ConfigError(_describe(error, document, schema)) from None
@@ -236,6 +260,11 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(rf"(?:{_PREFIX
 
 
 def _text(path: Path) -> str:
+    kind = kinds.other_kind(path, "a configuration file")
+    if kind is not None or path.is_dir():
+        inside = path / "config.yaml"
+        hint = f"the configuration of this run is {inside}" if inside.is_file() else None
+        raise ConfigError(f"{path}: is {kind or 'a folder'}; a configuration file (YAML) was expected", hint=hint)
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -270,6 +299,7 @@ class _Reader:
         self.source = source
         self.keys: dict[Key, Origin] = {}
         self.values: dict[Key, Origin] = {}
+        self.texts: dict[Key, str] = {}
 
     def document(self) -> Document:
         data = self.value()
@@ -277,7 +307,7 @@ class _Reader:
             data = {}
         if not isinstance(data, dict):
             raise ConfigError(f"{self.source}: expected `key: value` lines, got {_show(data)}")
-        return Document(data, self.source, self.keys, self.values)
+        return Document(data, self.source, self.keys, self.values, self.texts)
 
     def value(self) -> Any:
         """The text's only value of any type; None for an empty text."""
@@ -312,7 +342,10 @@ class _Reader:
     def _build(self, event: Any, key: Key) -> Any:
         self.values[key] = self._origin(event)
         if isinstance(event, yaml.ScalarEvent):
-            return self._scalar(event)
+            value = self._scalar(event)
+            if not isinstance(value, str):
+                self.texts[key] = event.value
+            return value
         if isinstance(event, yaml.SequenceStartEvent):
             items: list[Any] = []
             while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
@@ -365,7 +398,21 @@ def _assign(document: Document, assignment: str) -> None:
     parts = path.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(f"{place}: expected KEY.PATH=VALUE", hint="for example train.batch_size=2")
-    value = _Reader(text, str(place)).value()
+    reader = _Reader(text, str(place))
+    try:
+        value, fault = reader.value(), None
+    except ConfigError as error:
+        value, fault = text, error
+    key = _put(document, parts, value, place)
+    document.texts.update({(*key, *inner): written for inner, written in reader.texts.items()})
+    if not text.lstrip().startswith(("'", '"')):
+        document.texts[key] = text.strip()
+    if fault is not None:
+        document.faults[key] = fault
+
+
+def _put(document: Document, parts: Sequence[str], value: Any, place: Origin) -> Key:
+    """Set a value, and return its key."""
     parent: Any = document.data
     key: Key = ()
     for part in parts[:-1]:
@@ -378,10 +425,11 @@ def _assign(document: Document, assignment: str) -> None:
     step = _step(parent, parts[-1], key, place)
     parent[step] = value
     key = (*key, step)
-    for places in (document.keys, document.values):
+    for places in (document.keys, document.values, document.texts, document.faults):
         for old in [old for old in places if old[: len(key)] == key]:
             del places[old]
-        places[key] = place
+    document.keys[key] = document.values[key] = place
+    return key
 
 
 def _step(parent: Any, part: str, key: Key, place: Origin) -> str | int:
@@ -391,6 +439,64 @@ def _step(parent: Any, part: str, key: Key, place: Origin) -> str | int:
         return int(part)
     expected = f"a list of {len(parent)}, positions start at 0" if isinstance(parent, list) else f"{_show(parent)}, not a section"
     raise ConfigError(f"{place}: {_dotted(key)} is {expected}")
+
+
+# --- text ----------------------------------------------------------------------------------------------------------------
+
+
+def _take_texts(document: Document, schema: type[pydantic.BaseModel]) -> None:
+    """Give keys that want text what was written, though YAML read a number, a list or a comment in it: a folder called 2024.
+
+    Raises:
+        ConfigError: what was written is no YAML, and the key does not want text.
+    """
+    for key, text in document.texts.items():
+        kinds = list(_kinds_of(document, schema, key))
+        if _wants_text(kinds) and not (type(None) in kinds and _NULL.fullmatch(text)):
+            parent: Any = document.data
+            for part in key[:-1]:
+                parent = parent[part]
+            if parent[key[-1]] is not None or key in document.faults:
+                parent[key[-1]] = text
+                document.faults.pop(key, None)
+    if document.faults:
+        raise next(iter(document.faults.values()))
+
+
+def _wants_text(kinds: Sequence[Any]) -> bool:
+    plain = {kind for kind in kinds if kind is not type(None)}
+    return bool(plain) and plain <= {str, Path}
+
+
+def _kinds_of(document: Document, schema: type[pydantic.BaseModel], key: Key) -> Iterator[Any]:
+    """The types that the value at `key` may have, unions taken apart."""
+    kinds: list[Any] = [schema]
+    data: Any = document.data
+    for part in key:
+        inner: list[Any] = []
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+                tags = _tags(kind)
+                fits = not tags or (isinstance(data, dict) and data.get(DISCRIMINATOR) in tags)
+                inner += [kind.model_fields[part].annotation] if fits and part in kind.model_fields else []
+            elif get_origin(kind) is not None and get_args(kind):
+                inner.append(get_args(kind)[-1 if issubclass(get_origin(kind), Mapping) else 0])
+        kinds = [alternative for annotation in inner for alternative in _alternatives(annotation)]
+        inside: Any = data if isinstance(data, dict | list) else {part: {}}
+        data = inside[part]
+    yield from kinds
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from _alternatives(part)
+    elif get_origin(annotation) is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif get_origin(annotation) is not Literal:
+        yield annotation
+    else:
+        yield Literal
 
 
 # --- describing faults ---------------------------------------------------------------------------------------------------
@@ -484,7 +590,8 @@ def _move(document: Document, data: dict[str, Any], key: Key, old: str, new: str
         raise ConfigError(f"{where}: {_dotted((*key, old))}: is the old name of {new}; both are set, keep {new}")
     place[name] = data.pop(old)
     before, after = (*key, old), (*key, *new.split("."))
-    for places in (document.keys, document.values):
+    places_of_all: tuple[dict[Key, Any], ...] = (document.keys, document.values, document.texts, document.faults)
+    for places in places_of_all:
         for path in [path for path in places if path[: len(before)] == before]:
             places[(*after, *path[len(before) :])] = places.pop(path)
 

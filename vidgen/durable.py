@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from vidgen.errors import BusyError, OutputError, OutputExistsError, printable
 
@@ -133,19 +133,35 @@ def lock(path: Path, *, keep: bool = False) -> Iterator[None]:
             _remove_quietly(path)
 
 
+@contextmanager
+def held_folder(path: Path, name: str) -> Iterator[None]:
+    """Hold a folder of a run, which is created, by the lock file `name` in it; the lock ends with the process.
+
+    Raises:
+        BusyError: another process trains in it.
+        OutputError: it cannot be written to.
+    """
+    try:
+        operations.make_folder(path)
+    except OSError as error:
+        raise describe_write_failure(error, path) from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(path / name, keep=True))
+        except BusyError as error:
+            owner = str(error).rpartition("(")[2].rstrip(")")
+            raise BusyError(
+                f"{printable(path)}: another training is running here ({owner})", hint="choose another folder"
+            ) from error
+        yield
+
+
 def _locked(path: Path) -> int:
     """A descriptor of the file at `path`, locked, with the process as its content."""
     while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW, 0o666)
-        except OSError as error:
-            if error.errno == errno.ELOOP or path.is_symlink():
-                raise OutputError(f"{printable(path)}: is a symbolic link; a lock file was expected") from error
-            raise describe_write_failure(error, path) from error
+        descriptor = _opened_to_write(path, os.O_RDWR | os.O_CREAT)
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-                raise OutputError(f"{printable(path)}: is no regular file of its own; a lock file was expected")
             if not _try_lock(descriptor):
                 raise BusyError(f"{printable(path)}: another process is writing here ({_owner(descriptor)})")
             if _is_at(path, status):
@@ -161,6 +177,20 @@ def _locked(path: Path) -> int:
             os.close(descriptor)
             raise
         _release(descriptor)  # its owner removed it between our opening and locking
+
+
+def holder(path: Path) -> str | None:
+    """Who holds a lock file at the moment, or None; nothing is changed, and no link is followed."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        return None if _try_lock(descriptor) else _owner(descriptor)
+    finally:
+        _release(descriptor)
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -338,14 +368,6 @@ def check_place(output: Output, *, overwrite: bool) -> None:
         raise describe_write_failure(error, path) from error
 
 
-def check_writable_target(path: Path, *, overwrite: bool) -> None:
-    """`check_place` of a file, or of a folder of which all is to be replaced, whoever wrote it."""
-    if not path.is_dir():
-        check_place(Output(path), overwrite=overwrite)
-    elif not overwrite:
-        raise _exists(Output(path))
-
-
 def _check_file_place(output: Output, overwrite: bool) -> None:
     path = output.location
     if path.is_dir():
@@ -394,7 +416,7 @@ def _foreign_entry(output: Output, entries: Sequence[str]) -> str | None:
         files = [path] if path.is_symlink() or not path.is_dir() else [child for child in path.rglob("*") if not child.is_dir()]
         for file in files:
             name = file.relative_to(output.location).as_posix()
-            if file.is_symlink() or not file.is_file() or name not in written or _fingerprint(file, written[name]) != written[name]:
+            if file.is_symlink() or not file.is_file() or name not in written or fingerprint(file, written[name]) != written[name]:
                 return name
         if not files:
             return entry
@@ -498,7 +520,7 @@ def _short(name: str) -> str:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed processes of this machine left in a folder, once per process."""
-    key = os.fspath(folder)
+    key = os.path.realpath(folder)  # one folder has many names, and what is in use must be known under all of them
     if key in _swept_folders:
         return
     _swept_folders.add(key)
@@ -571,7 +593,7 @@ def replacing_output(output: Output) -> Iterator[Path]:
         if not temporary.is_dir():
             return
         check_place(output, overwrite=True)
-        names = {file.relative_to(temporary).as_posix(): _fingerprint(file) for file in temporary.rglob("*") if file.is_file()}
+        names = {file.relative_to(temporary).as_posix(): fingerprint(file) for file in temporary.rglob("*") if file.is_file()}
         if output.kind == "folder":
             _write_manifest(temporary / MANIFEST, names)
             _publish(temporary, path)
@@ -582,16 +604,17 @@ def replacing_output(output: Output) -> Iterator[Path]:
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     temporary = part_path(path)
+    in_use = os.path.join(os.path.realpath(temporary.parent), temporary.name)
     try:
         operations.make_folder(path.parent)
         _sweep(path.parent)
-        _parts_in_use.add(os.fspath(temporary))
+        _parts_in_use.add(in_use)
         yield temporary
     except OSError as error:
         raise describe_write_failure(error, path) from error
     finally:
         _remove_quietly(temporary)
-        _parts_in_use.discard(os.fspath(temporary))
+        _parts_in_use.discard(in_use)
 
 
 def _publish(temporary: Path, path: Path) -> None:
@@ -639,6 +662,14 @@ def _publish_numbered(temporary: Path, output: Output, names: Mapping[str, Finge
     write_json(output.manifest, _manifest(names, complete=True))
 
 
+def remove_if_empty(path: Path) -> None:
+    """Remove a folder that holds nothing any more."""
+    try:
+        path.rmdir()
+    except OSError:
+        pass
+
+
 def _remove_quietly(path: Path) -> None:
     try:
         operations.remove(path)
@@ -653,14 +684,20 @@ def _remove_quietly(path: Path) -> None:
 class Fingerprint:
     """What tells whether a file is still the one that was written."""
 
-    num_bytes: int
+    num_bytes: int | None
+    """None where only the content was recorded."""
     sha256: str
 
 
-def _fingerprint(path: Path, expected: Fingerprint | None = None) -> Fingerprint:
+def fingerprints(contents: Mapping[str, bytes]) -> dict[str, Fingerprint]:
+    """Those of contents that are yet to be written, by name."""
+    return {name: Fingerprint(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
+
+
+def fingerprint(path: Path, expected: Fingerprint | None = None) -> Fingerprint:
     """That of a file; its content is not read where its size differs from the expected one already."""
     size = path.stat().st_size
-    if expected is not None and size != expected.num_bytes:
+    if expected is not None and expected.num_bytes not in (None, size):
         return Fingerprint(size, "")
     with path.open("rb") as file:
         return Fingerprint(size, hashlib.file_digest(file, "sha256").hexdigest())
@@ -682,7 +719,7 @@ def _read_manifest(path: Path) -> dict[str, Fingerprint]:
             return {}
         files = json.loads(path.read_bytes())["files"]
         return {str(name): Fingerprint(int(size), str(digest)) for name, (size, digest) in files.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return {}
 
 
@@ -715,13 +752,13 @@ def write_folder(path: Path, files: Mapping[str, bytes | Callable[[], bytes]]) -
         _fill(temporary, files)
 
 
-def write_output_folder(output: Output, files: Mapping[str, bytes | Callable[[], bytes]], *, overwrite: bool = False) -> None:
-    """As `write_folder`, for a folder that a user names: claimed, and with a manifest of what was written.
+def fill_output_folder(output: Output, files: Mapping[str, bytes | Callable[[], bytes]]) -> None:
+    """As `write_folder`, for a claimed folder that a user names; with a manifest of what was written.
 
     Raises:
-        OutputError: see `claim`.
+        OutputError: see `replacing_output`.
     """
-    with claim([output], overwrite=overwrite), replacing_output(output) as temporary:
+    with replacing_output(output) as temporary:
         _fill(temporary, files)
 
 
@@ -738,16 +775,65 @@ def overwrite_bytes(path: Path, offset: int, data: bytes) -> None:
         file.write(data)
 
 
+class Appender:
+    """A text file that grows by whole lines; see `appending`."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+
+    def write_line(self, line: str) -> None:
+        """Add a line, which a reader sees at once.
+
+        Raises:
+            OutputError: the disk is full, or gone.
+        """
+        left = memoryview(f"{line}\n".encode("utf-8", "backslashreplace"))
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as error:
+            raise describe_write_failure(error, self._path) from error
+
+    def sync(self) -> None:
+        """Flush what was written to the disk.
+
+        Raises:
+            OutputError: that failed.
+        """
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise describe_write_failure(error, self._path) from error
+
+
 @contextmanager
-def appending(path: Path) -> Iterator[IO[str]]:
-    """A text file in UTF-8 that grows by lines, opened without following a link.
+def appending(path: Path) -> Iterator[Appender]:
+    """A text file in UTF-8 that grows by lines; it is no link, so that nothing is added to a file elsewhere.
 
     Raises:
-        OutputError: it cannot be opened.
+        OutputError: it cannot be opened, or is no regular file of its own.
+    """
+    descriptor = _opened_to_write(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        yield Appender(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _opened_to_write(path: Path, flags: int) -> int:
+    """A descriptor of a regular file that has no other name.
+
+    Raises:
+        OutputError: it is something else, or cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW, 0o666)
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW, 0o666)
     except OSError as error:
+        if error.errno == errno.ELOOP or path.is_symlink():
+            raise OutputError(f"{printable(path)}: is a symbolic link; a file of its own was expected") from error
         raise describe_write_failure(error, path) from error
-    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
-        yield file
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise OutputError(f"{printable(path)}: is no regular file of its own")
+    return descriptor

@@ -45,7 +45,8 @@ class Runtime:
         try:
             chosen = torch.device(device)
         except RuntimeError as error:
-            raise ConfigError(f"--device {device}: unknown; use auto, cpu, cuda, cuda:N or mps") from error
+            hint = f"a CUDA device has its number behind it: cuda:{device}" if device.isdecimal() else None
+            raise ConfigError(f"--device {device}: unknown; use auto, cpu, cuda, cuda:N or mps", hint=hint) from error
         if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
             raise ConfigError(
                 f"--device {device}: PyTorch finds {torch.cuda.device_count()} CUDA devices here", hint="use --device cpu"
@@ -63,7 +64,7 @@ class Runtime:
 
     def prepare(self, module: nn.Module) -> nn.Module:
         """Move to the device in channels_last layout, which the convolution kernels prefer."""
-        return module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return module.to(self.device).to(memory_format=torch.channels_last)
 
     def prepare_for_use(self, module: nn.Module) -> nn.Module:
         """Leave training mode, and store convolution weights in the precision of use, so that no frame converts them again."""

@@ -73,15 +73,17 @@ class Condition:
     - instances: int64 [B,T,H,W], object ids; only their boundaries are seen.
     - reference: float [B,T,3,H,W], -1..1, pictures of the scene whose style is wanted.
     - styles: float [B,T,C,H,W], -1..1, a style for every pixel, for generators with a feature encoder.
+    - noise: int64 [B], seed of a generator's noise, the same for all frames of a video.
 
     Args:
-        whole_video: names of tensors that hold for the whole video, without a time axis (a class id, a style picture).
+        whole_video: names of further tensors that hold for the whole video, without a time axis (a class id, a style picture).
         tensors: by name; those that are None are left out.
 
     Raises:
         ValueError: a tensor has another type or shape than its name says, or there is none to take sizes from.
     """
 
+    _WHOLE_VIDEO = frozenset({"noise"})
     _DIMS: Mapping[str, tuple[int, bool]] = {
         "labels": (4, False),
         "frames": (5, True),
@@ -92,7 +94,7 @@ class Condition:
 
     def __init__(self, *, whole_video: Iterable[str] = (), **tensors: Tensor | None) -> None:
         self.tensors: dict[str, Tensor] = {name: value for name, value in tensors.items() if value is not None}
-        self.whole_video = frozenset(whole_video) & self.tensors.keys()
+        self.whole_video = (self._WHOLE_VIDEO | frozenset(whole_video)) & self.tensors.keys()
         for name, value in self.tensors.items():
             if name in self._DIMS and name not in self.whole_video:
                 dims, floating = self._DIMS[name]

@@ -13,11 +13,20 @@ import cv2
 import numpy as np
 
 import vidgen
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.commands.inputs import named_input
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import paths
-from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, FrameSource, PictureSource, check_output, open_sink, open_source
+from vidgen.media.frames import (
+    FOLDER_FRAME_RATE,
+    Frame,
+    FrameSource,
+    PictureSource,
+    files_read,
+    open_sink,
+    open_source,
+    output_place,
+)
 from vidgen.media.video import Quality
 from vidgen.pages import players, templates
 
@@ -70,17 +79,15 @@ def compare(
         raise ConfigError(
             f"`view` {view}: shows two videos, got {len(inputs)}", hint="a page (-o compare.html) lets you choose two"
         )
-    if is_page:
-        durable.check_writable_target(Path(out), overwrite=overwrite)
-    else:
-        check_output(out, overwrite=overwrite)
-    sources = _aligned(_opened(inputs, fps), allow_trim=allow_trim)
-    lowest = min(source.size[0] for source in sources.values())
-    notes = _rate_notes(sources)
-    if is_page:
-        notes = _write_page(sources, Path(out), view, min(height or 480, lowest), max_megabytes, notes)
-    else:
-        _write_video(sources, out, view, height or lowest, quality, overwrite)
+    read = [file for text in inputs for file in files_read(named_input(text)[1])]
+    with durable.claim([Path(out) if is_page else output_place(out)], inputs=read, overwrite=overwrite) as claim:
+        sources = _aligned(_opened(inputs, fps), allow_trim=allow_trim)
+        lowest = min(source.size[0] for source in sources.values())
+        notes = _rate_notes(sources)
+        if is_page:
+            notes = _write_page(sources, Path(out), view, min(height or 480, lowest), max_megabytes, notes)
+        else:
+            _write_video(sources, out, view, height or lowest, quality, claim)
     return {
         "output": str(out),
         "shows": list(sources),
@@ -204,12 +211,14 @@ def _write_page(
 
 
 def _write_video(
-    sources: Mapping[str, _Aligned], out: str | Path, view: View, height: int, quality: Quality, overwrite: bool
+    sources: Mapping[str, _Aligned], out: str | Path, view: View, height: int, quality: Quality, claim: durable.Claim
 ) -> None:
     lead = next(iter(sources.values()))
     size = (height, max(2, round(lead.size[1] * height / lead.size[0])))
-    with open_sink(out, time_base=lead.time_base, frame_rate=lead.frame_rate, quality=quality, overwrite=overwrite) as sink:
-        for moment in zip(*sources.values(), strict=False):
+    with open_sink(out, time_base=lead.time_base, frame_rate=lead.frame_rate, quality=quality, claim=claim) as sink:
+        moments = zip(*sources.values(), strict=False)
+        total = min((source.num_frames for source in sources.values() if source.num_frames), default=None)
+        for moment in progress.follow(moments, f"writing {Path(out).name}", total):
             panels = dict(zip(sources, (players.fit(frame.pixels, size) for frame in moment), strict=True))
             seconds = float(moment[0].pts * lead.time_base)
             sink.write(_picture(panels, view, seconds), moment[0].pts)

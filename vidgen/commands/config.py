@@ -65,8 +65,11 @@ def new(file: Path, kind: str = "vid2vid", *, overwrite: bool = False) -> dict[s
         OutputError: `file` exists already or cannot be written.
     """
     module = translators.find(kind, "--model")
+    if file.name in ("", ".."):
+        raise ConfigError(
+            f"{file}: is a folder; a configuration file is to be written", hint=f"name it, such as {file / 'mine.yaml'}"
+        )
     path = file if file.suffix in (".yaml", ".yml") else file.with_name(f"{file.name}.yaml")
-    durable.check_writable_target(path, overwrite=overwrite)
     model: dict[str, Any] = {"kind": kind}
     if any(item.because == "model.losses.perceptual_weight" for item in module.pretrained(module.Config())):
         model["losses"] = {"perceptual_weight": 0, "l1_weight": 10}  # trains without a file of others
@@ -77,5 +80,6 @@ def new(file: Path, kind: str = "vid2vid", *, overwrite: bool = False) -> dict[s
         data |= {"target": "image.png", "flip": False}
     given = {"model": model, "data": data}
     text = _HEADER.format(file=path, name=path.stem) + config.template(run.run_schema(), given)
-    durable.write_text(path, text)
+    with durable.claim([path], overwrite=overwrite):
+        durable.write_text(path, text)
     return {"file": str(path), "next": f"set data.root, then: vidgen train {path} -o runs/{path.stem}"}

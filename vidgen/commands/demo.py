@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from fractions import Fraction
 from importlib.resources import files
@@ -10,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 import vidgen
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.commands.train import train
 from vidgen.data.street import Street, StreetFrame, write_clip
-from vidgen.errors import OutputError
+from vidgen.errors import OutputError, OutputExistsError, printable
 from vidgen.evaluation.measure import evaluate
 from vidgen.evaluation.report import Report
 from vidgen.inference.model import Model
@@ -37,6 +36,10 @@ UNSEEN_FRAMES = 48
 MAX_VIDEO_BYTES = 12e6
 SHIPPED = "street-world"
 
+_WRITTEN = {
+    *("config.yaml", "data", "index.html", "labels.mp4", "labels.png", "preview.png", "result.mp4", "run", "scores.json"),
+    *("shipped.mp4", "truth.mp4", "unseen"),
+}
 _MEASURES = (
     ("warp_error@1", "{:.5f}", "difference between a frame and the next one moved back along the true motion; low is steady"),
     ("flicker_global", "{:.2f}", "how much the brightness pumps, in grey levels"),
@@ -58,12 +61,10 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     Raises:
         OutputError: `out` holds something already.
     """
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise OutputError(f"{out}: is not empty", hint="add --overwrite, or choose another folder with -o")
+    _check_place(out, overwrite)
     started = time.monotonic()
     data, unseen = out / "data", out / "unseen"
-    screen = Console(stderr=True, quiet=not log.isEnabledFor(logging.INFO))
-    for number in track(TRAINING_SEEDS, "rendering streets to train on", console=screen, transient=True):
+    for number in progress.follow(TRAINING_SEEDS, "rendering streets to train on", len(TRAINING_SEEDS)):
         write_clip(data, Street(number, HEIGHT, WIDTH, FPS, VARIETY), TRAINING_FRAMES)
     frames = list(Street(1000 + seed, HEIGHT, WIDTH, FPS, VARIETY).frames(UNSEEN_FRAMES))
     _write_unseen(unseen, frames)
@@ -75,8 +76,9 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     trained = train(config, out / "run", sets=sets, overwrite=overwrite, time_limit_seconds=60 * minutes)
     log.info("translating a street it has not seen")
     model = Model.load(out / "run")
-    inputs = model.open(unseen / "labels", instances=str(unseen / "instances"), frame_rate=Fraction(FPS))
-    model.translate(inputs).save(out / "result.mp4", overwrite=True)
+    inputs = model.open(unseen / "labels", instances=unseen / "instances", frame_rate=Fraction(FPS))
+    with progress.task("translating", inputs.main.num_frames) as report:
+        model.translate(inputs).save(out / "result.mp4", overwrite=True, report=report)
     result = [frame.pixels for frame in open_source(out / "result.mp4")]
     _write_pictures(out, frames, result)
     log.info("measuring")
@@ -95,12 +97,33 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
     }
 
 
+def _check_place(out: Path, overwrite: bool) -> None:
+    """
+    Raises:
+        OutputError: `out` is a file, holds something that no demo wrote, or an earlier demo and `overwrite` is off.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputError(f"{out}: is a file, not a folder", hint="choose another folder with -o")
+    entries = sorted(entry for entry in os.listdir(out) if not entry.startswith("."))
+    foreign = [entry for entry in entries if entry not in _WRITTEN]
+    if foreign:
+        raise OutputError(
+            f"{out}: the folder holds other things, such as {printable(foreign[0])}; it is left alone",
+            hint="choose another folder with -o",
+        )
+    if entries and not overwrite:
+        raise OutputExistsError(f"{out}: is not empty")
+
+
 def _show_shipped(out: Path, unseen: Path) -> tuple[str, str]:
     """Translate with the model that comes with vidgen; a caption and the video, to see before the training begins."""
     log.info("translating with %s, the model that comes with vidgen", SHIPPED)
     model = Model.load(Path(SHIPPED))
-    inputs = model.open(unseen / "labels", instances=str(unseen / "instances"), frame_rate=Fraction(FPS))
-    model.translate(inputs).save(out / "shipped.mp4", overwrite=True)
+    inputs = model.open(unseen / "labels", instances=unseen / "instances", frame_rate=Fraction(FPS))
+    with progress.task("translating", inputs.main.num_frames) as report:
+        model.translate(inputs).save(out / "shipped.mp4", overwrite=True, report=report)
     log.info("see %s", out / "shipped.mp4")
     return f"{SHIPPED}: comes with vidgen, trained for longer", "shipped.mp4"
 

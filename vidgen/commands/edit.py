@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from vidgen import durable
+from vidgen.commands.inputs import check_order, files_of_model, further_inputs, suggestion
 from vidgen.commands.styles import choose_style, style_of
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.model import Model
 from vidgen.inference.styles import StyleAssignment
 from vidgen.media import edits, images
 from vidgen.media.edits import Scene, SceneObject
-from vidgen.media.frames import Frame
+from vidgen.media.frames import Frame, files_read
 from vidgen.media.labels import LabelTable
 from vidgen.runtime import Precision
 
@@ -52,7 +53,7 @@ def edit_labels(
     output: Path | None = None,
     *,
     instances: str | None = None,
-    others: Sequence[str] = (),
+    further: Sequence[str] = (),
     classes: Sequence[str] = (),
     removals: Sequence[str] = (),
     moves: Sequence[str] = (),
@@ -74,7 +75,8 @@ def edit_labels(
     an object, numbered class * 1000 + 0, 1, ... from the largest.
 
     Args:
-        labels, instances, others: one image each, as `Model.open` reads them.
+        labels: one image, as `Model.open` reads it.
+        further, instances: likewise the model's other inputs; see `further_inputs`.
         output: the image to write (.png); needed for edits.
         classes: `ID:CLASS`, the new class of an object.
         removals: `ID`, or `ID:CLASS` with the class that fills its place.
@@ -88,23 +90,23 @@ def edit_labels(
         ConfigError: an order is not understood.
         InputError: it names an object or class that is not there, or the maps do not fit the model.
     """
+    check_order(model, [labels])
     orders = Orders(classes, removals, moves, paints)
     renders = bool(orders or object_styles or variants or styles or chosen or reference)
     if renders and output is None:
         raise ConfigError("edits need an image to write", hint="-o edited.png")
     if output is not None and output.suffix.lower() != ".png":
-        raise ConfigError(f"{output}: edited images are written as .png", hint=f"-o {output.with_suffix('.png')}")
+        raise ConfigError(f"{output}: edited images are written as .png", hint=suggestion(output, ".png"))
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     loaded = Model.load(model, device=device, precision=precision or "auto")
     table = loaded.table
     if table is None:
         raise ConfigError(f"{model}: this model reads no label maps, so there is nothing to edit")
-    opened = loaded.open(labels, instances=instances, others=others)
+    opened = loaded.open(labels, further=further_inputs(loaded, further, instances=instances))
     main = opened.main.read(0, 1)[0]
-    objects = None if opened.instances is None else opened.instances.read(0, 1)[0]
-    further = [source.read(0, 1)[0] for source in opened.others]
+    companions = {name: source.read(0, 1)[0] for name, source in opened.further.items()}
+    objects = companions.get("instances")
     scene = read_scene(main, objects, table)
     if output is None or not renders:
         if output is not None:
@@ -117,14 +119,17 @@ def edit_labels(
         maps[output.with_suffix(".instances.png")] = Frame(_as_ids(scene.instances), objects.pts, objects.name)
     style = choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed)
     assignments = _assignments(output, style, object_styles, variants, scene, table)
-    for path in (*assignments, *maps):
-        durable.check_writable_target(path, overwrite=overwrite)
     edited = list(maps.values())
-    for path, style in assignments.items():
-        picture = loaded.picture(edited[0], instance=edited[1] if objects is not None else None, others=further, style=style)
-        images.write_png(path, picture)
-    for path, frame in maps.items():
-        images.write_png(path, frame.pixels)
+    if objects is not None:
+        companions["instances"] = edited[1]
+    sources = (labels, instances, *(entry.partition("=")[2] for entry in further), *(reference or ()))
+    read = [file for where in sources if where for file in files_read(where)]
+    with durable.claim([*assignments, *maps], inputs=[*read, *files_of_model(model)], overwrite=overwrite):
+        for path, style in assignments.items():
+            picture = loaded.picture(edited[0], companions, style=style, seed=seed)
+            images.write_png(path, picture)
+        for path, frame in maps.items():
+            images.write_png(path, frame.pixels)
     return {
         "output": [str(path) for path in assignments] if variants else str(output),
         "maps": [str(path) for path in maps],

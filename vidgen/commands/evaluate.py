@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from vidgen import durable
+from vidgen.deprecation import deprecated
 from vidgen.errors import ConfigError
-from vidgen.evaluation.measure import DEFAULT_CACHE, evaluate, list_metrics
+from vidgen.evaluation.measure import DEFAULT_CACHE, evaluate, find_label_table, list_metrics
 from vidgen.evaluation.networks import WeightsFile
 from vidgen.evaluation.report import Report, frames_csv, json_schema, scores_csv
+from vidgen.media import labels as tables
 from vidgen.media.frames import files_read
+from vidgen.metrics.segmentation import Segmenter
 
 __all__ = ["as_json", "as_table", "enforce", "evaluate", "json_schema", "list_metrics", "run"]
 
@@ -49,6 +52,10 @@ def run(
         ConfigError: one of these is not written so.
         OutputError: a file to write exists, or is also an input; before anything is measured.
     """
+    label_maps = options.get("label_maps")
+    if label_maps is not None and _is_encoding(label_maps):
+        deprecated(f"label maps {label_maps}", f"label_encoding {label_maps}", "0.3.0")
+        options |= {"label_maps": None, "labels": options.get("labels") or label_maps}
     others: dict[str, str] = {}
     for text in compare:
         name, sign, path = text.partition("=")
@@ -58,6 +65,8 @@ def run(
     read = (output, *others.values(), *(options.get(name) for name in ("source", "target", "reference_set", "label_maps")))
     inputs = [file for where in read if where is not None for file in files_read(where)]
     with durable.claim([path for path in (per_frame, csv) if path is not None], inputs=inputs, overwrite=overwrite):
+        files = WeightsFile.parse_all(weights)
+        options["segmenter"] = options.get("segmenter") or _trained_segmenter(options, files)
         report = evaluate(
             output,
             compare=others,
@@ -65,7 +74,7 @@ def run(
             cache=None if no_cache else cache or DEFAULT_CACHE,
             fps=None if fps is None else _rate(fps),
             segmenter_classes=None if segmenter_classes is None else _numbers("segmenter_classes", segmenter_classes, "7,8,11"),
-            weights=WeightsFile.parse_all(weights),
+            weights=files,
             **options,
         )
         if per_frame is not None:
@@ -73,6 +82,22 @@ def run(
         if csv is not None:
             durable.write_text(csv, scores_csv({output: report, **report.compared}))
     return report
+
+
+def _is_encoding(text: str) -> bool:
+    """Whether it names an encoding, which `labels` of 0.1 did, and not label maps."""
+    return text == "ids" or tables.is_named(text) or Path(text).suffix.lower() in (".json", ".csv")
+
+
+def _trained_segmenter(options: dict[str, Any], files: Mapping[str, WeightsFile]) -> Segmenter | None:
+    """Where there are real frames with label maps and no segmentation network, one that learns from them."""
+    target, label_maps = options.get("target"), options.get("label_maps")
+    if target is None or label_maps is None:
+        return None
+    from vidgen.labeling.segmenter import train_segmenter
+
+    given = files.get("efficientnet_lite0")
+    return train_segmenter(target, label_maps, find_label_table(options.get("labels")), weights=given.path if given else None)
 
 
 def _numbers(option: str, text: str, example: str) -> list[int]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vidgen import durable
+from vidgen.commands.inputs import further_inputs
 from vidgen.errors import ConfigError
-from vidgen.inference.model import GRAPH_SUFFIX, Model, export_model, moments
+from vidgen.inference.model import GRAPH_SUFFIX, Model, Prefer, export_model, moments
 
 Form = Literal["onnx", "openvino", "pt2"]
 SUFFIXES: dict[Form, str] = {"onnx": GRAPH_SUFFIX, "openvino": ".xml", "pt2": ".pt2"}
@@ -22,9 +23,9 @@ def export(
     *,
     form: Form | None = None,
     real: str | None = None,
+    further: Sequence[str] = (),
     instances: str | None = None,
-    others: Sequence[str] = (),
-    weights: Literal["auto", "ema", "last"] = "auto",
+    weights: Prefer = "auto",
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write one step of a model to a file and compare it with torch; see `vidgen.inference.export`.
@@ -33,6 +34,7 @@ def export(
         out: the file; OpenVINO puts its weights beside it, under the suffix .bin.
         form: by the suffix of `out` by default.
         real: an input as for `translate`, on whose first frames the file is compared too.
+        further, instances: the model's other inputs for that; see `further_inputs`.
 
     Raises:
         ConfigError: the form and the suffix do not fit, or the model cannot be exported.
@@ -49,7 +51,7 @@ def export(
     loaded = Model.load(model, device="cpu", precision="fp32", weights=weights)
     arrays = []
     if real is not None:
-        opened = loaded.open(real, instances=instances, others=others)
+        opened = loaded.open(real, further=further_inputs(loaded, further, instances=instances))
         session = loaded.session(opened.main.size)
         arrays = [moment for _, moment in itertools.islice(moments(session, opened), NUM_REAL_FRAMES)]
     with durable.claim(places, inputs=[model], overwrite=overwrite):

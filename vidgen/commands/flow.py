@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,9 +18,9 @@ from flow.engines import Engine, create_engine, describe
 from flow.files import flow_to_picture, picture_scale, read_flow, write_flow
 from flow.losses import angular_error, endpoint_error, outlier_share, share_beyond
 from flow.synthetic import read_textures
-from flow.train import TrainConfig, fine_tune, train_supervised
+from flow.train import LOCK, TrainConfig, check_folder, fine_tune, train_supervised
 from flow.warp import forward_backward_occlusion
-from vidgen import durable
+from vidgen import durable, progress
 from vidgen.data.street_pairs import street_pairs, training_streets
 from vidgen.errors import InputError
 from vidgen.media import images
@@ -219,15 +219,27 @@ def train(
         return {f"endpoint_error_{name}": measure(network, *pair)["endpoint_error"] for name, pair in pairs.items()}
 
     options: dict[str, Any] = {"evaluate": endpoint_errors, "initial": initial, "device": device, "show_progress": show_progress}
+    check_folder(Path(folder))
+    with durable.held_folder(Path(folder), LOCK):
+        weights = _train(folder, config, textures, video, num_streets, options)
+    return {"weights": str(weights), "settings": asdict(config)}
+
+
+def _train(
+    folder: str | Path,
+    config: TrainConfig,
+    textures: Path | None,
+    video: str | Path | None,
+    num_streets: int,
+    options: Mapping[str, Any],
+) -> Path:
     if video is None:
         streets = training_streets(num_streets, config.height, config.width)
         made = [pair for street in streets for _, pair in street_pairs(street, _FIRST_STREET_FRAME, _PAIRS_PER_STREET)]
         worn = read_textures(textures) if textures else ()
-        weights = train_supervised(folder, config, textures=worn, known_pairs=made, **options)
-    else:
-        clip = torch.stack([torch.from_numpy(frame.pixels).permute(2, 0, 1) for frame in open_source(video)])
-        weights = fine_tune(folder, config, clip, **options)
-    return {"weights": str(weights), "settings": asdict(config)}
+        return train_supervised(folder, config, textures=worn, known_pairs=made, **options)
+    clip = torch.stack([torch.from_numpy(frame.pixels).permute(2, 0, 1) for frame in open_source(video)])
+    return fine_tune(folder, config, clip, **options)
 
 
 def _places(
@@ -285,7 +297,7 @@ def _video_pairs(source: FrameSource, into: Into) -> Iterator[_Pair]:
     """
     previous: tuple[Tensor, int] | None = None
     index = -1
-    for index, frame in enumerate(source):
+    for index, frame in enumerate(progress.follow(source, f"estimating flow of {source.name}", source.num_frames)):
         current = to_tensor(frame.pixels)[None], frame.pts
         if previous is not None:
             if current[0].shape != previous[0].shape:

@@ -13,6 +13,7 @@ from torch import Tensor
 from flow.engines import Engine, create_engine, describe
 from flow.synthetic import KnownPair, Scenes
 from flow.warp import warp
+from vidgen import progress
 from vidgen.commands.flow import KnownFlow, mean_scores, measure, read_pairs
 from vidgen.data.street import Street
 from vidgen.data.street_pairs import street_pairs
@@ -63,7 +64,10 @@ def table(
     return {
         "engines": {name: describe(name, weights if name == "learned" else None) for name in engines},
         "scores": {
-            kind: {name: mean_scores([measure(engine, *pair) for pair in pairs]) for name, engine in made.items()}
+            kind: {
+                name: mean_scores([measure(engine, *pair) for pair in progress.follow(pairs, f"measuring {name}", len(pairs))])
+                for name, engine in made.items()
+            }
             for kind, pairs in sets.items()
         },
         "behaviour": {name: _behaviour(engine, sets, num_scenes, can_bfloat16=name == "learned") for name, engine in made.items()},

@@ -3,7 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidgen import kinds
+from vidgen.errors import ConfigError, InputError
+from vidgen.media import images, paths, video
+from vidgen.media.frames import list_sources
+
+if TYPE_CHECKING:
+    from vidgen.inference.model import Model
+
+
+def check_order(model: Path, inputs: Sequence[str | Path]) -> None:
+    """Refuse a model and inputs in each other's place.
+
+    Raises:
+        ConfigError: they are.
+    """
+    other = kinds.swapped(model, inputs)
+    if other is not None:
+        shown, found = (paths.display(path) for path in (model, other))
+        raise ConfigError(f"{shown}: is {kinds.kind_of(model)}, and {found} is {kinds.kind_of(other)}; the model comes first")
 
 
 def named_input(text: str) -> tuple[str | None, Path]:
@@ -11,3 +33,84 @@ def named_input(text: str) -> tuple[str | None, Path]:
     name, sign, path = text.partition("=")
     is_named = sign and name and path and "/" not in name and not os.path.lexists(text)
     return (name, Path(path)) if is_named else (None, Path(text))
+
+
+def further_inputs(model: Model, entries: Sequence[str], *, instances: str | None = None) -> dict[str, str]:
+    """The model's inputs beside the main one, by name.
+
+    Args:
+        entries: `NAME=PATH` each; without a name, the next that is left in the model's order.
+        instances: the path of the input called instances.
+
+    Raises:
+        ConfigError: an entry is not NAME=PATH, or an input is named twice.
+        InputError: there are more inputs than the model reads.
+    """
+    result = {} if instances is None else {"instances": instances}
+    unnamed = []
+    for entry in entries:
+        name, sign, path = entry.partition("=")
+        if not (sign and path):
+            raise ConfigError(f"`further` {entry}: expected NAME=PATH, such as instances=objects.png")
+        if name in result:
+            raise ConfigError(f"`further` {entry}: {name} is named twice")
+        if name:
+            result[name] = path
+        else:
+            unnamed.append(path)
+    left = [item.name for item in model.inputs[1:] if item.name not in result and item.kind != "instances"]
+    if len(unnamed) > len(left):
+        names = ", ".join(item.name for item in model.inputs) or "nothing"
+        raise InputError(f"{unnamed[len(left)]}: this model has no use for it; it reads {names}")
+    return {**result, **dict(zip(left, unnamed, strict=False))}
+
+
+def partner_of(job: Path, where: str | Path, *, several: bool, what: str) -> str:
+    """What belongs to one of the inputs: `where` itself or, of the clips or pictures it holds, the one of the same name.
+
+    Args:
+        job: a clip or picture, as `list_sources` gives it.
+        several: whether there are other inputs too, so that one clip cannot belong to all.
+        what: a name for messages, such as "`instances`".
+
+    Raises:
+        InputError: nothing there has that name, or one clip or picture is to serve several inputs.
+    """
+    text = os.fspath(where)
+    folder = Path(paths.expanded(text))
+    if not several and not folder.is_dir():
+        return text
+    candidates = list_sources(text)
+    is_clip = folder.is_dir() and candidates == [folder]
+    if is_clip and (several or (images.is_image(job) and job.is_file())):  # or its pictures belong to one input each
+        candidates = [entry for entry in paths.list_folder(folder) if images.is_image(entry)]
+    if len(candidates) == 1 and not several:
+        return str(candidates[0])
+    name = paths.comparable(_name_of(job))
+    fitting = [clip for clip in candidates if paths.comparable(_name_of(clip)) == name]
+    if len(fitting) == 1 and (len(candidates) > 1 or folder.is_dir()):
+        return str(fitting[0])
+    if len(candidates) == 1 or (is_clip and not fitting):
+        raise InputError(
+            f"{what} {paths.display(text)}: is one source for several inputs; none of it is called {paths.display(name)}",
+            hint="name a folder that holds one for each input, called as the input is",
+        )
+    count, held = len(fitting) or "none", paths.few([clip.name for clip in candidates], 3)
+    raise InputError(f"{what} {paths.display(text)}: {count} of it is called {paths.display(name)}; it holds {held}")
+
+
+def _name_of(clip: Path) -> str:
+    """The name of a clip without its suffix or cut; folders have no suffix, also where there is a dot in the name."""
+    path = Path(paths.split_cut(os.fspath(clip))[0])
+    has_suffix = not path.is_dir() and (images.is_image(path) or video.is_video(path) or images.is_animation_name(path))
+    return path.stem if has_suffix else path.name
+
+
+def files_of_model(model: Path) -> list[Path]:
+    """What stands for a model, for claims, which keep it safe from outputs."""
+    return [model, *model.rglob("*.safetensors")] if model.is_dir() else [model]
+
+
+def suggestion(output: Path, suffix: str) -> str | None:
+    """What to type for an output whose name should end otherwise."""
+    return f"-o {output.with_suffix(suffix)}" if output.name not in ("", "..") else None

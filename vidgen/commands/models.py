@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vidgen import durable
+from vidgen.commands.inputs import files_of_model, suggestion
 from vidgen.errors import ConfigError
 from vidgen.inference.styles import KIND as STYLES_KIND
 from vidgen.inference.styles import Styles
@@ -46,23 +47,22 @@ def import_weights(
         CheckpointError: a file is unsafe or broken, or does not fit the system.
         OutputError: the output exists or cannot be written.
     """
-    if output.suffix != ".safetensors":
-        raise ConfigError(f"{output}: weights are written as .safetensors", hint=f"-o {output.with_suffix('.safetensors')}")
-    durable.check_writable_target(output, overwrite=overwrite)
+    _check_name(output)
     clusters = [file for file in files if file.endswith(".npy")]
     if len(clusters) > 1:
         raise ConfigError(f"{clusters[1]}: a model has one file of clusters, and {clusters[0]} is one already")
-    found = [Styles(_centres(file), {"imported": file}) for file in clusters]
     others = [file for file in files if file not in clusters]
-    if system == "singan":
-        made = singan.import_weights(_single_folder(others))
-    else:
-        made = published.import_weights(system, others, labels=labels, size=_size(size), foreground=foreground)
-    for styles in found:
-        path = output.with_suffix(".styles.safetensors")
-        durable.check_writable_target(path, overwrite=overwrite)
-        styles.write(path)
-    durable.write_bytes(output, pack(made.tensors, made.metadata))
+    beside = output.with_suffix(".styles.safetensors")
+    read = [Path(file.rpartition("=")[2]) for file in files]
+    with durable.claim([output, *([beside] if clusters else [])], inputs=read, overwrite=overwrite):
+        found = [Styles(_centres(file), {"imported": file}) for file in clusters]
+        if system == "singan":
+            made = singan.import_weights(_single_folder(others))
+        else:
+            made = published.import_weights(system, others, labels=labels, size=_size(size), foreground=foreground)
+        for styles in found:
+            styles.write(beside)
+        durable.write_bytes(output, pack(made.tensors, made.metadata))
     return info(output)
 
 
@@ -76,13 +76,17 @@ def slim(model: Path, output: Path, *, overwrite: bool = False) -> dict[str, Any
         CheckpointError: there are no usable weights.
         OutputError: the output exists or cannot be written.
     """
-    if output.suffix != ".safetensors":
-        raise ConfigError(f"{output}: weights are written as .safetensors")
-    durable.check_writable_target(output, overwrite=overwrite)
-    card, weights, _ = read_card(model)
-    content = for_use(card, weights)
-    durable.write_bytes(output, pack(content.tensors, content.metadata))
+    _check_name(output)
+    with durable.claim([output], inputs=files_of_model(model), overwrite=overwrite):
+        card, weights, path = read_card(model)
+        content = for_use(card, weights, path)
+        durable.write_bytes(output, pack(content.tensors, content.metadata))
     return info(output)
+
+
+def _check_name(output: Path) -> None:
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"{output}: weights are written as .safetensors", hint=suggestion(output, ".safetensors"))
 
 
 def info(file: Path) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def info(file: Path) -> dict[str, Any]:
     if weights.metadata.get("kind") == STYLES_KIND:
         return _styles_info(path)
     card = ModelCard.read(weights.metadata, str(path))
-    translator = card.build()
+    translator = card.build_for(weights, path)
     fill(translator, weights, path)
     table, (height, width) = card.table, card.size
     return {

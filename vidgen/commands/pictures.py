@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
-from vidgen import durable
-from vidgen.errors import ConfigError, InputError, OutputError
+from vidgen import durable, progress
+from vidgen.errors import ConfigError, InputError
 from vidgen.evaluation.networks import WeightsFile, load_networks
 from vidgen.media import images, paths
-from vidgen.media.frames import check_output, open_sink
+from vidgen.media.frames import files_read, open_sink, output_place
 from vidgen.metrics.learned import MetricNetworks
 from vidgen.metrics.single import sifid, single_scores
 from vidgen.networks import patches
@@ -75,6 +75,11 @@ class _Call:
         """What a dry run answers."""
         return library.plan(source, purpose, self.options).report()
 
+    def claim(self, place: durable.Output, *read: str | Path | None) -> AbstractContextManager[durable.Claim]:
+        """Hold the output, apart from all that is read."""
+        inputs = [file for where in read if where is not None for file in files_read(where)]
+        return durable.claim([place], inputs=inputs, overwrite=self.overwrite)
+
     def write(self, output: Path, pixels: np.ndarray) -> dict[str, Any]:
         """Write one picture, and say so."""
         images.write_png(output, pixels)
@@ -111,17 +116,17 @@ def animate(
         the file, its size and length, and, for a loop, the step from its last frame to its first over a mean step.
     """
     call = _Call.begin(**shared)
-    check_output(output, overwrite=call.overwrite)
     walk = Walk(num_frames, loop, start_scale, alpha, beta, _shape(size, aspect))
-    if call.dry_run:
-        return call.plan(source, "animation")
-    animation = library.animate(source, walk, call.options, frame_rate=frame_rate, allow_truncated=allow_truncated)
-    rate = Fraction(animation.frame_rate)
     small = []
-    with open_sink(output, time_base=1 / rate, frame_rate=rate, quality=quality, overwrite=call.overwrite) as sink:
-        for index, frame in enumerate(animation.frames):
-            sink.write(np.ascontiguousarray(frame[:, :, :3]), index)
-            small.append(frame[::2, ::2, :3])
+    with call.claim(output_place(output), source) as claim:
+        if call.dry_run:
+            return call.plan(source, "animation")
+        animation = library.animate(source, walk, call.options, frame_rate=frame_rate, allow_truncated=allow_truncated)
+        rate = Fraction(animation.frame_rate)
+        with open_sink(output, time_base=1 / rate, frame_rate=rate, quality=quality, claim=claim) as sink:
+            for index, frame in enumerate(progress.follow(animation.frames, "rendering", num_frames)):
+                sink.write(np.ascontiguousarray(frame[:, :, :3]), index)
+                small.append(frame[::2, ::2, :3])
     values: dict[str, Any] = {"frames": len(small), "size": size_text(frame.shape), "fps": float(rate)}
     if loop:
         values["loop_gap"] = round(loop_gap(small), 3)
@@ -150,24 +155,21 @@ def sample(
         the file, and the scores.
     """
     call = _Call.begin(**shared)
-    is_sheet = _is_png(output)
-    if is_sheet:
-        _check_picture_output(output, call.overwrite)
-    else:
-        _check_samples_folder(output, call.overwrite)
+    place = durable.Output(output, "file" if _is_png(output) else "folder")
     networks = _score_networks(weights, score)
     shape = _shape(size, aspect)
-    if call.dry_run:
-        return call.plan(image, "sample")
-    picture = read_picture(image)
-    samples = list(library.sample(picture, num_samples, call.options, shape=shape, start_scale=start_scale))
-    original = picture.downscaled(call.options.side("sample", max(picture.size))).pixels
-    sheet = contact_sheet([original, *samples], num_columns=min(4, len(samples) + 1))
-    if is_sheet:
-        images.write_png(output, samples[0] if num_samples == 1 and not score else sheet)
-    else:
-        files = {f"{index:03d}.png": images.encode_png(pixels) for index, pixels in enumerate(samples)}
-        durable.write_folder(output, {**files, _SHEET: images.encode_png(sheet)})
+    with call.claim(place, image):
+        if call.dry_run:
+            return call.plan(image, "sample")
+        picture = read_picture(image)
+        samples = list(library.sample(picture, num_samples, call.options, shape=shape, start_scale=start_scale))
+        original = picture.downscaled(call.options.side("sample", max(picture.size))).pixels
+        sheet = contact_sheet([original, *samples], num_columns=min(4, len(samples) + 1))
+        if place.is_file:
+            images.write_png(output, samples[0] if num_samples == 1 and not score else sheet)
+        else:
+            files = {f"{index:03d}.png": images.encode_png(pixels) for index, pixels in enumerate(samples)}
+            durable.fill_output_folder(place, {**files, _SHEET: images.encode_png(sheet)})
     result = call.result(output, samples=len(samples), size=size_text(samples[0].shape))
     return {**result, "scores": score_samples(samples, original, networks)} if score else result
 
@@ -175,10 +177,10 @@ def sample(
 def super_resolve(image: Path, output: Path, *, factor: float = 4.0, **shared: Any) -> dict[str, Any]:
     """Enlarge a picture by any factor, with detail from the picture itself."""
     call = _Call.begin(**shared)
-    _check_picture_output(output, call.overwrite)
-    if call.dry_run:
-        return call.plan(image, "super_resolution")
-    return call.write(output, library.super_resolve(image, factor, call.options))
+    with call.claim(_picture_place(output), image):
+        if call.dry_run:
+            return call.plan(image, "super_resolution")
+        return call.write(output, library.super_resolve(image, factor, call.options))
 
 
 def harmonize(
@@ -193,10 +195,10 @@ def harmonize(
         start_scale: finer scales keep more of what was pasted.
     """
     call = _Call.begin(**shared)
-    _check_picture_output(output, call.overwrite)
-    if call.dry_run:
-        return call.plan(image, "sample")
-    return call.write(output, library.harmonize(naive, image, call.options, mask=mask, start_scale=start_scale))
+    with call.claim(_picture_place(output), naive, image, mask):
+        if call.dry_run:
+            return call.plan(image, "sample")
+        return call.write(output, library.harmonize(naive, image, call.options, mask=mask, start_scale=start_scale))
 
 
 def edit(
@@ -204,10 +206,10 @@ def edit(
 ) -> dict[str, Any]:
     """Remove the seams of a picture whose parts were copied or moved about; `mask` is as for `harmonize`."""
     call = _Call.begin(**shared)
-    _check_picture_output(output, call.overwrite)
-    if call.dry_run:
-        return call.plan(image, "sample")
-    return call.write(output, library.edit_image(image, edited, call.options, mask=mask, start_scale=start_scale))
+    with call.claim(_picture_place(output), image, edited, mask):
+        if call.dry_run:
+            return call.plan(image, "sample")
+        return call.write(output, library.edit_image(image, edited, call.options, mask=mask, start_scale=start_scale))
 
 
 def paint(painting: Path, image: Path, output: Path, *, start_scale: int = 1, **shared: Any) -> dict[str, Any]:
@@ -217,10 +219,10 @@ def paint(painting: Path, image: Path, output: Path, *, start_scale: int = 1, **
         start_scale: where the painting is injected: a finer scale keeps more of it.
     """
     call = _Call.begin(**shared)
-    _check_picture_output(output, call.overwrite)
-    if call.dry_run:
-        return call.plan(image, "sample")
-    return call.write(output, library.paint(painting, image, call.options, start_scale=start_scale))
+    with call.claim(_picture_place(output), painting, image):
+        if call.dry_run:
+            return call.plan(image, "sample")
+        return call.write(output, library.paint(painting, image, call.options, start_scale=start_scale))
 
 
 # -- scores ----------------------------------------------------------------------------------------------------------------
@@ -298,19 +300,7 @@ def _is_png(output: Path) -> bool:
     return bool(output.suffix)
 
 
-def _check_picture_output(output: Path, overwrite: bool) -> None:
+def _picture_place(output: Path) -> durable.Output:
     if output.suffix.lower() != ".png":
         raise InputError(f"{paths.display(output)}: pictures are written as .png")
-    if output.is_dir():
-        raise OutputError(f"{paths.display(output)}: is a folder; a picture is to be written")
-    durable.check_writable_target(output, overwrite=overwrite)
-
-
-def _check_samples_folder(output: Path, overwrite: bool) -> None:
-    """As `durable.check_writable_target`; a folder is replaced only where all in it was written as samples."""
-    entries = [entry.name for entry in output.iterdir()] if output.is_dir() else []
-    foreign = [name for name in entries if name != _SHEET and not re.fullmatch(r"[0-9]{3,}\.png", name)]
-    if foreign or (entries and _SHEET not in entries):
-        example = paths.display((foreign or entries)[0])
-        raise OutputError(f"{paths.display(output)}: the folder holds other things, such as {example}; it is left alone")
-    durable.check_writable_target(output, overwrite=overwrite)
+    return durable.Output(output)

@@ -10,8 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vidgen import durable
-from vidgen.data.clips import Clips, DataSettings, find_sequences
+from vidgen import durable, progress
+from vidgen.commands.inputs import files_of_model
+from vidgen.data.clips import Clips
+from vidgen.data.sequences import find_sequences
+from vidgen.data.settings import DataSettings
 from vidgen.errors import ConfigError
 from vidgen.inference.model import Model
 from vidgen.inference.styles import ObjectFeatures, StyleAssignment, Styles, cluster, gather
@@ -51,13 +54,13 @@ def styles(
         ConfigError: the model has no encoder.
         InputError: the data cannot be used.
     """
-    durable.check_writable_target(output, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = Model.load(model, device=device, precision=precision or "auto")
-    gathered = gather(_objects(loaded, data))
-    found = Styles(cluster(gathered, num_styles, seed=seed), {"model_sha256": loaded.sha256, "data": str(data)})
-    found.write(output)
+    with durable.claim([output], inputs=files_of_model(model), overwrite=overwrite):
+        loaded = Model.load(model, device=device, precision=precision or "auto")
+        gathered = gather(_objects(loaded, data))
+        found = Styles(cluster(gathered, num_styles, seed=seed), {"model_sha256": loaded.sha256, "data": str(data)})
+        found.write(output)
     names = loaded.table.names if loaded.table else ()
     counts = {
         names[label] if names else str(label): f"{len(centres)} styles of {len(gathered[label])} objects"
@@ -74,7 +77,7 @@ def _objects(loaded: Model, data: Path) -> Iterator[ObjectFeatures]:
     sequences = find_sequences(whole)
     clips = Clips(whole, sequences, loaded.table, seed=0, size_multiple=loaded.translator.size_multiple, flow=None)
     for index, sequence in enumerate(sequences):
-        for frame in range(sequence.num_frames):
+        for frame in progress.follow(range(sequence.num_frames), f"reading {sequence.name}", sequence.num_frames):
             batch = clips.excerpt(index, frame, 1, 0)
             yield from loaded.object_features(batch.target, batch.condition)
 

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,19 @@ import torch
 from flow.engines import Engine, create_engine, describe
 from flow.errors import FlowError
 from vidgen import translators
-from vidgen.data.clips import Clips, find_sequences, find_table
-from vidgen.data.clips import Sequence as ClipSequence
+from vidgen.data.clips import Clips
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
+from vidgen.data.sequences import Sequence as ClipSequence
+from vidgen.data.sequences import find_sequences, find_table
 from vidgen.errors import CheckpointError, ConfigError, Terminated, VidgenError
+from vidgen.media import paths
+from vidgen.media.labels import LabelTable
 from vidgen.networks.features import Vgg19Features
 from vidgen.runtime import Precision, Runtime
 from vidgen.threads import in_order
 from vidgen.training import parallel, run
 from vidgen.training.estimate import estimate
+from vidgen.training.held_out import HeldOut
 from vidgen.training.loop import LoopSettings, Trainer, stage_of
 from vidgen.training.recorder import Recorder, StopRequest
 from vidgen.training.run import FlowSettings, Folder, RunSettings
@@ -37,6 +42,7 @@ from vidgen.weights.model_file import ModelCard, start_from
 log = logging.getLogger(__name__)
 
 _FREE_TRAIN_KEYS = {
+    "init",
     "max_steps",
     "max_nonfinite_steps",
     "keep_checkpoints",
@@ -47,6 +53,8 @@ _FREE_TRAIN_KEYS = {
 }
 _FREE_DATA_KEYS = {"root", "cache_mb", "workers"}
 """What may change between the parts of one run without changing its result."""
+_SCHEDULE_KEYS = ("model.schedule", "train.steps_per_epoch ", "train.stretch ")
+"""What may change too, as long as the steps that are done have their place in the new schedule."""
 _NUM_CALIBRATION_FRAMES = 32
 
 
@@ -72,17 +80,17 @@ def train(
     The same call again goes on from the newest checkpoint. A run that ended by its time limit or a signal goes on the same way.
 
     Args:
-        config: configuration file; may be left out to go on with the one in `out`.
+        config: configuration file, or the folder of a run to go on with; may be left out to go on with the one in `out`.
         out: run folder; `runs/<name of the configuration>` by default.
         sets: `key=value` changes to the configuration.
         resume: insist that there is a run to go on with.
         time_limit_seconds: stretch or shrink the schedule so that a new run is complete after so long; the plan is measured on
             the first steps, stored with the run, and kept when it is resumed.
         stop_after_seconds: stop after so long, in the middle of the schedule if need be; the same call again goes on.
-        steps: stop after this many steps in all; overrides `train.max_steps`.
+        steps: train this many steps in all, fewer than the schedule has or more; overrides `train.max_steps`.
         devices: processes to train with, on this machine.
         dry_run: report sizes and memory instead of training.
-        init: weights to start from (a run folder or weights file); not the same as resuming.
+        init: sets `train.init`: weights to start from; not the same as resuming.
 
     Returns:
         run folder, steps, seconds and last losses; or the estimate of a dry run.
@@ -93,8 +101,16 @@ def train(
     """
     if config is None and out is None:
         raise ConfigError("train needs a configuration file, or -o with a run folder to go on with")
+    if config is not None and config.is_dir():
+        if not (config / run.CONFIG).is_file():
+            raise ConfigError(f"{config}: is a folder without {run.CONFIG}; a configuration file or a run folder was expected")
+        out, config = out or config, config / run.CONFIG
     folder = Folder(out if out is not None else Path("runs") / Path(str(config)).stem)
+    if not dry_run:
+        folder.check()
     settings = _settings(config, folder, sets, steps, precision)
+    if init is not None:
+        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"init": str(init)})})
     is_new = overwrite or not folder.config.is_file()
     if time_limit_seconds is not None and not is_new:
         settings = _stretched(settings, run.load_run_config(folder.config, []).train.stretch)
@@ -110,9 +126,12 @@ def train(
     settings = run.follow_data(settings, table, size)
     loaded = _pretrained(settings, runtime)
     torch.manual_seed(settings.train.seed)
-    translator = run.build(settings, loaded.networks)
+    if dry_run:
+        translator = _shapes_of(settings, loaded)
+    else:
+        translator = run.build(settings, loaded.networks)
+        runtime.prepare(translator)
     flow = _flow_engine(settings.train.flow) if translator.needs_flow else None
-    runtime.prepare(translator)
     clips = Clips(
         settings.data,
         sequences,
@@ -122,6 +141,7 @@ def train(
         flow=None if flow is None else _reference_flow(settings.train.flow, flow, sequences),
     )
     stages = run.stages(settings, clips)
+    clips.check(stages, translator.num_primer_frames)
     if dry_run:
         return estimate(settings, translator, stages, clips, runtime)
     parallel.start(runtime.device)
@@ -133,7 +153,7 @@ def train(
             stages = run.stages(settings, clips)
         trainer = Trainer(translator, stages, _loop_settings(settings), networks, runtime)
         card = run.model_card(settings, table, clips.size, loaded.sha256)
-        with run.locked(folder.path) if parallel.rank() == 0 else nullcontext():
+        with folder.locked() if parallel.rank() == 0 else nullcontext():
             _resume_or_start(folder, settings, trainer, card, clips, resume=resume, overwrite=overwrite, init=init)
             return _run(folder, settings, clips, trainer, card, stop_after_seconds)
     finally:
@@ -141,25 +161,47 @@ def train(
 
 
 def problems(settings: RunSettings) -> list[VidgenError]:
-    """What `train` would refuse, in its own words, found before any network is built: data, label table, pretrained networks and
-    the flow engine."""
-
-    def read_data() -> None:
+    """What `train` would refuse, in its own words, without training: data, label table, pretrained networks, flow engine, and what
+    the model asks of the data; of the model, only shapes are made."""
+    found: list[VidgenError] = []
+    sequences: list[ClipSequence] = []
+    table: LabelTable | None = None
+    followed: RunSettings | None = None
+    loaded: pretrained.Loaded | None = None
+    with _noting(found):
         sequences = find_sequences(settings.data)
         table = find_table(settings.data, sequences)
         clips = Clips(settings.data, sequences, table, seed=settings.train.seed, size_multiple=1, flow=None)
-        run.follow_data(settings, table, clips.size)
-
-    def load_pretrained() -> None:
-        pretrained.load(translators.find(settings.model.kind).pretrained(settings.model), settings.train.pretrained)
-
-    found: list[VidgenError] = []
-    for attempt in (read_data, load_pretrained, lambda: _flow_engine(settings.train.flow)):
-        try:
-            attempt()
-        except VidgenError as error:
-            found.append(error)
+        followed = run.follow_data(settings, table, clips.size)
+    with _noting(found):
+        declared = translators.find(settings.model.kind).pretrained(settings.model)
+        loaded = pretrained.load(declared, settings.train.pretrained)
+    with _noting(found):
+        _reference_flow(settings.train.flow, _flow_engine(settings.train.flow), sequences)
+    with _noting(found):
+        if settings.train.init is not None:
+            checkpoints.find_weights(Path(settings.train.init))
+    if followed is not None and loaded is not None:
+        with _noting(found):
+            translator = _shapes_of(followed, loaded)
+            multiple = translator.size_multiple
+            clips = Clips(settings.data, sequences, table, seed=settings.train.seed, size_multiple=multiple, flow=None)
+            clips.check(run.stages(followed, clips), translator.num_primer_frames)
     return found
+
+
+@contextmanager
+def _noting(found: list[VidgenError]) -> Iterator[None]:
+    try:
+        yield
+    except VidgenError as error:
+        found.append(error)
+
+
+def _shapes_of(settings: RunSettings, loaded: pretrained.Loaded) -> Translator[Any]:
+    """The translator without its numbers: on the meta device, which holds none."""
+    with torch.device("meta"):
+        return run.build(settings, loaded.networks)
 
 
 def _settings(
@@ -247,11 +289,13 @@ def _resume_or_start(
     if found is None:
         if resume:
             raise CheckpointError(f"{folder.path}: no checkpoint to resume from")
-        if init is not None:
-            weights, path = checkpoints.find_weights(init)
-            anew = start_from(trainer.translator, weights, path)
-            if writes and anew:
-                log.info("%s fills the generator; these parts start anew: %s", path, ", ".join(anew))
+        if folder.is_run and not overwrite:  # it was stopped before its first checkpoint: the same one starts again
+            _check_same_run(folder, settings, clips, trainer.stages, 0)
+        if settings.train.init is not None:
+            weights, path = checkpoints.find_weights(Path(settings.train.init))
+            anew = start_from(trainer.translator, card, weights, path)
+            if writes:
+                log.info("starting from %s%s", path, f"; these parts start anew: {paths.few(anew, 8)}" if anew else "")
         trainer.calibrate(_calibration(trainer, clips))
         if writes:
             folder.clear()
@@ -260,14 +304,17 @@ def _resume_or_start(
         return
     if init is not None:
         raise ConfigError(f"--init: {folder.path} holds a run already", hint="choose another -o, or --overwrite")
-    _check_same_run(folder, settings)
+    _check_same_run(folder, settings, clips, trainer.stages, found.progress.step)
     model = found.read(checkpoints.MODEL)
     check_same_networks(model.metadata if model else {}, card, found.path)
     trainer.restore(found)
     if writes:
-        folder.keep_metrics_until(found.progress.step)
+        folder.keep_metrics_until(found.progress.step, log.warning)
         folder.write_config(settings)
-        log.info("going on from step %d of %d", found.progress.step, trainer.total_steps)
+        if found.progress.step < trainer.total_steps:
+            log.info("going on from step %d of %d", found.progress.step, trainer.total_steps)
+        else:
+            log.info("the run is complete: %d of %d steps", found.progress.step, trainer.total_steps)
     parallel.wait_for_all()
 
 
@@ -292,26 +339,63 @@ def check_same_networks(metadata: Mapping[str, str], card: ModelCard, where: Pat
             )
 
 
-def _check_same_run(folder: Folder, settings: RunSettings) -> None:
-    """A run may only be made longer, moved, or logged differently; anything else would not be the same run."""
-    old, new = (
-        config.model_dump(mode="json", exclude={"train": _FREE_TRAIN_KEYS, "data": _FREE_DATA_KEYS})
-        for config in (run.load_run_config(folder.config, []), settings)
-    )
+def _check_same_run(folder: Folder, settings: RunSettings, clips: Clips, stages: tuple[Stage, ...], num_steps_done: int) -> None:
+    """A run may only be made longer, moved, or logged differently; anything else would not be the same run.
+
+    Raises:
+        CheckpointError: it would not.
+    """
+    before = run.load_run_config(folder.config, [])
+    free = {"train": _FREE_TRAIN_KEYS, "data": _FREE_DATA_KEYS}
+    old, new = (config.model_dump(mode="json", exclude=free) for config in (before, settings))
     changed = list(_differences(old, new))
-    if changed:
+    rescheduled = [change for change in changed if change.startswith(_SCHEDULE_KEYS)]
+    if changed and changed == rescheduled and num_steps_done:
+        _check_schedule(folder, run.stages(before, clips), stages, num_steps_done, "; ".join(changed[:3]))
+    elif changed:
         raise CheckpointError(
             f"{folder.path}: holds a run with other settings ({'; '.join(changed[:3])})",
             hint="choose another -o to start afresh, or --overwrite to discard that run",
         )
 
 
+def _check_schedule(
+    folder: Folder, before: tuple[Stage, ...], stages: tuple[Stage, ...], num_steps_done: int, changed: str
+) -> None:
+    """Accept another schedule in which the steps that are done have their place.
+
+    Raises:
+        CheckpointError: it is too short, or would have trained another part of the model by now.
+    """
+    total = sum(stage.num_steps for stage in stages)
+    if total < num_steps_done:
+        raise CheckpointError(
+            f"{folder.path}: {num_steps_done} steps are done, more than the schedule now has ({total}; {changed})"
+        )
+    old, new = (list(schedule)[stage_of(schedule, num_steps_done - 1)[0]] for schedule in (before, stages))
+    kinds = [replace(stage, name="", num_steps=0, learning_rate=0.0, final_learning_rate=0.0) for stage in (old, new)]
+    if kinds[0] != kinds[1]:
+        raise CheckpointError(
+            f"{folder.path}: after {num_steps_done} steps it is in the stage {old.name!r}, but with this schedule it would be in "
+            f"{new.name!r}, which trains differently ({changed})",
+            hint="make only the last stage longer, or start another run from its weights",
+        )
+    log.info("the schedule has %d steps; it had %d (%s)", total, sum(stage.num_steps for stage in before), changed)
+
+
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = (dict(enumerate(value)) for value in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+        for key in sorted({*old, *new}, key=str):
+            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
     elif old != new:
-        yield f"{prefix} was {old}, is {new}"
+        yield f"{prefix} was {_brief(old)}, is {_brief(new)}"
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _stretched(settings: RunSettings, stretch: float) -> RunSettings:
@@ -354,7 +438,11 @@ def _run(
         ]
 
     stop = StopRequest()
-    recorder = Recorder(folder, settings, clips, card, stop=stop, stop_after_seconds=stop_after_seconds)
+    held_out = None
+    if settings.data.held_out is not None:
+        multiple = trainer.translator.size_multiple
+        held_out = HeldOut(settings.data, clips.table, size_multiple=multiple, networks=trainer.networks, inputs=card.inputs)
+    recorder = Recorder(folder, settings, clips, card, stop=stop, stop_after_seconds=stop_after_seconds, held_out=held_out)
     steps = iter(range(trainer.progress.step, trainer.total_steps))
     batches = in_order(make, steps, settings.data.workers)
     with stop.listening(), recorder.recording(trainer):

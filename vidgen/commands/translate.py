@@ -6,25 +6,18 @@ import hashlib
 import itertools
 import logging
 import os
-import queue
-import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from vidgen import durable
+from vidgen import durable, progress
+from vidgen.commands.inputs import check_order, further_inputs, partner_of
 from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
 from vidgen.inference.backends.choice import BackendName
-from vidgen.inference.model import Model, Options, Translation
+from vidgen.inference.model import Model, Options
 from vidgen.inference.session import WorkSize
 from vidgen.media import images, labels, paths, video
 from vidgen.media.frames import OUTPUT_SUFFIXES, files_read, list_sources, open_source, output_place, sidecar_place
@@ -49,8 +42,8 @@ def translate(
     *,
     first_frame: Path | None = None,
     labels: str | None = None,
+    further: Sequence[str] = (),
     instances: str | None = None,
-    others: Sequence[str] = (),
     side_by_side: bool = False,
     work_size: WorkSize = "auto",
     steady: float | None = None,
@@ -69,7 +62,7 @@ def translate(
     backend: BackendName = "auto",
     quality: Literal["draft", "good", "lossless"] = "good",
     seed: int = 0,
-    weights: Literal["auto", "average", "ema", "last"] = "auto",
+    weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
     samples: int = 1,
 ) -> dict[str, Any]:
     """Translate one or many inputs; see `Model.open` for what an input may be.
@@ -80,6 +73,8 @@ def translate(
         samples: how many results of each input, from one seed each; the number goes into their names (out-1.png). They differ
             where the model has noise (the dropout of pix2pix) or draws styles.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
+        further, instances: the model's other inputs; see `further_inputs`. For several inputs, each of these and `first_frame` is
+            a folder that holds one for each, under its name.
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
         frame_rate: frames per second of folders of frames, which state none; 25 by default.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
@@ -93,6 +88,7 @@ def translate(
     Raises:
         PartialFailure: some inputs failed; the others are done.
     """
+    check_order(model, inputs)
     failures: list[str] = []
     jobs = list(_jobs(inputs, failures))
     several = len(inputs) > 1 or len(jobs) > 1
@@ -105,8 +101,8 @@ def translate(
     ]
     skipped = [target for target in targets if skip_existing and target.exists]
     targets = [target for target in targets if target not in skipped]
-    read = [Path(instances)] if instances else []
-    read += [Path(other) for other in others] + ([first_frame] if first_frame is not None else [])
+    read = [Path(where) for where in (instances, *(entry.partition("=")[2] for entry in further)) if where]
+    read += [first_frame] if first_frame is not None else []
     files = [file for where in (*(target.job for target in targets), *read) for file in files_read(where)]
     places = [place for target in targets for place in (target.place, sidecar_place(target.path))]
     results: list[dict[str, Any]] = [{"output": target.path, "skipped": True} for target in skipped]
@@ -126,19 +122,23 @@ def translate(
             num_frames=_total_frames(targets) if backend == "auto" else None,
         )
         table = input_table(labels, loaded)
+        companions = further_inputs(loaded, further, instances=instances)
         assignments = [
             _style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
         ]
-        first: Path | Model | None = first_frame
+        first_model: Model | None = None
         if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
-            first = Model.load(first_frame, device=device, precision=precision or "auto", threads=threads)
+            first_model, first_frame = Model.load(first_frame, device=device, precision=precision or "auto", threads=threads), None
+        if several:
+            for job in jobs:
+                _partners(job, companions, first_frame, several=True)
         for target in targets:
             try:
+                partners, first_frames = _partners(target.job, companions, first_frame, several=several)
                 opened = loaded.open(
                     target.job,
-                    instances=instances,
-                    others=others,
-                    first_frames=first,
+                    further=partners,
+                    first_frames=first_model or first_frames,
                     start=start,
                     end=end,
                     frame_rate=None if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
@@ -148,8 +148,17 @@ def translate(
                     log.warning(_FLICKERS, loaded.kind)
                 chosen_options = Options(seed + target.sample, table, work_size, steady or 0.0, assignments[target.sample])
                 translation = loaded.translate(opened, options=chosen_options)
-                options = {"side_by_side": side_by_side, "quality": quality, "overwrite": overwrite, "claim": claim}
-                results.append(_with_progress(translation, target.path, **options))
+                what = f"translating {Path(target.path).name}"
+                with progress.task(what, translation.inputs.main.num_frames) as report:
+                    saved = translation.save(
+                        target.path,
+                        side_by_side=side_by_side,
+                        quality=quality,
+                        overwrite=overwrite,
+                        report=report,
+                        claim=claim,
+                    )
+                results.append(saved)
             except VidgenError as error:
                 if not several:
                     raise
@@ -191,6 +200,19 @@ def _jobs(inputs: Sequence[str], failures: list[str]) -> Iterator[Path]:
                 raise
             failures.append(str(error))
             log.error("%s", error)
+
+
+def _partners(
+    job: Path, companions: Mapping[str, str], first_frame: Path | None, *, several: bool
+) -> tuple[dict[str, str], str | None]:
+    """The further inputs of a job by name, and its first frame.
+
+    Raises:
+        InputError: see `partner_of`.
+    """
+    further = {name: partner_of(job, where, several=several, what=name) for name, where in companions.items()}
+    first = None if first_frame is None else partner_of(job, first_frame, several=several, what="`first_frame`")
+    return further, first
 
 
 @dataclass(frozen=True)
@@ -250,30 +272,6 @@ def _numbered(out: str, number: int) -> str:
     return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
 
 
-def _with_progress(translation: Translation, target: str, **options: Any) -> dict[str, Any]:
-    total = translation.inputs.main.num_frames
-    steps: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-    if not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)):
-        return translation.save(target, **options)
-
-    def show() -> None:
-        rate, title = float(translation.inputs.main.frame_rate), escape(paths.display(Path(target).name))
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task, started = bar.add_task("", total=total, speed=""), time.monotonic()
-            while (done := steps.get()) is not None:
-                per_second = done / max(time.monotonic() - started, 1e-6)
-                bar.update(task, completed=done, speed=f"{per_second:.1f} frames/s, {per_second / rate:.2f}x real time")
-
-    screen = threading.Thread(target=show, daemon=True)
-    screen.start()
-    try:
-        return translation.save(target, report=steps.put, **options)
-    finally:
-        steps.put(None)
-        screen.join()
-
-
 def _in_shard(name: str, shard: str | None) -> bool:
     if shard is None:
         return True
@@ -302,11 +300,8 @@ def input_table(text: str | None, model: Model) -> LabelTable | None:
         raise ConfigError(f"--label-encoding {text}: this model reads no label maps")
     if text == "ids":
         table = labels.plain(model.table.num_classes, model.table.ignore)
-    elif text.startswith("palette:"):
-        table = labels.named(text.removeprefix("palette:"))
-        table = LabelTable(table.names, table.colors, None)
     else:
-        table = LabelTable.from_file(Path(text))
+        table = labels.find(text)
     if table.num_classes != model.table.num_classes:
         raise ConfigError(f"--label-encoding {text}: has {table.num_classes} classes, the model knows {model.table.num_classes}")
     return table

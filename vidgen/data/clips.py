@@ -9,252 +9,26 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from flow.warp import warp
-from vidgen.config import Settings
 from vidgen.data import augment
-from vidgen.data.augment import AugmentSettings
-from vidgen.data.conditions import ConditionBuilder, ConditionSettings, Size, label_table
+from vidgen.data.conditions import ConditionBuilder
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
-from vidgen.data.stills import HalfSource, Side, find_stills, match_names
+from vidgen.data.sequences import Sequence, find_sequences
+from vidgen.data.settings import DataSettings, Size, source_settings
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import conditions, pixels
-from vidgen.media.frames import Frame, FrameSource, list_sources, open_source
 from vidgen.media.labels import LabelTable
 from vidgen.types import Batch, Condition, FlowEstimator, Stage
 
 CONFIDENCE_THRESHOLD = 0.02
 """Reference flow is trusted where the squared difference of frame and warped predecessor, summed over channels, is below this."""
-
-
-class SourceSettings(Settings):
-    """Another source of training pairs beside the first: other folders under the same root."""
-
-    target: str | None = None
-    """Folder of real pictures; that of the first source by default."""
-    pictures: tuple[str, ...] | None = None
-    """Folders of condition pictures, as many as in the first source."""
-    labels: str | None = None
-    """Folder of label maps with the classes of the first source."""
-
-
-class DataSettings(Settings):
-    """Training data and how it is cut, resized and varied."""
-
-    root: Path
-    target: str = "images"
-    """Folder (or a single file) under the root with the real pictures."""
-    condition: ConditionSettings = ConditionSettings()
-    """What the model reads; empty for generators that read only noise."""
-    pairs: Literal["sequences", "stills", "side_by_side"] = "sequences"
-    """sequences: folders of frames, or videos. stills: every picture is a sequence of its own, paired by name. side_by_side: so
-    is every picture of `target`, and it holds two, A on the left and B on the right; a condition whose folder is `target` too
-    (a picture, where none is named) is the other half."""
-    direction: Literal["a_to_b", "b_to_a"] = "a_to_b"
-    """Which half of side_by_side pictures is made from the other."""
-    sequences: tuple[str, ...] | None = None
-    """Names of the sequences to use; all by default."""
-    frames: str | None = None
-    """Part of every sequence to use, `first:stop` in frames, such as 0:70; of single pictures, the part of all of them."""
-    width: Annotated[int, Field(ge=8)] | None = None
-    """Working width in pixels; the source's own, or that which follows the height, by default."""
-    height: Annotated[int, Field(ge=8)] | None = None
-    """Working height; by default it follows the width at each source's aspect, rounded to what the model needs."""
-    crop_width: Annotated[int, Field(ge=8)] | None = None
-    crop_height: Annotated[int, Field(ge=8)] | None = None
-    """Size of a random crop, the same for all frames of a clip; no crop by default."""
-    enlarge: Annotated[float, Field(ge=1, le=2)] = 1.0
-    """Clips are enlarged by a random factor of up to this before the crop."""
-    flip: bool = True
-    """Mirror half of the clips."""
-    augment: AugmentSettings = AugmentSettings()
-    """Deformations of clips; none by default."""
-    sources: Mapping[str, SourceSettings] = Field(default_factory=dict)
-    """Further sources by name; the schedule says which share of the samples comes from each, the rest from the first."""
-    max_frame_step: Annotated[int, Field(ge=1)] = 1
-    """Clips take every n-th frame, n drawn from 1 to this."""
-    cache_mb: Annotated[int, Field(ge=0)] = 2048
-    """Memory for decoded frames."""
-    workers: Annotated[int, Field(ge=0, le=64)] = 1
-    """Threads that prepare the next clips; 0 prepares each when it is needed."""
-
-    @field_validator("frames")
-    @classmethod
-    def _range(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_range(value)
-        return value
-
-    @model_validator(mode="after")
-    def _other_half(self) -> DataSettings:
-        shown = self.condition
-        named = {*shown.pictures, shown.instances, shown.labels.folder if shown.labels else None}
-        if self.pairs == "side_by_side" and self.target not in named:
-            object.__setattr__(self, "condition", shown.model_copy(update={"pictures": (self.target, *shown.pictures)}))
-        return self
-
-
-def parse_range(text: str) -> slice:
-    """`first:stop` (either may be missing) -> slice.
-
-    Raises:
-        ValueError: anything else.
-    """
-    parts = text.split(":")
-    if len(parts) != 2 or not all(part == "" or part.isdecimal() for part in parts):
-        raise ValueError(f"expected first:stop in frames, such as 0:70, got {text!r}")
-    first, stop = (int(part) if part else None for part in parts)
-    if stop is not None and stop <= (first or 0):
-        raise ValueError(f"the range {text} is empty")
-    return slice(first, stop)
-
-
-def source_settings(settings: DataSettings, source: SourceSettings) -> DataSettings:
-    """The settings of one further source."""
-    condition = settings.condition
-    if source.pictures is not None:
-        condition = condition.model_copy(update={"pictures": source.pictures})
-    if source.labels is not None and condition.labels is not None:
-        condition = condition.model_copy(update={"labels": condition.labels.model_copy(update={"folder": source.labels})})
-    changes = {"target": source.target or settings.target, "condition": condition, "sources": {}}
-    return settings.model_copy(update=changes)
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """One video with all that belongs to it, frame by frame.
-
-    Attributes:
-        target: real pictures; None where only conditions exist.
-        first, num_frames: the part in use.
-    """
-
-    name: str
-    target: FrameSource | None
-    labels: FrameSource | None
-    instances: FrameSource | None
-    pictures: tuple[FrameSource, ...]
-    first: int
-    num_frames: int
-
-    @property
-    def roles(self) -> list[FrameSource]:
-        return [source for source in (self.target, self.labels, self.instances, *self.pictures) if source is not None]
-
-
-def find_sequences(settings: DataSettings) -> list[Sequence]:
-    """Pair the sequences of all roles by name.
-
-    Raises:
-        InputError: a folder is missing, names or frame counts do not match, or nothing is left.
-    """
-    shown = settings.condition
-    label_folder = shown.labels.folder if shown.labels else None
-    folders = [folder for folder in (settings.target, label_folder, shown.instances, *shown.pictures) if folder is not None]
-    found = {folder: _sequence_paths(settings, folder) for folder in folders}
-    if settings.pairs != "sequences":
-        found = match_names(found)
-    names = list(found[settings.target])
-    for folder, paths in found.items():
-        _check_names(settings.root, settings.target, names, folder, list(paths))
-    if settings.sequences is not None:
-        unknown = [name for name in settings.sequences if name not in names]
-        if unknown:
-            raise ConfigError(f"data.sequences: {unknown[0]!r} is not among {_few(names)} under {settings.root / settings.target}")
-        names = [name for name in names if name in settings.sequences]
-    part = parse_range(settings.frames) if settings.frames else slice(None)
-    if settings.pairs != "sequences":
-        if not names[part]:
-            raise InputError(f"{settings.root / settings.target}: holds {len(names)} pictures, none in {settings.frames}")
-        names, part = names[part], slice(None)
-    target_side: Side = "right" if settings.direction == "a_to_b" else "left"
-    other_side: Side = "left" if settings.direction == "a_to_b" else "right"
-
-    def source(folder: str | None, name: str, reading: Literal["pictures", "labels"], side: Side) -> FrameSource | None:
-        if folder is None:
-            return None
-        whole = open_source(found[folder][name], kind=reading)
-        return HalfSource(whole, side) if settings.pairs == "side_by_side" and folder == settings.target else whole
-
-    sequences = []
-    for name in names:
-        pictures = [source(folder, name, "pictures", other_side) for folder in shown.pictures]
-        sequence = Sequence(
-            name,
-            source(settings.target, name, "pictures", target_side),
-            source(label_folder, name, "labels", other_side),
-            source(shown.instances, name, "labels", other_side),
-            tuple(picture for picture in pictures if picture is not None),
-            0,
-            0,
-        )
-        sequences.append(_checked(sequence, part))
-    return sequences
-
-
-def find_table(settings: DataSettings, sequences: list[Sequence]) -> LabelTable | None:
-    """The meaning of the label values, or None where no labels are shown.
-
-    Raises:
-        ConfigError, InputError: there is no such table, or none can be discovered.
-    """
-    if settings.condition.labels is None:
-        return None
-    sources = [sequence.labels for sequence in sequences if sequence.labels is not None]
-    return label_table(settings.condition.labels, settings.root, sources)
-
-
-def _sequence_paths(settings: DataSettings, folder: str) -> dict[str, Path]:
-    root, where = settings.root, settings.root / folder
-    if not root.is_dir():
-        raise InputError(f"data.root: {root} is not a folder")
-    if where.is_file():
-        return {"": where}
-    if not where.is_dir():
-        present = sorted(child.name for child in root.iterdir() if not child.name.startswith("."))
-        raise InputError(
-            f"{where}: no such folder or file; {root} holds {_few(present)}",
-            hint="set data.target and data.condition to the names",
-        )
-    if settings.pairs != "sequences":
-        return find_stills(where)
-    paths = list_sources(where)
-    return {"" if path == where else path.stem if path.is_file() else path.name: path for path in paths}
-
-
-def _check_names(root: Path, first: str, names: list[str], second: str, others: list[str]) -> None:
-    unmatched = {*names} ^ {*others}
-    missing = [name for name in (*names, *others) if name in unmatched]
-    if missing:
-        raise InputError(
-            f"{root}: sequences of {first} and {second} do not match; without a partner: {_few(missing)}"
-            f" ({len(names)} in {first}, {len(others)} in {second})"
-        )
-
-
-def _checked(sequence: Sequence, part: slice) -> Sequence:
-    counts = [(source.name, source.count()) for source in sequence.roles]
-    for name, count in counts[1:]:
-        if count != counts[0][1]:
-            raise InputError(f"{name}: {count} frames, but {counts[0][0]} has {counts[0][1]}; each frame needs its partner")
-    first, stop, _ = part.indices(counts[0][1])
-    if stop <= first:
-        raise InputError(f"{counts[0][0]}: has {counts[0][1]} frames, none of them in data.frames {part.start or 0}:{part.stop}")
-    return Sequence(sequence.name, sequence.target, sequence.labels, sequence.instances, sequence.pictures, first, stop - first)
-
-
-def _few(names: list[str]) -> str:
-    shown = ", ".join(name or "(the folder itself)" for name in names[:5])
-    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"
 
 
 @dataclass(frozen=True)
@@ -371,6 +145,25 @@ class Clips:
         ]
         return clips[0] if len(clips) == 1 else _join(clips)
 
+    def check(self, stages: Iterable[Stage], primer_frames: int) -> None:
+        """Refuse, before any training, what `batch` would refuse of a schedule later.
+
+        Raises:
+            InputError: a sequence is too short to learn from.
+            ConfigError: a stage takes samples from a source that does not exist.
+        """
+        for stage in stages:
+            for sequence in self.sequences:
+                _clip_frames(stage, sequence, primer_frames)
+            for name in stage.mixture:
+                self._source(name)
+
+    def _source(self, name: str) -> Clips:
+        if name not in self._sources:
+            known = ", ".join(self._sources) or "none"
+            raise ConfigError(f"data.sources: the schedule takes samples from {name!r}, but there are {known}")
+        return self._sources[name]
+
     def _owner(self, stage: Stage, sample: int, progress: float) -> Clips:
         """The source of a sample: drawn by the seed and the sample alone, with the shares of the moment."""
         if not stage.mixture:
@@ -379,10 +172,7 @@ class Clips:
         for name, (first, last) in stage.mixture.items():
             place -= first + (last - first) * progress
             if place < 0:
-                if name not in self._sources:
-                    known = ", ".join(self._sources) or "none"
-                    raise ConfigError(f"data.sources: the schedule takes samples from {name!r}, but there are {known}")
-                return self._sources[name]
+                return self._source(name)
         return self
 
     def _sequence_of(self, sample: int) -> int:
@@ -455,28 +245,9 @@ class Clips:
         """The layers of one moment at `size`."""
 
         def make() -> dict[str, np.ndarray]:
-            owner = self.sequences[sequence]
-
-            def read(source: FrameSource | None) -> Frame | None:
-                return None if source is None else source.read(owner.first + frame, owner.first + frame + 1)[0]
-
-            target = read(owner.target)
-            pictures = [picture for source in owner.pictures if (picture := read(source)) is not None]
-            label, instance = read(owner.labels), read(owner.instances)
-            assert target is not None
-            for partner in (label, instance, *pictures):
-                if partner is not None and partner.pixels.shape[:2] != target.pixels.shape[:2]:
-                    raise InputError(
-                        f"{partner.name}: is {partner.pixels.shape[1]}x{partner.pixels.shape[0]}, but {target.name} is "
-                        f"{target.pixels.shape[1]}x{target.pixels.shape[0]}; what belongs together must have one size"
-                    )
-            layers = self._builder.load_layers(
-                size,
-                label=label,
-                instance=instance,
-                pictures=pictures,
-                edge_source=target if self.settings.condition.edges else None,
-            )
+            frames = self.sequences[sequence].read(frame)
+            target = frames["target"]
+            layers = self._builder.load_layers(size, {"edges": target, **frames})
             layers["target"] = np.ascontiguousarray(conditions.resize_picture(target.pixels, size).transpose(2, 0, 1))
             return layers
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from vidgen.types import FlowEstimator
 log = logging.getLogger(__name__)
 
 _FORMAT = "reference flow 1"
+_MAX_HEADER_BYTES = 4096
 
 
 class CachedFlow:
@@ -72,9 +74,12 @@ class CachedFlow:
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """A cached field, or None where there is none or it is damaged."""
+    num_bytes = 2 * math.prod(shape)
     try:
+        if not 0 < path.stat().st_size - num_bytes <= _MAX_HEADER_BYTES:  # before an absurd shape in it is believed
+            return None
         flow = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # numpy raises whatever a damaged header makes it stumble over, tokenize.TokenError even
         return None
     fits = isinstance(flow, np.ndarray) and flow.shape == shape and flow.dtype == np.float16 and bool(np.isfinite(flow).all())
     return flow if fits else None

@@ -17,10 +17,10 @@ from vidgen.media.frames import Frame, FrameSource
 Side = Literal["left", "right"]
 
 
-def find_stills(where: Path) -> dict[str, Path]:
+def find_stills(where: Path, pattern: str | None = None) -> dict[str, Path]:
     """Name -> file of every picture at `where`, subfolders included, in natural order; a single file has the name "".
 
-    Names are paths without their suffix. Links are followed once.
+    Names are paths without their suffix, or, with a pattern of file names, with what its `*` stands for. Links are followed once.
 
     Raises:
         InputError: there is no picture, there are videos, or two files differ only in their suffix.
@@ -29,12 +29,20 @@ def find_stills(where: Path) -> dict[str, Path]:
         return {"": where}
     found: dict[str, Path] = {}
     for path in _pictures_under(where, set()):
-        name = os.fspath(path.relative_to(where).with_suffix(""))
+        if pattern is None:
+            name = os.fspath(path.relative_to(where).with_suffix(""))
+        else:
+            before, _, after = pattern.partition("*")
+            stem = path.name.removesuffix(after).removeprefix(before)
+            if path.name != before + stem + after:
+                continue
+            name = os.fspath(path.relative_to(where).with_name(stem)) if stem else ""
         if name in found:
             raise InputError(f"{paths.display(path)}: {paths.display(found[name].name)} has the same name; which of them is meant?")
         found[name] = path
     if not found:
-        raise InputError(f"{paths.display(where)}: holds no pictures")
+        fitting = "" if pattern is None else f" whose names fit {pattern}"
+        raise InputError(f"{paths.display(where)}: holds no pictures{fitting}")
     return found
 
 
@@ -84,6 +92,7 @@ class HalfSource(FrameSource):
         self._whole, self._side = whole, side
         self.name, self.size = whole.name, (height, width // 2)
         self.time_base, self.frame_rate, self.num_frames = whole.time_base, whole.frame_rate, whole.num_frames
+        self.paths = whole.paths
 
     def __iter__(self) -> Iterator[Frame]:
         return map(self._half, self._whole)

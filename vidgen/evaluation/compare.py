@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidgen.errors import InputError
 from vidgen.evaluation.report import Difference, Ranking, Report
 from vidgen.metrics.score import METRICS, Better, Score, base_of
-from vidgen.metrics.temporal import Columns
+
+if TYPE_CHECKING:
+    from vidgen.metrics.temporal import Columns
 
 NUM_RESAMPLES = 500
 OF_REFERENCE = ("warp_error_source", "warp_error_target")

@@ -92,6 +92,12 @@ class Inputs:
         return self._fps if self._fps is not None else _stated_rate(self._streams["output"])
 
     @property
+    def expected_frames(self) -> int | None:
+        """How many frames there will be, where all inputs say it and none is resampled."""
+        counts = [getattr(stream, "num_frames", None) for stream in self._streams.values()]
+        return None if self._fps is not None else min((count for count in counts if count), default=None)
+
+    @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of the pixels of each input, as far as they were read."""
         return {name: content.hexdigest() for name, content in self._contents.items()}

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import vidgen
 from flow.engines import create_engine
+from vidgen import progress
 from vidgen.errors import ConfigError
 from vidgen.evaluation.compare import compare_reports, rank
 from vidgen.evaluation.inputs import FramesLike, Inputs, as_tensor, is_set, name_of, open_set, pixels_of, place_of, resampled
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_CACHE = Path("~/.cache/vidgen/flow")
 MIN_HEIGHT = 16
-LOG_EVERY_FRAMES = 50
 SLOW_METRICS = {"tof_farneback"}
 VERDICT_NETWORKS = {"efficientnet_lite0"}
 SMALL_WEIGHTS = {"lpips-heads", "dists-weights"}
@@ -305,7 +305,7 @@ class _Segmenting:
 def _segmenting(
     segmenter: str | Segmenter, input_range: InputRange, classes: Sequence[int] | None, labels: str | None
 ) -> _Segmenting:
-    table = _label_table(labels)
+    table = find_label_table(labels)
     if isinstance(segmenter, Segmenter):
         return _Segmenting(segmenter, table)
     wrong = [index for index in classes or () if not 0 <= index < table.num_classes]
@@ -315,15 +315,11 @@ def _segmenting(
     return _Segmenting(Segmenter(segmenter, program, table.num_classes, classes, input_range), table)
 
 
-def _label_table(labels: str | None) -> LabelTable:
+def find_label_table(labels: str | None) -> LabelTable:
+    """What values of label maps mean, as `evaluate` is told it."""
     if labels is None or labels == "ids":
         return label_tables.plain(IGNORED_ID, (IGNORED_ID,))
-    if labels in label_tables.NAMES:
-        return label_tables.named(labels)
-    if labels.startswith("palette:"):
-        table = label_tables.named(labels.removeprefix("palette:"))
-        return LabelTable(table.names, table.colors, None)
-    return LabelTable.from_file(Path(labels))
+    return label_tables.find(labels)
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------------
@@ -402,14 +398,12 @@ class _Evaluator:
         sample = None if reference is None else reference.empty_like(inputs.measured_rate)
         rows: list[dict[str, float]] = []
         before = None
-        for now, pixels in inputs:
+        for now, pixels in progress.follow(inputs, f"measuring {name_of(result)}", inputs.expected_frames):
             row = meter.add(now) | _paired_row(before, now, self.chosen) | features.add(now)
             rows.append(row | networks.add(now, pixels) | segmentation.add(pixels))
             if sample is not None:
                 sample.add(pixels["output"], now.output)
             before = now
-            if len(rows) % LOG_EVERY_FRAMES == 0:
-                log.info("measured %d frames", len(rows))
         columns = temporal.columns_of(rows)
         cuts = temporal.find_cuts(columns)
         columns = temporal.without_cuts(columns, cuts)
@@ -493,7 +487,8 @@ class _Evaluator:
         sample = _SetSample.create(height, chosen, self.networks, are_stills=are_stills, seed=int(as_stills))
         for clip in clips:
             sample.start_clip(self.fps or (clip.frame_rate if isinstance(clip, VideoSource) else None))
-            for pixels in pixels_of(clip if are_stills else resampled(clip, self.fps), clip.name):
+            frames = pixels_of(clip if are_stills else resampled(clip, self.fps), clip.name)
+            for pixels in progress.follow(frames, f"measuring {clip.name}", clip.num_frames):
                 sample.add(pixels)
         return sample
 

@@ -36,7 +36,7 @@ from pydantic import (
     model_validator,
 )
 
-from vidgen import durable
+from vidgen import durable, kinds
 from vidgen.errors import ConfigError, InputError, PartialFailure, QualityGateError
 from vidgen.media import paths
 from vidgen.metrics.score import METRICS, RENAMED, Better, Score, base_of, metric_of
@@ -388,6 +388,9 @@ def read_reports(path: Path) -> dict[str | None, Report]:
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
+        kind = kinds.other_kind(path, "a JSON file")
+        if kind is not None:
+            raise InputError(f"{name}: is {kind}; scores (the JSON of an evaluation) or a run folder were expected") from error
         raise InputError(f"{name}: is not JSON ({error})") from error
     if not isinstance(document, dict):
         raise InputError(f"{name}: holds no scores, but a {type(document).__name__}")

@@ -83,7 +83,8 @@ class _Step(nn.Module):
         drawn = iter([next(given) for _ in plan.noise])
         state = {port.name: next(given) for port in plan.states}
         with noise.given_by(lambda draw: next(drawn)):
-            frame, after = self.translator.step(Condition(**moment), state)
+            condition = Condition(whole_video=("noise",), **moment, noise=torch.zeros(1, dtype=torch.int64))
+            frame, after = self.translator.step(condition, state)
         return (frame[:, 0].float(), *(after[port.name] for port in plan.states))
 
 
@@ -210,8 +211,8 @@ def _counters_fixed(translator: nn.Module) -> Iterator[None]:
 def _plan(translator: Translator[Any], facts: Facts, inputs: Sequence[Input]) -> _Plan:
     ports: list[Port] = []
     for item in inputs:
-        if item.when == "training" or not item.channels:
-            continue
+        if item.when == "training" or item.kind == "noise" or not item.channels:
+            continue  # the noise itself goes into a graph, not its seed
         if item.kind not in _READABLE or not item.per_frame:
             raise ConfigError(f"{facts.kind}: its input {item.name} ({item.kind}) cannot be part of an exported graph")
         known = {port.name: port for port in ports}
@@ -296,9 +297,10 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 def _condition(plan: _Plan, arrays: Mapping[str, np.ndarray]) -> Condition:
     """Of one moment; `arrays` are as the graph takes them."""
+    moment = {name: _tensor(value).unsqueeze(1) for name, value in arrays.items()}
     if not plan.inputs:
-        return Condition(frames=torch.zeros(1, 1, 0, *plan.facts.size))
-    return Condition(**{name: _tensor(value).unsqueeze(1) for name, value in arrays.items()})
+        moment = {"frames": torch.zeros(1, 1, 0, *plan.facts.size)}
+    return Condition(whole_video=("noise",), **moment, noise=torch.zeros(1, dtype=torch.int64))
 
 
 def _probe_size(facts: Facts) -> tuple[int, int]:
@@ -332,11 +334,9 @@ def _reference(
 ) -> np.ndarray:
     """Frames of `translate` [N,3,H,W]."""
     frames = []
-    with torch.random.fork_rng(devices=[]):
-        for arrays in moments:
-            torch.manual_seed(0)
-            output, carry = translator.translate(_condition(plan, arrays), carry)
-            frames.append(output.frames[0, 0].float())
+    for arrays in moments:
+        output, carry = translator.translate(_condition(plan, arrays), carry)
+        frames.append(output.frames[0, 0].float())
     return torch.stack(frames).numpy()
 
 
@@ -383,7 +383,7 @@ def _differs(draft: Path, step: _Step, videos: Sequence[Sequence[Mapping[str, np
     Raises:
         ConfigError: too many values differ by more than the tolerance, or no step says anything.
     """
-    name: EngineName = next(item for item in ("onnxruntime", "openvino") if engine_version(item))  # type: ignore[misc]
+    name: EngineName = next(item for item in ("onnxruntime", "openvino") if engine_version(item))
     translator, plan = step.translator, step.plan
     backend, worst, conclusive = GraphBackend(draft, name, precision="fp32"), 0.0, 0
     for video in videos:
@@ -418,9 +418,7 @@ def _differs(draft: Path, step: _Step, videos: Sequence[Sequence[Mapping[str, np
 def _stepped(
     translator: Translator[Any], plan: _Plan, arrays: Mapping[str, np.ndarray], state: Mapping[str, Tensor]
 ) -> tuple[np.ndarray, dict[str, Tensor]]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        frame, after = translator.step(_condition(plan, arrays), state)
+    frame, after = translator.step(_condition(plan, arrays), state)
     return frame[0, 0].float().numpy(), after
 
 

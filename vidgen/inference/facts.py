@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vidgen import config
-from vidgen.data.conditions import ConditionSettings, Size
+from vidgen.data.settings import ConditionSettings, Size
 from vidgen.media.labels import LabelTable
 
 

@@ -12,10 +12,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from vidgen.data.conditions import Size
+from vidgen.data.settings import Size
 from vidgen.errors import InputError
 from vidgen.inference.model import Model
-from vidgen.inference.session import Moment, Session, WorkSize
+from vidgen.inference.session import Session, WorkSize
 from vidgen.media import conditions
 from vidgen.media.cameras import LiveFrame
 from vidgen.media.frames import Frame
@@ -142,9 +142,9 @@ class Live:
         prepare: Callable[[np.ndarray], np.ndarray] | None = None,
         patience: float | None = 10.0,
     ) -> None:
-        reads = model.condition
-        if len(reads.pictures) + (reads.edges is not None) > 1 or reads.reads_picture_for_edges:
-            raise InputError(f"{model.path}: reads several inputs for each frame, and a stream is one")
+        reads = [item.name for item in model.inputs if item.kind != "instances"]
+        if len(reads) != 1:
+            raise InputError(f"{model.path}: reads {' and '.join(reads) or 'nothing'} for each frame, and a stream is one input")
         self.meter = Meter()
         self._model, self._frames, self._prepare, self._patience = model, frames, prepare, patience
         self._options: Mapping[str, Any] = {"seed": seed, "table": table, "work_size": work_size}
@@ -204,8 +204,7 @@ class Live:
             while (frame := self._read.take()) is not None:
                 pixels = frame.pixels if self._prepare is None else self._prepare(frame.pixels)
                 session, main = self._fitting(Frame(pixels, 0, frame.name))
-                instance = main if self._model.condition.instances is not None else None
-                self._built.put((frame, session, session.build(Moment(main, instance))))
+                self._built.put((frame, session, session.build({item.name: main for item in self._model.inputs})))
             self._built.close()
         except BaseException as error:
             self._built.close(error)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,14 +19,16 @@ import numpy as np
 
 import vidgen
 from vidgen import config, durable
-from vidgen.data.conditions import ConditionBuilder, ConditionSettings, Size
+from vidgen.data.conditions import ConditionBuilder
+from vidgen.data.sequences import check_partners
+from vidgen.data.settings import ConditionSettings, FileInput, Size
 from vidgen.errors import ConfigError, InputError, MissingExtraError, VidgenError
 from vidgen.inference.backends import choice
 from vidgen.inference.backends.choice import BackendName, Choice
 from vidgen.inference.backends.graphs import TITLES, EngineName, GraphBackend, engine_version, require_engine
 from vidgen.inference.facts import Facts
 from vidgen.inference.graph import read_card
-from vidgen.inference.session import Arrays, Backend, Moment, Session, WorkSize, fit, picture_array, regions, working_size
+from vidgen.inference.session import Arrays, Backend, Session, WorkSize, fit, picture_array, regions, working_size
 from vidgen.inference.styles import ObjectFeatures, StyleAssignment, object_features
 from vidgen.media import conditions, pixels
 from vidgen.media.frames import (
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Prefer = Literal["auto", "ema", "last", "best"]
 GRAPH_SUFFIX = ".onnx"
 WORTH_PREPARING = 100
 """Frames of a clip from which on preparing a graph for a faster backend (half a minute, once for a model) pays off."""
@@ -63,15 +66,13 @@ class Inputs:
     """What one video is translated from.
 
     Attributes:
-        main: label maps, or the first kind of picture that the model reads.
-        instances: object ids, for models that read them.
-        others: further pictures by the name of their folder in training.
+        main: the model's first input: label maps, or pictures.
+        further: its other inputs by name.
         first_frames: known pictures of the first frames; the video continues them.
     """
 
     main: FrameSource
-    instances: FrameSource | None = None
-    others: tuple[FrameSource, ...] = ()
+    further: Mapping[str, FrameSource] = field(default_factory=dict)
     first_frames: tuple[np.ndarray, ...] = ()
 
     @property
@@ -82,7 +83,7 @@ class Inputs:
     @property
     def sources(self) -> list[FrameSource]:
         """All that has a frame for each frame of the result."""
-        return [self.main, *([self.instances] if self.instances else []), *self.others]
+        return [self.main, *self.further.values()]
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Model:
         *,
         device: str = "auto",
         precision: Precision = "auto",
-        weights: Literal["auto", "ema", "last"] = "auto",
+        weights: Prefer = "auto",
         backend: BackendName = "torch",
         threads: int | None = None,
         num_frames: int | None = None,
@@ -185,7 +186,7 @@ class Model:
         path: Path,
         device: str,
         precision: Precision,
-        weights: Literal["auto", "ema", "last"],
+        weights: Prefer,
         threads: int | None,
         why: str,
     ) -> Model:
@@ -199,7 +200,7 @@ class Model:
             torch.set_num_threads(threads)
         found, file = find_weights(path, weights)
         card = ModelCard.read(found.metadata, str(file))
-        translator = card.build()
+        translator = card.build_for(found, file)
         fill(translator, found, file)
         runtime = Runtime.choose(device, precision)
         runtime.prepare(translator)
@@ -215,8 +216,11 @@ class Model:
             next((item.channels for item in card.inputs if item.kind == "styles"), 0),
             fixed_size=not card.inputs,
         )
+        has_noise = any(item.kind == "noise" for item in card.inputs)
         chosen = Choice("torch", "bf16" if runtime.use_bf16 else "fp32", why)
-        return cls(facts, TorchBackend(translator, runtime), chosen, file, _sha256(file), _Parts(translator, card, runtime))
+        return cls(
+            facts, TorchBackend(translator, runtime, has_noise), chosen, file, _sha256(file), _Parts(translator, card, runtime)
+        )
 
     @classmethod
     def _of_graph(cls, path: Path, backend: BackendName, device: str, precision: Precision, threads: int | None) -> Model:
@@ -305,12 +309,17 @@ class Model:
             )
         return self._parts
 
+    @property
+    def inputs(self) -> tuple[FileInput, ...]:
+        """What it reads from files, the main input first."""
+        return self.condition.file_inputs
+
     def open(
         self,
         where: str | Path,
         *,
-        instances: str | None = None,
-        others: Sequence[str] = (),
+        instances: str | Path | None = None,
+        further: Mapping[str, str | Path] | None = None,
         first_frames: str | Path | Model | None = None,
         start: str | None = None,
         end: str | None = None,
@@ -319,32 +328,33 @@ class Model:
         """Open what a video is translated from.
 
         Args:
-            where: a video, folder, pattern or picture of the model's main condition.
-            instances, others: likewise, for models that read more.
+            where: a video, folder, pattern or picture of the model's main input.
+            instances: likewise, for models that read instance maps.
+            further: likewise all other inputs by name; see `inputs`.
             first_frames: a picture or video to continue, or an image model that makes the first frame.
             frame_rate: of folders of frames, which state none; 25 by default.
 
         Raises:
             InputError: something is missing, unreadable, or of another length.
         """
-        settings = self.condition
-        reading: Literal["labels", "pictures"] = "labels" if settings.labels is not None else "pictures"
-        main = open_source(where, kind=reading, start=start, end=end, frame_rate=frame_rate or FOLDER_FRAME_RATE)
-        further = list(settings.pictures if settings.labels is not None else settings.pictures[1:])
-        if settings.reads_picture_for_edges:
-            further.append("pictures to detect edges in")
-        if len(further) != len(others):
-            needs = ", ".join(further) or "none"
-            raise InputError(f"{main.name}: this model reads {len(further)} further inputs ({needs}), got {len(others)}")
-        if (settings.instances is not None) != (instances is not None):
-            need = "needs instance maps, but got none" if settings.instances else "reads no instance maps, but got some"
-            raise InputError(f"{main.name}: this model {need}")
-        opened = Inputs(
-            main,
-            None if instances is None else open_source(instances, kind="labels", start=start, end=end),
-            tuple(open_source(other, start=start, end=end) for other in others),
-        )
-        return replace(opened, first_frames=self._first_frames(opened, first_frames))
+        first, *others = self.inputs or (FileInput("pictures", "picture", None),)
+        main = open_source(where, kind=first.reading, start=start, end=end, frame_rate=frame_rate or FOLDER_FRAME_RATE)
+        named = {**(further or {}), **({} if instances is None else {"instances": instances})}
+        self._check_further(main.name, others, named)
+        opened = {item.name: open_source(named[item.name], kind=item.reading, start=start, end=end) for item in others}
+        check_partners([main, *opened.values()])
+        inputs = Inputs(main, opened)
+        return replace(inputs, first_frames=self._first_frames(inputs, first_frames))
+
+    def _check_further(self, main: str, declared: Sequence[FileInput], named: Mapping[str, str | Path]) -> None:
+        names = [item.name for item in declared]
+        reads = f"beside {self.inputs[0].name} it reads {', '.join(names) or 'nothing'}" if self.inputs else "it reads nothing"
+        unknown = next((name for name in named if name not in names), None)
+        if unknown is not None:
+            raise InputError(f"{main}: this model has no further input {unknown}; {reads}")
+        missing = next((item for item in declared if item.name not in named), None)
+        if missing is not None:
+            raise InputError(f"{main}: this model also needs {missing.description}", hint=f"`further` {missing.name}=PATH")
 
     def _first_frames(self, inputs: Inputs, given: str | Path | Model | None) -> tuple[np.ndarray, ...]:
         if given is None:
@@ -352,8 +362,19 @@ class Model:
         if isinstance(given, Model):
             return (next(iter(given.stream(inputs))).pixels,)
         known = []
-        for frame in open_source(given):
-            known.append(frame.pixels)
+        source = open_source(given)
+        rows, columns = conditions.middle_of_aspect(source.size, inputs.main.size)
+        if (rows.stop - rows.start, columns.stop - columns.start) != source.size:
+            log.warning(
+                "%s: is %dx%d, unlike the input of %dx%d; its middle %dx%d is used",
+                source.name,
+                *reversed(source.size),
+                *reversed(inputs.main.size),
+                columns.stop - columns.start,
+                rows.stop - rows.start,
+            )
+        for frame in source:
+            known.append(np.ascontiguousarray(frame.pixels[rows, columns]))
             if len(known) == max(1, self.facts.num_past_frames):
                 break
         return tuple(known)
@@ -417,15 +438,15 @@ class Model:
                 yield Translated(result, preview, frame.pts, frame.duration)
 
     def picture(
-        self, main: Frame, *, instance: Frame | None = None, others: Sequence[Frame] = (), style: StyleAssignment | None = None
+        self, main: Frame, further: Mapping[str, Frame], *, style: StyleAssignment | None = None, seed: int = 0
     ) -> np.ndarray:
         """One picture of maps in memory, uint8 [H,W,3] at their size; the inputs are those of `open`, one frame each.
 
         Raises:
             InputError: the maps do not fit the model or each other.
         """
-        session = self.session((main.pixels.shape[0], main.pixels.shape[1]), style=style)
-        return session.step(main, instance=instance, others=others)
+        session = self.session((main.pixels.shape[0], main.pixels.shape[1]), style=style, seed=seed)
+        return session.step(main, **further)
 
     @property
     def num_style_channels(self) -> int:
@@ -459,7 +480,7 @@ class Model:
         """
         size = self.working_size((picture.pixels.shape[0], picture.pixels.shape[1]))
         builder = ConditionBuilder(self.condition.model_copy(update={"pictures": (), "edges": None}), self.table)
-        moment = builder.build(size, label=labels, instance=instance, pictures=(), edge_source=None)
+        moment = builder.build(size, {"labels": labels} if instance is None else {"labels": labels, "instances": instance})
         padded = {name: conditions.pad_to_multiple(array, self.size_multiple) for name, array in moment.items()}
         import torch
 
@@ -531,9 +552,7 @@ class _Preparation:
         failed: whether something was wrong, rather than not worth it.
     """
 
-    def __init__(
-        self, path: Path, weights: Literal["auto", "ema", "last"], engine: EngineName, precision: Precision, threads: int | None
-    ) -> None:
+    def __init__(self, path: Path, weights: Prefer, engine: EngineName, precision: Precision, threads: int | None) -> None:
         self._path, self._weights, self._engine = path, weights, engine
         self._precision, self._threads = precision, threads
         last, averaged = find_files(path, weights)
@@ -621,7 +640,7 @@ def load(
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    weights: Literal["auto", "ema", "last"] = "auto",
+    weights: Prefer = "auto",
     backend: BackendName = "torch",
 ) -> Model:
     """A trained model from a run folder, a checkpoint folder, a weights file or an exported graph.
@@ -645,9 +664,9 @@ def load(
 
 def moments(session: Session, inputs: Inputs, decoded: Iterator[tuple[Frame, ...]] | None = None) -> Iterator[tuple[Frame, Arrays]]:
     """Each frame of the main input with its condition; `decoded` are the frames of all sources, where they are read already."""
+    names = [session.main_input, *inputs.further]
     for frames in decoded or _together(inputs.sources):
-        instance = frames[1] if inputs.instances else None
-        yield frames[0], session.build(Moment(frames[0], instance, tuple(frames[2 if inputs.instances else 1 :])))
+        yield frames[0], session.build(dict(zip(names, frames, strict=True)))
 
 
 class Translation:

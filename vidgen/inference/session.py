@@ -6,13 +6,13 @@ Arrays are numpy's here, so that a model that runs on an exported graph loads no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
 
-from vidgen.data.conditions import ConditionBuilder, Size
+from vidgen.data.conditions import ConditionBuilder
+from vidgen.data.settings import Size
 from vidgen.errors import InputError
 from vidgen.inference.facts import Facts
 from vidgen.inference.styles import StyleAssignment
@@ -62,21 +62,6 @@ class LoadedModel(Protocol):
     def working_size(self, size: Size, work_size: WorkSize = "auto") -> Size: ...
 
 
-@dataclass(frozen=True)
-class Moment:
-    """The inputs of one frame.
-
-    Attributes:
-        main: label map, or the first kind of picture that the model reads.
-        instance: object ids, for models that read them.
-        others: further pictures, in the order of the model's inputs.
-    """
-
-    main: Frame
-    instance: Frame | None = None
-    others: tuple[Frame, ...] = ()
-
-
 def as_frame(value: np.ndarray | Frame, name: str) -> Frame:
     """An array of pixels as a frame without a time."""
     return value if isinstance(value, Frame) else Frame(np.ascontiguousarray(value), 0, name)
@@ -114,75 +99,64 @@ class Session:
         self.size = size
         self.work_size = model.working_size(size, work_size)
 
+    @property
+    def main_input(self) -> str:
+        """Name of the model's first input."""
+        inputs = self._builder.settings.file_inputs
+        return inputs[0].name if inputs else "pictures"
+
     def reset(self) -> None:
         """Begin another video."""
         self._state = None
 
-    def build(self, moment: Moment) -> Arrays:
+    def build(self, frames: Mapping[str, Frame]) -> Arrays:
         """The condition of a moment, padded to the model's multiple; safe to call ahead of `step`.
+
+        Args:
+            frames: by the names of the model's inputs.
 
         Raises:
             InputError: an input is missing, has another size than its companions, or holds an unknown value.
         """
-        settings, others = self._builder.settings, list(moment.others)
-        edge_source = others.pop() if settings.reads_picture_for_edges else moment.main if settings.edges is not None else None
-        arrays = self._builder.build(
-            self.work_size,
-            label=moment.main if settings.labels is not None else None,
-            instance=moment.instance,
-            pictures=([] if settings.labels is not None or not settings.pictures else [moment.main]) + others,
-            edge_source=edge_source,
-        )
+        arrays = self._builder.build(self.work_size, frames)
         multiple = self._model.facts.size_multiple
         padded = {name: conditions.pad_to_multiple(array, multiple) for name, array in arrays.items()}
         if self._style is not None:
             padded["styles"] = self._style.features(*regions(padded, self._model.facts))
         return {name: np.ascontiguousarray(array)[None, None] for name, array in padded.items()}
 
-    def step(
-        self,
-        main: np.ndarray | Frame | Arrays,
-        *,
-        instance: np.ndarray | Frame | None = None,
-        others: Sequence[np.ndarray | Frame] = (),
-    ) -> np.ndarray:
+    def step(self, main: np.ndarray | Frame | Arrays, /, **further: np.ndarray | Frame) -> np.ndarray:
         """The next frame, uint8 [H,W,3].
 
         Args:
             main: label map [H,W] or picture [H,W,3], uint8 or uint16, as the files hold them; or what `build` gave.
-            instance, others: likewise, for models that read more.
+            further: likewise by the names of the model's further inputs, such as `instances`.
 
         Raises:
             InputError: see `build`.
         """
-        arrays = main if isinstance(main, Mapping) else self.build(self._moment(main, instance, others))
+        arrays = main if isinstance(main, Mapping) else self.build(self._frames(main, further))
         frame, self._state = self._backend.step(arrays, self._state, self._seed)
         return fit(pixels.quantize(frame).transpose(1, 2, 0), self.work_size, self.size)
 
-    def prime(
-        self,
-        main: np.ndarray | Frame | Arrays,
-        known: Sequence[np.ndarray],
-        *,
-        instance: np.ndarray | Frame | None = None,
-        others: Sequence[np.ndarray | Frame] = (),
-    ) -> np.ndarray:
+    def prime(self, main: np.ndarray | Frame | Arrays, known: Sequence[np.ndarray], /, **further: np.ndarray | Frame) -> np.ndarray:
         """Begin with known frames, uint8 [H,W,3], all taken to lie under the present moment; the last of them is returned."""
-        arrays = main if isinstance(main, Mapping) else self.build(self._moment(main, instance, others))
+        arrays = main if isinstance(main, Mapping) else self.build(self._frames(main, further))
         multiple = self._model.facts.size_multiple
         frames = np.stack([picture_array(picture, self.work_size, multiple) for picture in known])
         self._state = self._backend.prime(arrays, frames)
         return conditions.resize_picture(known[-1], self.size)
 
-    def _moment(
-        self, main: np.ndarray | Frame, instance: np.ndarray | Frame | None, others: Sequence[np.ndarray | Frame]
-    ) -> Moment:
+    def _frames(self, main: np.ndarray | Frame, further: Mapping[str, np.ndarray | Frame]) -> dict[str, Frame]:
+        names = [item.name for item in self._builder.settings.file_inputs]
+        unknown = sorted(further.keys() - {*names[1:]})
+        if unknown:
+            raise InputError(f"{unknown[0]}: this model has no such further input; it reads {', '.join(names)}")
         frame = as_frame(main, "the input")
         if frame.pixels.shape[:2] != self.size:
             height, width = frame.pixels.shape[:2]
             raise InputError(f"{frame.name}: is {width}x{height}, but this session is of {self.size[1]}x{self.size[0]}")
-        further = tuple(as_frame(item, f"further input {index + 1}") for index, item in enumerate(others))
-        return Moment(frame, None if instance is None else as_frame(instance, "the instance map"), further)
+        return {names[0]: frame, **{name: as_frame(value, name) for name, value in further.items()}}
 
 
 def regions(moment: Arrays, facts: Facts) -> tuple[np.ndarray, np.ndarray]:

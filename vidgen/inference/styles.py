@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pydantic
 
 from vidgen import durable
 from vidgen.errors import CheckpointError, ConfigError, InputError
@@ -81,8 +82,12 @@ class Styles:
         stored = files.read_weights(path)
         if stored.metadata.get("kind") != KIND:
             raise CheckpointError(f"{path}: holds no styles", hint="make them with: vidgen styles MODEL DATA -o styles.safetensors")
-        centres = {int(name.removeprefix("class_")): value.float().numpy() for name, value in stored.tensors.items()}
-        return Styles(centres, json.loads(stored.metadata["origin"]))
+        try:
+            centres = {int(name.removeprefix("class_")): value.float().numpy() for name, value in stored.tensors.items()}
+            origin = pydantic.TypeAdapter(dict[str, str]).validate_json(stored.metadata["origin"], strict=True)
+            return Styles(centres, origin)
+        except (KeyError, ValueError, TypeError, InputError) as error:
+            raise CheckpointError(f"{path}: is a damaged file of styles", hint="make them anew with: vidgen styles") from error
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,6 @@ def decode_picture(content: bytes, name: str) -> np.ndarray:
     decoder: Any = av.CodecContext.create("mjpeg", "r")
     try:
         frames = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
-        return frames[0].to_ndarray(format="rgb24")  # type: ignore[no-any-return]
+        return frames[0].to_ndarray(format="rgb24")
     except (av.error.FFmpegError, IndexError, ValueError) as error:
         raise InputError(f"{name}: is no JPEG picture") from error

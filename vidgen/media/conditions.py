@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+_SAME_ASPECT = 1.02
+
 
 def canny_edges(pixels: np.ndarray, low: float = 100, high: float = 200, blur: float = 0) -> np.ndarray:
     """Edges of a picture: uint8 [H,W,3] RGB to uint8 [H,W], 255 on edges and 0 elsewhere.
@@ -37,3 +39,16 @@ def pad_to_multiple(array: np.ndarray, multiple: int) -> np.ndarray:
     height, width = array.shape[-2:]
     margins = ((0, 0),) * (array.ndim - 2) + ((0, -height % multiple), (0, -width % multiple))
     return np.pad(array, margins, mode="edge")
+
+
+def middle_of_aspect(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the largest part in the middle of a picture of `size` that has the aspect of `wanted` (height, width).
+
+    Aspects that differ by less than 2 percent, as by rounding to multiples, count as equal.
+    """
+    height, width = size
+    factor = (width * wanted[0]) / (height * wanted[1])
+    if max(factor, 1 / factor) >= _SAME_ASPECT:
+        height, width = (height, max(1, round(width / factor))) if factor > 1 else (max(1, round(height * factor)), width)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return slice(top, top + height), slice(left, left + width)

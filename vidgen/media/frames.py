@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidgen import durable
+from vidgen import durable, kinds
 from vidgen.errors import DamagedVideoError, InputError
 from vidgen.media import images, paths, video
 from vidgen.media.video import FrameKind, Quality
@@ -148,6 +148,9 @@ def open_source(
 
 
 def _check_kind(path: Path) -> None:
+    kind = kinds.other_kind(path, "a video", "a picture")
+    if kind is not None and path.is_file():
+        raise InputError(f"{paths.display(path)}: is {kind}; a video, a picture or a folder of pictures was expected")
     error = paths.foreign_kind(path)
     if error is not None and path.is_file():
         raise error
@@ -223,6 +226,8 @@ def _clips_in(folder: Path) -> list[Path]:
     entries = [entry for entry in paths.list_folder(folder) if _is_clip(entry)]
     clips = [entry for entry in entries if not entry.is_dir() or _pictures_in(entry)]
     if not clips:
+        if kinds.is_model(folder):
+            raise InputError(f"{paths.display(folder)}: is {kinds.kind_of(folder)}; a video or a folder of pictures was expected")
         others = _foreign_among(folder)
         raise InputError(f"{paths.display(folder)}: holds no pictures, no videos and no folders of pictures{others}")
     return paths.unique(clips)
@@ -243,6 +248,8 @@ def _picture_files(path: Path) -> list[Path] | None:
     if path.is_dir():
         pictures = _pictures_in(path)
         if not pictures:
+            if kinds.is_model(path):
+                raise InputError(f"{paths.display(path)}: is {kinds.kind_of(path)}; a video or a folder of pictures was expected")
             clips = [clip.name for clip in paths.list_folder(path) if _is_clip(clip)]
             hint = f"give one of what it holds, such as {paths.display(path / clips[0])}" if clips else None
             raise InputError(f"{paths.display(path)}: the folder holds no pictures{_foreign_among(path)}", hint=hint)
@@ -599,6 +606,8 @@ def sidecar_path(path: str | Path) -> Path:
     """The JSON file that tells how an output was made: `clip.mp4.json` beside `clip.mp4`, `frames.json` beside `frames/`."""
     place = Path(paths.expanded(path))
     place = _named(place) if place.name in ("", "..") else place
+    if not place.name:
+        raise InputError(f"{paths.display(path)}: is the outermost folder; a file or folder of its own is to be written")
     return place.with_name(f"{place.name}.json")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from vidgen import durable
 from vidgen.errors import InputError
@@ -308,7 +308,7 @@ def _opened(path: Path, *, several: bool = False) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: more than {integrity.MAX_PIXELS / 1e6:.0f} million pixels") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InputError(f"{name}: not a picture that can be read (png, jpg, webp, bmp, tiff, ppm)") from error
     # Decoders of damaged files raise whatever they stumble over: OSError, SyntaxError, ValueError, struct.error, zlib.error ...
     except Exception as error:

@@ -15,6 +15,8 @@ from vidgen import durable
 from vidgen.errors import InputError
 
 MAX_PIXELS = 64_000_000
+MAX_GIF_PIXELS = 16_000_000
+"""Of a GIF, whose decoders hold several frames at four bytes a pixel; larger ones are hardly ever meant."""
 """Largest height x width that is decoded; beyond it a small file could fill the memory."""
 
 _FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"wide", b"free", b"skip", b"pnot")
@@ -35,15 +37,15 @@ _SLICE_FOOTER_BYTES = 8
 _MIRRORED_BITS = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
-def check_size(name: str, width: int, height: int) -> None:
+def check_size(name: str, width: int, height: int, most: int = MAX_PIXELS) -> None:
     """Refuse frames too large to decode, from the size that the header states.
 
     Raises:
-        InputError: there are more than `MAX_PIXELS`.
+        InputError: there are more than `most` pixels.
     """
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise InputError(
-            f"{name}: {width}x{height} is {width * height / 1e6:.0f} million pixels; at most {MAX_PIXELS / 1e6:.0f} are read"
+            f"{name}: {width}x{height} is {width * height / 1e6:.0f} million pixels; at most {most / 1e6:.0f} are read"
         )
 
 

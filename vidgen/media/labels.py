@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import colorsys
 import csv
+import difflib
 import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vidgen import kinds
 from vidgen.errors import InputError
 from vidgen.media import paths
 from vidgen.media.frames import Frame
@@ -32,6 +34,46 @@ _STRIP_PIXELS = 1 << 20
 _SAME_COLOR_DISTANCE = 48
 _LEAST_SHARE = 0.005
 _GOLDEN_RATIO = 0.618033988749895
+_FOLDER = Path(__file__).with_name("label_tables")
+_PALETTE = "palette:"
+_WITHOUT_COLORS = ("coco_stuff",)
+
+NAMES = (
+    "cityscapes",
+    "cityscapes_train_ids",
+    "camvid",
+    "camvid_11",
+    "camvid_32",
+    "ade20k",
+    "coco_stuff",
+    "voc",
+    "mapillary",
+    "street",
+)
+"""The tables that come with vidgen, for files of ids. Sources: Cordts et al., Cityscapes, 2016; Brostow et al., CamVid, 2009, in
+the order of its label_colors.txt (32 classes) or as grouped by Badrinarayanan et al., SegNet, 2017 (12, or 11 and one ignored);
+Zhou et al., ADE20K, 2017 (SceneParse150: 1..150, and 0 ignored); Caesar et al., COCO-Stuff, 2018 (pixel maps of the 171 classes
+in use); Everingham et al., Pascal VOC, 2012; Neuhold et al., Mapillary Vistas, 2017 (version 1.2); the procedural street."""
+
+PALETTES = tuple(_PALETTE + name for name in NAMES if name not in _WITHOUT_COLORS)
+"""The tables for files that hold the colors of those classes."""
+
+_ALIKE = (
+    ("sky",),
+    ("building", "house", "wall", "archway", "bridge", "tunnel", "fence", "guard rail"),
+    ("tree", "vegetation", "vegetationmisc", "plant", "bush", "terrain", "grass"),
+    ("road", "parking", "ground", "roadshoulder", "rail track"),
+    ("pavement", "sidewalk", "path", "curb"),
+    ("lane marking", "lanemkgsdriv", "lanemkgsnondriv", "crosswalk"),
+    ("pole", "column_pole", "polegroup", "street light", "sign", "signsymbol", "traffic sign", "traffic light", "trafficlight"),
+    ("car", "suvpickuptruck", "van", "truck", "truck_bus", "bus", "caravan", "trailer", "train"),
+    ("pedestrian", "person", "child", "cyclist", "rider", "bicyclist", "motorcyclist"),
+    ("bicycle", "motorcycle", "motorcyclescooter"),
+)
+"""Classes that look alike, under the names that tables give them."""
+
+KNOWN = f"{', '.join(NAMES)}; for files of their colors palette:NAME, such as palette:camvid"
+"""For messages."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +86,7 @@ class LabelTable:
         values: the id that files store for each class; None when files are color-coded.
         ignore: ids (0xRRGGBB for color-coded files) of pixels that belong to no class.
         nearest: whether an unknown color stands for the class of the nearest color, as in antialiased pictures of labels.
+        shares_colors: whether several classes of color-coded files may have one color, which then means the first of them.
     """
 
     names: tuple[str, ...]
@@ -51,6 +94,7 @@ class LabelTable:
     values: tuple[int, ...] | None
     ignore: tuple[int, ...] = ()
     nearest: bool = False
+    shares_colors: bool = False
 
     def __post_init__(self) -> None:
         if (
@@ -69,8 +113,10 @@ class LabelTable:
             raise InputError(f"label table: {len(codes)} values; at most {_MAX_CODES} are told apart")
         if self.values is not None and any(not 0 <= code <= 65535 for code in codes):
             raise InputError("label table: values and ignore are 0..65535")
-        counts = Counter(codes)
-        if len(counts) < len(codes):
+        if self.values is None and any(not 0 <= code <= 0xFFFFFF for code in codes):
+            raise InputError("label table: colors to ignore are 0..0xFFFFFF")
+        counts = Counter([*dict.fromkeys(self._codes), *self.ignore] if self.shares_colors else codes)
+        if max(counts.values()) > 1:
             repeated = next(code for code in codes if counts[code] > 1)
             raise InputError(f"label table: {self._describe(repeated)} stands for two classes")
 
@@ -90,7 +136,7 @@ class LabelTable:
         """All codes, sorted, and the class of each."""
         codes = np.array([*self._codes, *self.ignore], dtype=np.int64)
         classes = np.array([*range(self.num_classes), *[IGNORED] * len(self.ignore)], dtype=np.int64)
-        order = np.argsort(codes)
+        order = np.argsort(codes, kind="stable")  # of equal ones the first comes first, and is what a search finds
         return codes[order], classes[order]
 
     @cached_property
@@ -111,8 +157,11 @@ class LabelTable:
             InputError: a value or color that the table does not know, or ids where it wants colors, or the reverse.
         """
         if (pixels.ndim == 3) != (self.values is None):
+            self._check_no_photo(pixels, where)
             found, wanted = ("colors", "ids") if pixels.ndim == 3 else ("ids", "colors")
-            raise InputError(f"{where}: holds {found}, but the label table knows {wanted}", hint=f"give a label table of {found}")
+            fitting = matching_palettes(pixels) if pixels.ndim == 3 else []
+            hint = f"its colors are those of the label table {fitting[0]}" if fitting else f"give a label table of {found}"
+            raise InputError(f"{where}: holds {found}, but the label table knows {wanted}", hint=hint)
         if self.values is not None:
             classes = self._class_of_id[pixels]
         else:
@@ -120,8 +169,18 @@ class LabelTable:
             for rows in _strips(pixels):
                 classes[rows] = self._classes_of_colors(_packed(pixels[rows]))
         if classes.min(initial=0) == _UNKNOWN:
-            raise self._unknown(_packed(pixels), classes, where)
+            self._check_no_photo(pixels, where)
+            fitting = matching_palettes(pixels) if pixels.ndim == 3 else []
+            raise self._unknown(_packed(pixels), classes, where, fitting)
         return classes
+
+    @staticmethod
+    def _check_no_photo(pixels: np.ndarray, where: str) -> None:
+        if pixels.ndim == 3 and len(found := np.unique(_packed(pixels))) > _MAX_DISCOVERED:
+            raise InputError(
+                f"{where}: holds {len(found)} different colors, as a photo does; a label map was expected",
+                hint="label maps have one id or color per class; what was smoothed or compressed has many",
+            )
 
     def _classes_of_colors(self, stored: np.ndarray) -> np.ndarray:
         codes, classes = self._lookup
@@ -159,6 +218,7 @@ class LabelTable:
             values=None if self.values is None else tuple(self.values[index] for index in kept),
             ignore=(*self.ignore, *dropped),
             nearest=self.nearest,
+            shares_colors=self.shares_colors,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,6 +229,7 @@ class LabelTable:
             "values": None if self.values is None else list(self.values),
             "ignore": list(self.ignore),
             "nearest": self.nearest,
+            **({"shares_colors": True} if self.shares_colors else {}),
         }
 
     @staticmethod
@@ -178,19 +239,20 @@ class LabelTable:
         Raises:
             InputError: a key is missing, unknown or of the wrong kind.
         """
-        unknown = set(value) - {"names", "colors", "values", "ignore", "nearest"}
+        unknown = set(value) - {"names", "colors", "values", "ignore", "nearest", "shares_colors"}
         if unknown or "names" not in value or "colors" not in value:
             raise InputError(f"label table: keys {sorted(value)}; expected names, colors, values, ignore")
         try:
-            colors = tuple((int(red), int(green), int(blue)) for red, green, blue in value["colors"])
+            colors = tuple((_whole(red), _whole(green), _whole(blue)) for red, green, blue in value["colors"])
             stored = value.get("values")
-            values = None if stored is None else tuple(map(int, stored))
+            values = None if stored is None else tuple(map(_whole, stored))
             return LabelTable(
                 tuple(map(str, value["names"])),
                 colors,
                 values,
-                tuple(map(int, value.get("ignore", ()))),
+                tuple(map(_whole, value.get("ignore", ()))),
                 value.get("nearest") is True,
+                value.get("shares_colors") is True,
             )
         except (TypeError, ValueError) as error:
             raise InputError(f"label table: {error}") from error
@@ -206,6 +268,9 @@ class LabelTable:
         """
         paths.check_file(path)
         name = paths.display(path)
+        kind = kinds.other_kind(path, "a JSON file", "a table")
+        if kind is not None:
+            raise InputError(f"{name}: is {kind}; a label table (.json or .csv) was expected")
         try:
             text = paths.read_bounded(path, _MAX_TABLE_BYTES).decode("utf-8-sig")
             return _from_csv(text) if path.suffix.lower() == ".csv" else LabelTable.from_dict(json.loads(text))
@@ -217,7 +282,7 @@ class LabelTable:
     def _describe(self, code: int) -> str:
         return f"id {code}" if self.values is not None else f"color ({code >> 16}, {code >> 8 & 255}, {code & 255})"
 
-    def _unknown(self, stored: np.ndarray, classes: np.ndarray, where: str) -> InputError:
+    def _unknown(self, stored: np.ndarray, classes: np.ndarray, where: str, fitting: Sequence[str]) -> InputError:
         unknown = classes == _UNKNOWN
         row, column = np.argwhere(unknown)[0]
         code = int(stored[row, column])
@@ -228,7 +293,9 @@ class LabelTable:
         return InputError(
             f"{where}: label {self._describe(code)} at row {row}, column {column} ({count} pixels){more};"
             f" the table knows {self._known()}",
-            hint="is this the right label table for this file?",
+            hint=f"its colors are those of the label table {fitting[0]}"
+            if fitting
+            else "is this the right label table for this file?",
         )
 
     def _known(self) -> str:
@@ -237,6 +304,27 @@ class LabelTable:
             return f"{codes[0]}..{codes[-1]}"
         listed = ", ".join(self._describe(code).split(" ", 1)[1] for code in codes[:12])
         return listed + (f" and {len(codes) - 12} more" if len(codes) > 12 else "")
+
+
+def instance_ids(pixels: np.ndarray, where: str) -> np.ndarray:
+    """The objects of an instance map, int64 [H,W].
+
+    Raises:
+        InputError: it holds colors.
+    """
+    if pixels.ndim != 2:
+        raise InputError(f"{where}: an instance map must have one channel of whole numbers, found a color picture")
+    return pixels.astype(np.int64)
+
+
+def _whole(value: Any) -> int:
+    """
+    Raises:
+        ValueError: the value, from a file, is no whole number.
+    """
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(f"{value} is no whole number")
+    return int(value)
 
 
 def plain(num_classes: int, ignore: Sequence[int] = ()) -> LabelTable:
@@ -323,15 +411,51 @@ def _painted(colors: Sequence[Color]) -> LabelTable:
     return LabelTable(tuple(f"color {red},{green},{blue}" for red, green, blue in colors), tuple(colors), None)
 
 
+def is_named(name: str) -> bool:
+    """Whether `named` knows the table."""
+    return name in NAMES or name in PALETTES
+
+
 def named(name: str) -> LabelTable:
-    """A well-known table: "cityscapes" (35 ids), "camvid" (12 ids) or "street" (9 ids).
+    """A table that comes with vidgen, for files of ids ("camvid") or for files of its colors ("palette:camvid").
+
+    Where classes share a color, it means the first of them.
 
     Raises:
         InputError: no such table.
     """
-    if name not in _NAMED:
-        raise InputError(f"label table {name!r}: not known; known are {', '.join(_NAMED)}")
-    return _NAMED[name]
+    plain_name = name.removeprefix(_PALETTE)
+    if name == _PALETTE + plain_name and plain_name in _WITHOUT_COLORS:
+        raise InputError(f"label table {name!r}: {plain_name} has no colors of its own; its files hold ids")
+    if plain_name not in NAMES:
+        near = difflib.get_close_matches(plain_name, NAMES, n=1)
+        hint = f"did you mean {name.removesuffix(plain_name)}{near[0]}?" if near else None
+        raise InputError(f"label table {name!r}: not known; known are {KNOWN}", hint=hint)
+    return _shipped(plain_name, name != plain_name)
+
+
+def find(text: str) -> LabelTable:
+    """The table that a person names: one that comes with vidgen, see `named`, or a file.
+
+    Raises:
+        InputError: it is neither, or the file is not a label table.
+    """
+    if is_named(text) or text.startswith(_PALETTE):
+        return named(text)
+    path = Path(paths.expanded(text))
+    if not path.exists() and not path.suffix:
+        return named(text)
+    return LabelTable.from_file(path)
+
+
+def matching_palettes(pixels: np.ndarray) -> list[str]:
+    """The tables whose colors are all that a color-coded label map uint8 [H,W,3] holds, the smallest first."""
+    codes = np.unique(_packed(pixels))
+    if len(codes) > _MAX_DISCOVERED:
+        return []
+    tables = [(name, named(name)) for name in PALETTES]
+    fitting = [(table.num_classes, name) for name, table in tables if np.isin(codes, table._lookup[0]).all()]
+    return [name for _, name in sorted(fitting)]
 
 
 def _strips(pixels: np.ndarray) -> Iterator[slice]:
@@ -350,105 +474,58 @@ def _channels(codes: np.ndarray) -> np.ndarray:
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
 
 
-def _from_csv(text: str) -> LabelTable:
+def _from_csv(text: str, *, colored: bool = False) -> LabelTable:
+    """The table of a .csv; with `colored` that of files which hold the colors of its ids."""
     rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
     columns = set(rows[0]) if rows else set()
     if not columns >= {"name", "r", "g", "b"}:
         raise InputError("expected the columns name, id, r, g, b")
+    has_ids = "id" in columns and not colored
 
     def code(row: dict[str, str]) -> int:
-        return int(row["id"]) if "id" in row else (int(row["r"]) << 16) + (int(row["g"]) << 8) + int(row["b"])
+        return int(row["id"]) if has_ids else (int(row["r"]) << 16) + (int(row["g"]) << 8) + int(row["b"])
 
     classes = [row for row in rows if row["name"] != "ignore"]
+    ignored = dict.fromkeys(code(row) for row in rows if row["name"] == "ignore")
+    taken = set(map(code, classes)) if colored else set()
     return LabelTable(
         names=tuple(row["name"] for row in classes),
         colors=tuple((int(row["r"]), int(row["g"]), int(row["b"])) for row in classes),
-        values=tuple(map(code, classes)) if "id" in columns else None,
-        ignore=tuple(code(row) for row in rows if row["name"] == "ignore"),
+        values=tuple(map(code, classes)) if has_ids else None,
+        ignore=tuple(value for value in ignored if value not in taken),
+        shares_colors=colored,
     )
 
 
-def _table(classes: Sequence[tuple[str, Color]], ignore: tuple[int, ...] = ()) -> LabelTable:
-    names, colors = zip(*classes, strict=True)
-    return LabelTable(names, colors, tuple(range(len(classes))), ignore)
+@lru_cache
+def _shipped(name: str, colored: bool) -> LabelTable:
+    text = (_FOLDER / f"{name}.csv").read_text(encoding="utf-8")
+    return _from_csv(text, colored=colored)
 
 
-CITYSCAPES = _table(
-    [
-        ("unlabeled", (0, 0, 0)),
-        ("ego vehicle", (0, 0, 0)),
-        ("rectification border", (0, 0, 0)),
-        ("out of roi", (0, 0, 0)),
-        ("static", (0, 0, 0)),
-        ("dynamic", (111, 74, 0)),
-        ("ground", (81, 0, 81)),
-        ("road", (128, 64, 128)),
-        ("sidewalk", (244, 35, 232)),
-        ("parking", (250, 170, 160)),
-        ("rail track", (230, 150, 140)),
-        ("building", (70, 70, 70)),
-        ("wall", (102, 102, 156)),
-        ("fence", (190, 153, 153)),
-        ("guard rail", (180, 165, 180)),
-        ("bridge", (150, 100, 100)),
-        ("tunnel", (150, 120, 90)),
-        ("pole", (153, 153, 153)),
-        ("polegroup", (153, 153, 153)),
-        ("traffic light", (250, 170, 30)),
-        ("traffic sign", (220, 220, 0)),
-        ("vegetation", (107, 142, 35)),
-        ("terrain", (152, 251, 152)),
-        ("sky", (70, 130, 180)),
-        ("person", (220, 20, 60)),
-        ("rider", (255, 0, 0)),
-        ("car", (0, 0, 142)),
-        ("truck", (0, 0, 70)),
-        ("bus", (0, 60, 100)),
-        ("caravan", (0, 0, 90)),
-        ("trailer", (0, 0, 110)),
-        ("train", (0, 80, 100)),
-        ("motorcycle", (0, 0, 230)),
-        ("bicycle", (119, 11, 32)),
-        ("license plate", (0, 0, 142)),
-    ],
-    ignore=(255,),
-)
-"""Source: Cordts et al., The Cityscapes Dataset, 2016; license plate is -1 there and 34 in maps of 35 classes."""
+CITYSCAPES = named("cityscapes")
+"""The 35 ids of Cityscapes; license plate is -1 there and 34 in maps of 35 classes."""
 
-CAMVID = _table(
-    [
-        ("sky", (128, 128, 128)),
-        ("building", (128, 0, 0)),
-        ("pole", (192, 192, 128)),
-        ("road", (128, 64, 128)),
-        ("pavement", (60, 40, 222)),
-        ("tree", (128, 128, 0)),
-        ("sign", (192, 128, 128)),
-        ("fence", (64, 64, 128)),
-        ("car", (64, 0, 128)),
-        ("pedestrian", (64, 64, 0)),
-        ("cyclist", (0, 128, 192)),
-        ("unlabelled", (0, 0, 0)),
-    ]
-)
-"""Source: the 12 classes of Badrinarayanan et al., SegNet, 2017, on Brostow et al., CamVid, 2009."""
+CAMVID = named("camvid")
+"""CamVid in 12 ids, as Badrinarayanan et al. (SegNet, 2017) group its 32 classes."""
 
-STREET = _table(
-    [
-        ("sky", (70, 130, 180)),
-        ("building", (70, 70, 70)),
-        ("pole", (220, 220, 0)),
-        ("road", (128, 64, 128)),
-        ("pavement", (244, 35, 232)),
-        ("tree", (107, 142, 35)),
-        ("lane marking", (255, 255, 255)),
-        ("car", (0, 0, 142)),
-        ("pedestrian", (220, 20, 60)),
-    ]
-)
+STREET = named("street")
 """The classes of the procedural street."""
 
-_NAMED = {"cityscapes": CITYSCAPES, "camvid": CAMVID, "street": STREET}
 
-NAMES = tuple(_NAMED)
-"""The built-in tables."""
+def nearest_classes(names: Sequence[str], known: Sequence[str]) -> dict[int, int]:
+    """For each class of `names` the one of `known` that has the same name or, where there is none, looks most alike; classes that
+    nothing is like are left out.
+
+    Example:
+        >>> nearest_classes(["cyclist", "sky", "boat"], ["sky", "pedestrian"])
+        {0: 1, 1: 0}
+    """
+    places = {name.lower(): index for index, name in reversed(list(enumerate(known)))}
+    found = {}
+    for index, name in enumerate(names):
+        group = next((group for group in _ALIKE if name.lower() in group), ())
+        place = next((places[other] for other in (name.lower(), *group) if other in places), None)
+        if place is not None:
+            found[index] = place
+    return found

@@ -186,6 +186,45 @@ def numbering_gap(paths: Sequence[Path]) -> str | None:
     return None
 
 
+def frame_numbers(files: Sequence[Path]) -> list[int] | None:
+    """The numbers that count the files of a sequence: the last ones in their names that increase from each to the next.
+
+    None where names have no such numbers.
+    """
+    runs = [[int(digits) for digits in re.findall(r"\d+", path.stem, re.ASCII)] for path in files]
+    if len(files) < 2:
+        return None
+    for place in range(1, min(map(len, runs)) + 1):
+        numbers = [found[-place] for found in runs]
+        if all(before < after for before, after in itertools.pairwise(numbers)):
+            return numbers
+    return None
+
+
+def unpaired(first: Sequence[Path], second: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The files of each of two numbered sequences whose number the other one lacks; none where names have no numbers.
+
+    Sequences that leave out the same numbers belong together even if they begin with different ones.
+    """
+    numbers, others = frame_numbers(first), frame_numbers(second)
+    if numbers is None or others is None:
+        return [], []
+    steps, other_steps = ([after - before for before, after in itertools.pairwise(found)] for found in (numbers, others))
+    both_regular = len(set(steps)) == len(set(other_steps)) == 1
+    if steps == other_steps or (both_regular and len(steps) == len(other_steps)):
+        return [], []
+    return (
+        [path for path, number in zip(first, numbers, strict=True) if number not in {*others}],
+        [path for path, number in zip(second, others, strict=True) if number not in {*numbers}],
+    )
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list, and how many more there are, for messages."""
+    listed = ", ".join(display(name) or "(the folder itself)" for name in names[:most])
+    return listed + (f" and {len(names) - most} more" if len(names) > most else "") if names else "nothing"
+
+
 def unique(paths: Iterable[Path]) -> list[Path]:
     """The paths without those that lead to a file or folder already in the list (links, loops of links)."""
     seen: dict[tuple[int, int], Path] = {}

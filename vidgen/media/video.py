@@ -512,7 +512,8 @@ def _video_stream(name: str, container: Any) -> Any:
         raise InputError(f"{name}: its codec is not known here")
     if not context.width:
         raise InputError(f"{name}: its size is not stated, or above {integrity.MAX_PIXELS / 1e6:.0f} million pixels")
-    integrity.check_size(name, context.width, context.height)
+    most = integrity.MAX_GIF_PIXELS if context.name == "gif" else integrity.MAX_PIXELS
+    integrity.check_size(name, context.width, context.height, most)
     return stream
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,20 +98,33 @@ def _read_motion(path: Path, size: Sequence[int]) -> temporal.Motion | None:
             flow = torch.from_numpy(file["flow"]).float().view(1, 2, height, width)
             mask = np.unpackbits(file["mask"], count=height * width).reshape(1, 1, height, width).astype(bool)
         return temporal.Motion(flow, torch.from_numpy(mask))
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # numpy and zipfile raise whatever a damaged archive makes them stumble over
         return None
 
 
 def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.npz"))
+    return sum(size for _, size, _ in _files(folder))
 
 
 def _remove_oldest(folder: Path, num_bytes: int) -> int:
     """Remove files, the ones written longest ago first, until no more than `num_bytes` are left; how many are."""
-    left = _folder_bytes(folder)
-    for path in sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime):
+    files = _files(folder)
+    left = sum(size for _, size, _ in files)
+    for _, size, path in files:
         if left <= num_bytes:
             break
-        left -= path.stat().st_size
+        left -= size
         path.unlink(missing_ok=True)
     return left
+
+
+def _files(folder: Path) -> list[tuple[float, int, Path]]:
+    """Time of writing, size and path of all files, oldest first; others may remove some meanwhile."""
+    found = []
+    for path in folder.glob("*.npz"):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        found.append((status.st_mtime, status.st_size, path))
+    return sorted(found)

@@ -25,10 +25,11 @@ Program = Callable[[Tensor], Any]
 
 def is_torchscript(path: Path) -> bool:
     """Whether a file is an archive that `load_torchscript` can read, and not one of plain tensors."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def load_torchscript(path: Path) -> nn.Module:
@@ -43,8 +44,9 @@ def load_torchscript(path: Path) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # published networks come in this format, whatever its future
             return torch.jit.load(path, map_location="cpu").eval()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not a TorchScript file ({str(error).strip().splitlines()[0][:120]})") from error
+    except Exception as error:  # torch.jit raises whatever a damaged archive makes it stumble over
+        text = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: not a TorchScript file ({text[:120]})") from error
 
 
 def load_program(text: str, parameter: str) -> Program:

@@ -51,14 +51,23 @@ class GlobalGenerator(nn.Module):
         )
         self.head = head(base_channels, out_channels) if has_head else None
 
-    def features(self, x: Tensor | None, coarse: Tensor | None = None, begun: Tensor | None = None) -> Tensor:
-        """What the head reads: [N,base_channels,H,W]; `begun` is the first convolution's result where it is known already."""
-        features: Tensor = self.up(self.blocks(_encoded(self.down, x, begun)))
-        return features
+    def features(
+        self, x: Tensor | None, coarse: Tensor | None = None, begun: Tensor | None = None, seed: int | None = None
+    ) -> Tensor:
+        """What the head reads: [N,base_channels,H,W].
 
-    def forward(self, x: Tensor) -> Tensor:
+        Args:
+            begun: the first convolution's result where it is known already.
+            seed: of the dropout in use.
+        """
+        features = _encoded(self.down, x, begun)
+        for block in self.blocks:
+            features = block(features, seed)
+        return self.up(features)
+
+    def forward(self, x: Tensor, seed: int | None = None) -> Tensor:
         assert self.head is not None
-        return torch.tanh(self.head(self.features(x)).float())
+        return torch.tanh(self.head(self.features(x, seed=seed)).float())
 
 
 class LocalEnhancer(nn.Module):
@@ -82,7 +91,7 @@ class LocalEnhancer(nn.Module):
 
 def _encoded(encoder: nn.Sequential, x: Tensor | None, begun: Tensor | None) -> Tensor:
     if begun is None:
-        return encoder(x)  # type: ignore[no-any-return]
+        return encoder(x)
     first, *others = encoder
     x = first.after(begun)  # type: ignore[operator]
     for layer in others:
@@ -151,7 +160,7 @@ class CoarseToFineGenerator(nn.Module):
 
     def first_convolution(self, num_levels: int) -> nn.Conv2d:
         """The convolution that reads the input at its full size."""
-        return self.levels[num_levels - 1].down[0].conv  # type: ignore[union-attr, index, return-value]
+        return self.levels[num_levels - 1].down[0].conv  # type: ignore[union-attr, index]
 
     def learners(self, num_levels: int, *, finest_only: bool) -> list[nn.Module]:
         """The modules that learn while the coarsest `num_levels` are there: the finest level alone, or all, with one head."""

@@ -67,6 +67,12 @@ def default_blocks(num_levels: int) -> tuple[int, ...]:
     return (0,) * (num_levels - 3) + coarse if num_levels > 4 else (0, *coarse[-num_levels:])
 
 
+def per_class_parameters(module: nn.Module) -> frozenset[str]:
+    """Names of the parameters in `module` whose second axis begins with one entry per class."""
+    parts = module.named_modules()
+    return frozenset(f"{name}.embedding.weight" for name, part in parts if isinstance(part, CompactGenerator) and part.num_labels)
+
+
 def draw_noise_shift() -> tuple[int, int]:
     """A shift of the noise for one training frame, from torch's random numbers."""
     down, right = torch.randint(NOISE_SIDE, (2,)).tolist()
@@ -262,8 +268,8 @@ class CompactGenerator(nn.Module):
         """The level's noise, repeated to the size of `like` [N,...,h,w]; the same for all samples."""
         height, width = like.shape[-2:]
         tile = self.noise[level].roll(shift, dims=(1, 2))
-        rows, columns = ((length + NOISE_SIDE - 1) // NOISE_SIDE for length in (height, width))  # exact in exported graphs too
-        tiled = tile.repeat(1, rows, columns)[:, :height, :width]
+        rows, columns = (torch.arange(length, device=tile.device) % NOISE_SIDE for length in (height, width))
+        tiled = tile[:, rows][:, :, columns]
         return tiled.to(like.dtype).expand(len(like), -1, -1, -1)
 
     def _modulations(self, present: Tensor, noise_shift: tuple[int, int]) -> list[Tensor]:

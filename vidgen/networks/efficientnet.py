@@ -140,7 +140,7 @@ class EfficientNetFeatures(nn.Module):
             _fold(block.depthwise, weights, f"{prefix}_depthwise_conv", f"{prefix}_bn1")
             _fold(block.project, weights, f"{prefix}_project_conv", f"{prefix}_bn2")
         self.requires_grad_(False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, num_taps: int = 6) -> list[Tensor]:
         """[N,3,H,W] in -1..1 -> float32 features at 1/2, 1/2, 1/4, 1/8, 1/16 and 1/32 of the size (rounded up).

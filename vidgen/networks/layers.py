@@ -65,24 +65,23 @@ def normalization(kind: NormKind, channels: int) -> nn.Module:
 class NoiseDropout(nn.Module):
     """Dropout that also is the noise of a generator at test: zeros a share of the values and enlarges the others.
 
-    In training it is ordinary dropout. In use, where `is_noise`, every frame gets the same zeros, which depend on the seed of
-    `torch.manual_seed` and `layer_index` alone: another seed gives another result, and a video does not flicker from it. Where not,
-    values pass unchanged.
+    In training it is ordinary dropout. In use every frame gets the same zeros, which depend on the seed of the noise and
+    `layer_index` alone: another seed gives another result, and a video does not flicker from it. Without a seed values pass
+    unchanged.
     """
 
-    is_noise = True
     layer_index = 0
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seed: int | None = None) -> Tensor:
         if self.training:
             return F.dropout(x, self.probability)
-        if not self.is_noise:
+        if seed is None:
             return x
-        kept = uniform_of_video(x.shape[1:], self.layer_index) >= self.probability
+        kept = uniform_of_video(x.shape[1:], seed, self.layer_index) >= self.probability
         return x * (kept / (1 - self.probability)).to(x)
 
 
@@ -153,10 +152,12 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = ConvBlock(channels, channels, 3, norm=norm, activation=nn.ReLU(), bias=bias)
         self.second = ConvBlock(channels, channels, 3, norm=norm, bias=bias)
-        self.dropout = NoiseDropout(dropout) if dropout else nn.Identity()
+        self.dropout = NoiseDropout(dropout) if dropout else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.dropout(self.first(x)))
+    def forward(self, x: Tensor, seed: int | None = None) -> Tensor:
+        """`seed` is that of the dropout in use."""
+        middle = self.first(x)
+        return x + self.second(middle if self.dropout is None else self.dropout(middle, seed))
 
 
 def stem(in_channels: int, out_channels: int, norm: NormKind, bias: bool = True) -> ConvBlock:

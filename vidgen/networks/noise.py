@@ -43,12 +43,17 @@ def given_by(source: Source) -> Iterator[None]:
         _source.reset(token)
 
 
-def uniform_of_video(shape: Sequence[int], offset: int) -> Tensor:
-    """float32 in 0..1 that depends on the seed of `torch.manual_seed` and on `offset` alone."""
+def seed_of(seeds: Tensor) -> int:
+    """The seed of the first sample; any where the noise itself is handed in."""
+    return 0 if _source.get() is not None else int(seeds[0])
+
+
+def uniform_of_video(shape: Sequence[int], seed: int, offset: int) -> Tensor:
+    """float32 in 0..1 that depends on the seed and on `offset` alone."""
     source = _source.get()
     if source is not None:
         return source(Draw("uniform", tuple(shape), "video", offset))
-    generator = torch.Generator().manual_seed((torch.initial_seed() + offset) % 2**63)
+    generator = torch.Generator().manual_seed((seed + offset) % 2**63)
     return torch.rand(*shape, generator=generator)
 
 

@@ -24,10 +24,11 @@ class _Level(nn.Module):
         super().__init__()
         self.conv = conv
         self.norm = norm if norm is not None else nn.Identity()
-        self.dropout = NoiseDropout(dropout) if dropout else nn.Identity()
+        self.dropout = NoiseDropout(dropout) if dropout else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.norm(self.conv(x)))
+    def forward(self, x: Tensor, seed: int | None = None) -> Tensor:
+        x = self.norm(self.conv(x))
+        return x if self.dropout is None else self.dropout(x, seed)
 
 
 class UNet(nn.Module):
@@ -67,14 +68,15 @@ class UNet(nn.Module):
         self.downs = nn.ModuleList(downs)
         self.ups = nn.ModuleList(ups)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seed: int | None = None) -> Tensor:
+        """`seed` is that of the dropout in use; without it nothing is dropped there."""
         encoded: list[Tensor] = []
         for down in self.downs:
             x = down(F.leaky_relu(x, 0.2) if encoded else x)
             encoded.append(x)
         for level in reversed(range(len(encoded))):
             skip = encoded.pop()
-            x = self.ups[level](F.relu(skip if level == len(self.ups) - 1 else torch.cat([skip, x], dim=1)))
+            x = self.ups[level](F.relu(skip if level == len(self.ups) - 1 else torch.cat([skip, x], dim=1)), seed)
         return torch.tanh(x.float())
 
 

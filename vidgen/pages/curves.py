@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from vidgen.metrics.score import METRICS, base_of
 from vidgen.pages.templates import finite
+from vidgen.training.history import read_history
 
 MAX_POINTS = 2000
 _DIGITS = 6
@@ -151,40 +151,25 @@ class Training:
 
 def read_training(path: Path) -> Training:
     """The losses of a run, averaged over neighboring steps where there are more than `MAX_POINTS`."""
-    lines, num_unreadable = [], 0
-    for text in path.read_text("utf-8", "replace").splitlines():
-        line = _parsed(text)
-        if line is None:
-            num_unreadable += 1
-        else:
-            lines.append(line)
-    faults = [f"{num_unreadable} lines of {path.name} cannot be read and are left out"] if num_unreadable else []
-    if sum(1 for line in lines if line.get("skipped_updates")):
-        num_skipped = sum(1 for line in lines if line.get("skipped_updates"))
+    history = read_history(path)
+    lines = history.lines
+    faults = [] if history.fault is None else [history.fault]
+    num_skipped = sum(1 for line in lines if line.skipped_updates)
+    if num_skipped:
         faults.append(f"{num_skipped} steps skipped an update because a loss was not finite")
-    names = list(dict.fromkeys(name for line in lines for name in line["losses"]))
+    names = list(dict.fromkeys(name for line in lines for name in line.losses))
     bins = np.array_split(np.arange(len(lines)), min(MAX_POINTS, len(lines))) if lines else []
-    table = {name: np.array([_value(line["losses"].get(name)) for line in lines]) for name in names}
+    table = {name: np.array([_value(line.losses.get(name)) for line in lines]) for name in names}
     charts = [_training_chart(name, values, bins) for name, values in table.items()]
-    rates = np.array([_value(line.get("learning_rate")) for line in lines])
+    rates = np.array([_value(line.learning_rate) for line in lines])
     charts.append(_training_chart("learning_rate", rates, bins))
     marks, stage = [], None
     for line in lines:
-        if line.get("stage") != stage:
-            stage = line.get("stage")
-            marks.append((float(line["step"]), str(stage)))
-    steps = [float(np.mean([lines[index]["step"] for index in chosen])) for chosen in bins]
-    return Training([chart for chart in charts if chart["series"]], steps, marks, lines[-1]["step"] if lines else 0, faults)
-
-
-def _parsed(text: str) -> dict[str, Any] | None:
-    """A line of `metrics.jsonl`, or None where it is not one."""
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    fits = isinstance(line, dict) and isinstance(line.get("step"), int) and isinstance(line.get("losses"), dict)
-    return line if fits else None
+        if line.stage != stage:
+            stage = line.stage
+            marks.append((float(line.step), str(stage)))
+    steps = [float(np.mean([lines[index].step for index in chosen])) for chosen in bins]
+    return Training([chart for chart in charts if chart["series"]], steps, marks, history.num_steps, faults)
 
 
 def _value(value: Any) -> float:

@@ -15,6 +15,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from vidgen import progress
 from vidgen.media.frames import Frame, open_sink
 from vidgen.media.labels import distinct_colors
 from vidgen.media.video import Quality
@@ -136,7 +137,7 @@ def _encode(
                 for name, file in files.items()
             }
             are_labels: dict[str, bool] = {}
-            for moment in islice(zip(*clips.values(), strict=False), limit):
+            for moment in progress.follow(islice(zip(*clips.values(), strict=False), limit), "writing videos", limit):
                 frames = dict(zip(clips, moment, strict=True))
                 times.append(frames[lead].pts)
                 for name, sink in sinks.items():

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import vidgen
 from vidgen import durable
@@ -23,9 +24,11 @@ from vidgen.evaluation.compare import compare_reports, distance_from_best, is_co
 from vidgen.evaluation.report import Difference, MetricValue, Provenance, Report
 from vidgen.media import images, paths
 from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, FrameSource, PictureSource, open_source
-from vidgen.metrics import temporal
 from vidgen.metrics.score import METRICS, RENAMED, Score, base_of
-from vidgen.pages import curves, maps, players, templates
+from vidgen.pages import curves, players, templates
+
+if TYPE_CHECKING:
+    from vidgen.metrics.temporal import Columns
 
 log = logging.getLogger(__name__)
 
@@ -104,30 +107,33 @@ def write_report(
     rank_by = RENAMED.get(rank_by, rank_by)
     if base_of(rank_by) in METRICS and METRICS[base_of(rank_by)].better == "context":
         raise ConfigError(f"`rank_by` {rank_by}: says how far to trust other scores, not which output is better")
-    durable.check_writable_target(out, overwrite=overwrite)
     if scored and not any(rank_by in item.report.metrics for item in scored) and rank_by != DEFAULT_RANK_KEY:
         raise ConfigError(f"`rank_by` {rank_by}: none of the scores has it")
-    budget = max_megabytes * 1e6 * _SHARE_OF_VIDEOS * 3 / 4 / (len(runs) + bool(scored))
-    notes: list[str] = []
-    measured = _Measured.of(distinct(scored), notes, rank_by, allow_paths) if scored else None
-    pictures = measured.pictures(budget, max_height, fps) if measured is not None else {}
-    trainings = [_training(f"run{index}", run, budget, max_height) for index, run in enumerate(runs)]
-    payload = {
-        "players": {**pictures.get("players", {}), **{key: value for run in trainings for key, value in run["players"].items()}},
-        "charts": pictures.get("charts", []),
-        "trainings": [run["charts"] for run in trainings],
-    }
-    page = templates.render(
-        "report.html.j2",
-        title=_title(runs, scored),
-        version=vidgen.__version__,
-        measured=measured and {**measured.values(), **pictures},
-        trainings=trainings,
-        notes=notes,
-        payload=payload,
-    )
-    durable.write_text(out, page)
-    return [*notes, *(note for run in trainings for note in run["notes"])]
+    with durable.claim([out], inputs=[item.file for item in scored], overwrite=overwrite):
+        budget = max_megabytes * 1e6 * _SHARE_OF_VIDEOS * 3 / 4 / (len(runs) + bool(scored))
+        notes: list[str] = []
+        measured = _Measured.of(distinct(scored), notes, rank_by, allow_paths) if scored else None
+        pictures = measured.pictures(budget, max_height, fps) if measured is not None else {}
+        trainings = [_training(f"run{index}", run, budget, max_height) for index, run in enumerate(runs)]
+        payload = {
+            "players": {
+                **pictures.get("players", {}),
+                **{key: value for run in trainings for key, value in run["players"].items()},
+            },
+            "charts": pictures.get("charts", []),
+            "trainings": [run["charts"] for run in trainings],
+        }
+        page = templates.render(
+            "report.html.j2",
+            title=_title(runs, scored),
+            version=vidgen.__version__,
+            measured=measured and {**measured.values(), **pictures},
+            trainings=trainings,
+            notes=notes,
+            payload=payload,
+        )
+        durable.write_text(out, page)
+        return [*notes, *(note for run in trainings for note in run["notes"])]
 
 
 def _title(runs: Sequence[Path], scored: Sequence[ScoredVideo]) -> str:
@@ -281,7 +287,7 @@ class _Measured:
             "charts": charts,
             "players": {"main": {"times": times, "cuts": cuts, "name": "frames"}} if charts or clips else {},
             "maps": (drawn := self._maps(sources)),
-            "wheel": maps.wheel() if drawn else "",
+            "wheel": _maps().wheel() if drawn else "",
         }
 
     def _frame_rate(self) -> float:
@@ -385,8 +391,8 @@ class _Measured:
         }
         num_frames = min([len(values) for values in errors.values()], default=0)
         try:
-            moments = maps.choose_moments({name: values[:num_frames] for name, values in errors.items()}, num_frames)
-            return maps.draw(reference, outputs, moments, size)
+            moments = _maps().choose_moments({name: values[:num_frames] for name, values in errors.items()}, num_frames)
+            return _maps().draw(reference, outputs, moments, size)
         except InputError as error:
             self.notes.append(f"there are no maps: {error}")
             return []
@@ -400,8 +406,17 @@ def _extended(times: list[float], length: int, interval: float) -> list[float]:
     return times + [start + index * interval for index in range(length - len(times))]
 
 
-def _summarize(columns: temporal.Columns, strides: Sequence[int]) -> dict[str, Score]:
+def _maps() -> ModuleType:
+    """What draws maps of errors; it needs torch, which pages without them do not."""
+    from vidgen.pages import maps
+
+    return maps
+
+
+def _summarize(columns: Columns, strides: Sequence[int]) -> dict[str, Score]:
     """The scores of a stretch of frames, for intervals."""
+    from vidgen.metrics import temporal
+
     means = {key: temporal.mean_score(columns, key, "no frame has it") for key in columns if base_of(key) in METRICS}
     return means | temporal.summarize(columns, strides)
 

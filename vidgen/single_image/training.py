@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from vidgen import durable, translators
-from vidgen.data.clips import DataSettings
-from vidgen.data.conditions import ConditionSettings
+from vidgen.data.settings import ConditionSettings, DataSettings
 from vidgen.errors import ConfigError, Terminated
 from vidgen.media import images, paths
 from vidgen.media.pixels import to_tensor
@@ -117,12 +116,13 @@ def train(picture: Picture, folder: Path, purpose: Purpose, options: SingleImage
     Raises:
         InputError: the picture is too small to learn from.
         ConfigError: the folder's model has learned another picture.
-        CheckpointError: another training is running there.
+        BusyError: another training is running there.
         OutputError, TrainingError, Terminated: see `vidgen.training`.
         KeyboardInterrupt: interrupted; everything is saved.
     """
     started = time.monotonic()
     files = Folder(folder)
+    files.check()
     saved = files.newest_checkpoint(log.warning)
     if saved is not None and (folder / _COMPLETE).is_file():
         return
@@ -143,12 +143,13 @@ def train(picture: Picture, folder: Path, purpose: Purpose, options: SingleImage
     target = runtime.place(to_tensor(picture.pixels)[None, None])
     batch = Batch(Condition(frames=target[:, :, :0]), target)
     stop = StopRequest()
-    with run.locked(folder):
+    with files.locked():
         if saved is not None:
             trainer.restore(saved)
-            files.keep_metrics_until(saved.progress.step)
+            files.keep_metrics_until(saved.progress.step, log.warning)
         else:
             files.clear()
+            durable.operations.remove(folder / _COMPLETE)
             images.write_png(folder / PICTURE, picture.pixels)
         settings = _run_settings(folder, config, options)
         files.write_config(settings)

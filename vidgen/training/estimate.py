@@ -21,7 +21,11 @@ _BYTES_PER_TRAINED_PARAMETER = 16
 def estimate(
     settings: RunSettings, translator: Translator[Any], stages: tuple[Stage, ...], clips: Clips, runtime: Runtime
 ) -> dict[str, Any]:
-    """The resolved configuration, parameters per part, shapes of the first batch and peak memory of the largest stage."""
+    """Parameters per part, shapes of the first batch and peak memory of the largest stage.
+
+    Args:
+        translator: on the meta device.
+    """
     parts = {name: sum(p.numel() for p in child.parameters()) for name, child in translator.named_children()}
     count = settings.train.micro_batch_size
     rows = []
@@ -44,7 +48,6 @@ def estimate(
     total = sum(parts.values())
     ema = parts.get("generator", 0) * 4 if settings.train.ema_decay else 0
     return {
-        "config": settings.model_dump(mode="json"),
         "runtime": runtime.describe(),
         "sequences": len(clips.sequences),
         "frames": sum(sequence.num_frames for sequence in clips.sequences),
@@ -56,7 +59,7 @@ def estimate(
 
 def _activation_bytes(translator: Translator[Any], stage: Stage, batch: Batch, runtime: Runtime) -> int:
     """Bytes that the rollout of one window keeps for its backward pass, counted on the meta device."""
-    shadow = copy.deepcopy(translator).to("meta")
+    shadow = copy.deepcopy(translator).to("meta")  # buffers of constants have numbers even there
     shadow.begin(stage)
     shadow.train()
     shadow.requires_grad_(True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -88,7 +89,7 @@ class Trainer:
 
     def __init__(
         self,
-        translator: Translator,
+        translator: Translator[Any],
         stages: Sequence[Stage],
         settings: LoopSettings,
         networks: Networks,
@@ -301,12 +302,29 @@ class Trainer:
             return None
         return {**self.ema.module.state_dict(), NUM_AVERAGED: self.ema.n_averaged}
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The generator with its averaged weights, where there are any, while the block runs."""
+        pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        if self.ema is not None:
+            pairs = list(zip(self.translator.generator.parameters(), self.ema.module.parameters(), strict=True))
+        _swap(pairs)
+        try:
+            yield
+        finally:
+            _swap(pairs)
+
     def fill_ema(self, tensors: Mapping[str, Tensor]) -> None:
         """The reverse of `ema_tensors`."""
         if self.ema is not None:
             weights = dict(tensors)
             self.ema.n_averaged.copy_(weights.pop(NUM_AVERAGED))
             self.ema.module.load_state_dict(weights)
+
+
+def _swap(pairs: Iterable[tuple[nn.Parameter, nn.Parameter]]) -> None:
+    for one, other in pairs:
+        one.data, other.data = other.data, one.data
 
 
 def _optimizer(phase: Phase, rate: float) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -84,14 +85,14 @@ def wait_for_all() -> None:
 class PhaseLosses(nn.Module):
     """The losses of one phase as a module whose parameters are exactly those that learn in it."""
 
-    def __init__(self, translator: Translator, phase: Phase) -> None:
+    def __init__(self, translator: Translator[Any], phase: Phase) -> None:
         super().__init__()
         self.learners = nn.ModuleList(phase.modules)
         self._phase = phase
         object.__setattr__(self, "_translator", translator)  # not a submodule: its other parameters must stay out of the reduction
 
     def forward(self, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
-        translator: Translator = self._translator  # type: ignore[assignment]
+        translator: Translator[Any] = self._translator  # type: ignore[assignment]
         return translator.losses(self._phase, step, batch, output, networks)
 
 
@@ -101,7 +102,7 @@ class Synchronized:
     The generator's forward pass runs outside; only the hooks on the phase's parameters matter for the reduction.
     """
 
-    def __init__(self, translator: Translator, phase: Phase) -> None:
+    def __init__(self, translator: Translator[Any], phase: Phase) -> None:
         module = PhaseLosses(translator, phase)
         self._call: nn.Module = module
         if dist.is_initialized():

@@ -1,16 +1,16 @@
 """A run: its configuration and its folder.
 
-A run folder holds `config.yaml` (resolved), `metrics.jsonl` (one line a step), `samples/`, `checkpoints/` and `run.lock`.
+A run folder holds `config.yaml` (resolved), `metrics.jsonl` (one line a step), `samples/`, `checkpoints/`,
+`run.lock` and, where frames are held out, `best.safetensors`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import json
 import operator
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,11 @@ from pydantic import BeforeValidator, Field, create_model
 
 from vidgen import config, durable, translators
 from vidgen.config import Settings
-from vidgen.data.clips import Clips, DataSettings
-from vidgen.errors import CheckpointError
+from vidgen.data.clips import Clips
+from vidgen.data.settings import DataSettings
+from vidgen.errors import OutputError, printable
 from vidgen.media.labels import LabelTable
+from vidgen.training.history import read_history
 from vidgen.translators.base import Networks, Translator
 from vidgen.translators.settings import DataFacts
 from vidgen.types import Stage
@@ -72,10 +74,13 @@ class TrainSettings(Settings):
     """Clips that go through the network together; more need more memory."""
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     """Length of the unit that schedules count in; by default one pass over the sequences."""
+    init: str | None = None
+    """Start from the weights of this model: a run folder, a weights file, or a model that comes with vidgen, such as street-world.
+    Classes start from those of the same name, or from similar ones."""
     stretch: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the length of every stage of the schedule; a time limit sets it to what fits."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many steps, in the middle of the schedule if need be."""
+    """Train this many steps: stop in the middle of the schedule, or make its last stage longer."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto takes bf16 where the processor computes it fast."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -113,7 +118,7 @@ def run_schema() -> type[RunSettings]:
     """`RunSettings` with `model` typed as the union of all translators' configurations."""
     configs = [module.Config for module in translators.available().values()]
     union = functools.reduce(operator.or_, configs)
-    annotation = Annotated[union, Field(discriminator="kind")] if len(configs) > 1 else union  # type: ignore[valid-type]
+    annotation = Annotated[union, Field(discriminator="kind")] if len(configs) > 1 else union
     return create_model("Run", __base__=RunSettings, model=(annotation, ...))  # type: ignore[arg-type]
 
 
@@ -164,65 +169,106 @@ def stages(settings: RunSettings, clips: Clips) -> tuple[Stage, ...]:
     """The run's schedule in steps."""
     per_epoch = settings.train.steps_per_epoch or -(-len(clips.sequences) // settings.train.batch_size)
     schedule = translators.find(settings.model.kind).stages(settings.model, per_epoch)
-    return tuple(replace(stage, num_steps=max(1, round(stage.num_steps * settings.train.stretch))) for stage in schedule)
+    stretched = [replace(stage, num_steps=max(1, round(stage.num_steps * settings.train.stretch))) for stage in schedule]
+    more = (settings.train.max_steps or 0) - sum(stage.num_steps for stage in stretched)
+    if more > 0:
+        stretched[-1] = replace(stretched[-1], num_steps=stretched[-1].num_steps + more)
+    return tuple(stretched)
 
 
 # -- the folder ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run folder for this process; the lock ends with the process, however it ends.
-
-    Raises:
-        CheckpointError: another process trains in it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "run.lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise CheckpointError(
-                f"{folder}: another training is running here (process {owner})", hint="choose another -o"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+_SAMPLE = re.compile(r"step-[0-9]{7,18}\.(png|mp4)")
+_EVENTS = re.compile(r"events\.out\.tfevents\..*")
+LOCK, CONFIG = "run.lock", "config.yaml"
 
 
 class Folder:
-    """The files of a run."""
+    """The files of a run. A folder that holds anything else, and no run, is never written to."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
-        self.config = path / "config.yaml"
+        self.tensorboard = path / "tensorboard"
+        self.config = path / CONFIG
         self.metrics = path / "metrics.jsonl"
+        self.best = path / checkpoints.BEST
 
-    def newest_checkpoint(self, warn: Any = None) -> Checkpoint | None:
+    @property
+    def is_run(self) -> bool:
+        """Whether a training began here: its configuration is here, with its lock or a checkpoint."""
+        if self.config.is_symlink() or not self.config.is_file():
+            return False
+        lock = self.path / LOCK
+        has_lock = lock.is_file() and not lock.is_symlink()
+        return has_lock or any((path / checkpoints.STATE).is_file() for path in checkpoints.by_step(self.checkpoints))
+
+    def check(self) -> None:
+        """
+        Raises:
+            OutputError: the folder holds other things and no run, or is none.
+        """
+        name = printable(self.path)
+        try:
+            if os.path.lexists(self.path) and not self.path.is_dir():
+                raise OutputError(f"{name}: is a file, not a folder", hint="choose another folder for the run")
+            entries = sorted(os.listdir(self.path)) if self.path.is_dir() else []
+        except OSError as error:
+            raise OutputError(f"{name}: cannot be read ({error.strerror})") from error
+        foreign = [entry for entry in entries if entry != LOCK and not entry.startswith(".")]
+        if foreign and not self.is_run:
+            raise OutputError(
+                f"{name}: holds no run, but other things, such as {printable(foreign[0])}; it is left alone",
+                hint="choose another folder; a run has one of its own",
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock ends with the process, however it ends.
+
+        Raises:
+            BusyError: another process trains in it.
+            OutputError: see `check`; or it cannot be written to.
+        """
+        self.check()
+        with durable.held_folder(self.path, LOCK):
+            self.check()  # again: something may have come in between
+            yield
+
+    def newest_checkpoint(self, warn: Callable[[str], object] | None = None) -> Checkpoint | None:
         return checkpoints.newest(self.checkpoints, warn)
 
     def write_config(self, settings: RunSettings) -> None:
         durable.write_text(self.config, config.dump(settings))
 
     def clear(self) -> None:
-        """Remove what an earlier run left."""
-        for path in (self.checkpoints, self.samples, self.metrics, self.config):
+        """Remove what an earlier run wrote, and nothing else."""
+        checkpoints.remove_all(self.checkpoints)
+        for folder, names in ((self.samples, _SAMPLE), (self.tensorboard, _EVENTS)):
+            if folder.is_dir():
+                for entry in os.listdir(folder):
+                    if names.fullmatch(entry):
+                        durable.operations.remove(folder / entry)
+                durable.remove_if_empty(folder)
+        for path in (self.metrics, self.best, self.config):
             durable.operations.remove(path)
 
-    def keep_metrics_until(self, step: int) -> None:
-        """Drop the lines of steps after `step`, and a half-written last one: they will be made again, the same."""
-        if not self.metrics.exists():
+    def keep_metrics_until(self, step: int, warn: Callable[[str], object] | None = None) -> None:
+        """Drop the lines of steps after `step`, and a half-written last one: they will be written again, the same.
+
+        Args:
+            warn: called with one line if others cannot be read; those are left out too.
+
+        Raises:
+            CheckpointError: the log is no file, or larger than any log.
+            OutputError: it cannot be written.
+        """
+        if not os.path.lexists(self.metrics):
             return
-        kept = []
-        for line in self.metrics.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError):
-                break
+        history = read_history(self.metrics)
+        if history.fault is not None and warn is not None:
+            warn(f"{printable(self.path)}: {history.fault}; the others are kept")
+        kept = [text for text, line in zip(history.texts, history.lines, strict=True) if line.step <= step]
         durable.write_text(self.metrics, "".join(line + "\n" for line in kept))

@@ -55,6 +55,11 @@ class Translator(nn.Module, ABC, Generic[CarryT]):
     needs_flow: bool = False
     style_regions: Literal["instances", "labels"] = "instances"
 
+    @property
+    def per_class_parameters(self) -> frozenset[str]:
+        """Names of parameters whose second axis begins with one entry per class; a model of other classes can start from them."""
+        return frozenset()
+
     # -- use ------------------------------------------------------------------------------------------------------------
 
     @abstractmethod

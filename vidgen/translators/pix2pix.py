@@ -7,6 +7,7 @@ by the configuration; the dropout's zeros depend on the seed alone, so a video d
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
@@ -23,6 +24,7 @@ from vidgen.networks.discriminators import PatchDiscriminator, PixelDiscriminato
 from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.layers import BatchNorm, NoiseDropout, NormKind, frame_by_frame, initialize
 from vidgen.networks.losses import CriticObjective
+from vidgen.networks.noise import seed_of
 from vidgen.networks.unet import UNet
 from vidgen.translators.base import Carry, Networks, Translator
 from vidgen.translators.settings import ConditionalConfig, Count, ScaleSchedule, Weight
@@ -90,10 +92,16 @@ class Config(ConditionalConfig):
     dropout_at_test: bool = True
     """Keep dropout at test, as published; results then differ by the seed."""
 
+    @property
+    def has_noise(self) -> bool:
+        """Whether results depend on a seed."""
+        return self.dropout_at_test and self.generator.dropout > 0
+
 
 def inputs(config: Config) -> tuple[Input, ...]:
-    """What it reads of every frame."""
-    return config.frame_inputs()
+    """What it reads of every frame, and in use the seed of its dropout."""
+    noise = (Input("noise", "noise", 1, per_frame=False, when="use"),) if config.has_noise else ()
+    return (*config.frame_inputs(), *noise)
 
 
 def pretrained(config: Config) -> tuple[Pretrained, ...]:
@@ -115,11 +123,13 @@ class Pix2Pix(Translator[Carry]):
                 part.statistics_in_use = config.batch_norm_at_test
         drops = [part for part in self.generator.modules() if isinstance(part, NoiseDropout)]
         for index, part in enumerate(drops):
-            part.is_noise, part.layer_index = config.dropout_at_test, index
+            part.layer_index = index
         initialize(self, zero_biases=True)
 
     def translate(self, condition: Condition, carry: Carry | None = None) -> tuple[Output, None]:
-        return Output(frame_by_frame(self.generator, self._encode(condition))), None
+        seeds = condition.tensors.get("noise")
+        seed = seed_of(seeds) if seeds is not None and self.config.has_noise else None
+        return Output(frame_by_frame(functools.partial(self.generator, seed=seed), self._encode(condition))), None
 
     def rollout(self, batch: Batch, step: Step, carry: Carry | None = None) -> tuple[Output, None]:
         encoded = self._encode(batch.window_condition)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from vidgen.config import Settings
 from vidgen.errors import ConfigError
-from vidgen.networks import coarse_to_fine, discriminators, label_convolution
+from vidgen.networks import coarse_to_fine, compact, discriminators, label_convolution
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import CoarseToFineGenerator, FeatureEncoder
 from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
@@ -306,6 +306,10 @@ class Pix2PixHD(Translator[Carry]):
 
     def begin(self, stage: Stage) -> None:
         self.active_levels.fill_(stage.num_active_scales)
+
+    @property
+    def per_class_parameters(self) -> frozenset[str]:
+        return compact.per_class_parameters(self)
 
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
         finest_only = stage.learning == "finest"

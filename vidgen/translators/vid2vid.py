@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from flow.warp import warp
 from vidgen.config import Settings
 from vidgen.errors import ConfigError
-from vidgen.networks import composite, discriminators
+from vidgen.networks import compact, composite, discriminators
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
@@ -412,8 +412,8 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         for scale in range(active):
             before = _corrupt(past[scale], hidden, training).flatten(1, 2) if self.num_past_frames else None
             network = self.generator[scale]
-            compact = isinstance(network, CompactGenerator) and training is not None
-            noise = {"noise_shift": draw_noise_shift()} if compact else {}
+            draws = isinstance(network, CompactGenerator) and training is not None
+            noise = {"noise_shift": draw_noise_shift()} if draws else {}
             learns = any(parameter.requires_grad for parameter in network.parameters())
             with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or bool(generated))):
                 step = network(
@@ -470,6 +470,10 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     def begin(self, stage: Stage) -> None:
         self.active_scales.fill_(stage.num_active_scales)
+
+    @property
+    def per_class_parameters(self) -> frozenset[str]:
+        return compact.per_class_parameters(self)
 
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
         generators = list(self.generator)[: stage.num_active_scales]

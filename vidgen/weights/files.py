@@ -6,16 +6,30 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import pydantic
 from safetensors import SafetensorError, safe_open
 
-from vidgen.errors import CheckpointError
+from vidgen import kinds
+from vidgen.errors import CheckpointError, InputError, printable
+from vidgen.media import paths
 
 if TYPE_CHECKING:  # finding a file does not need torch
     from torch import Tensor, nn
 
 METADATA_KEY = "vidgen"
+_MAX_JSON_BYTES = 1 << 20
+_METADATA = pydantic.TypeAdapter(dict[str, str])
+
+
+class Stored(pydantic.BaseModel):
+    """Base of what is stored as JSON beside weights: strict types, finite numbers; keys of later versions are ignored."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Stored)
 
 
 @dataclass
@@ -37,6 +51,22 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     return save(plain, {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)} if metadata else None)
 
 
+def read_json(path: Path, kind: type[S]) -> S:
+    """A small JSON file, of which nothing is believed before it is checked.
+
+    Raises:
+        CheckpointError: it is missing, damaged or something else; the first fault is named.
+    """
+    try:
+        return kind.model_validate_json(paths.read_bounded(path, _MAX_JSON_BYTES))
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{printable(path)}: damaged ({f'{key}: ' if key else ''}{first['msg']})") from error
+
+
 def read_weights(path: Path) -> Weights:
     """Read a safetensors file whole.
 
@@ -46,13 +76,16 @@ def read_weights(path: Path) -> Weights:
     from safetensors.torch import load
 
     try:
+        if not path.is_file():
+            raise CheckpointError(f"{printable(path)}: {describe_foreign_file(path) if path.is_dir() else 'no such weights file'}")
         with safe_open(path, framework="np") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            text = (file.metadata() or {}).get(METADATA_KEY, "{}")
+        metadata = _METADATA.validate_json(text, strict=True)
         return Weights(load(path.read_bytes()), metadata)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such weights file") from error
+    except pydantic.ValidationError as error:
+        raise CheckpointError(f"{printable(path)}: its metadata are damaged; expected text by name") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: {describe_foreign_file(path)}") from error
+        raise CheckpointError(f"{printable(path)}: {describe_foreign_file(path)}") from error
 
 
 def describe_foreign_file(path: Path) -> str:
@@ -71,6 +104,9 @@ def describe_foreign_file(path: Path) -> str:
         return "is a web page, not weights; the download went wrong"
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
         return "is a PyTorch pickle file; only safetensors weights are read here"
+    kind = kinds.other_kind(path, "a weights file")
+    if kind is not None:
+        return f"is {kind}; a run folder or a weights file (.safetensors) was expected"
     return "is not a complete safetensors file; it may be truncated"
 
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
+import torch
+from pydantic import Field
+from torch.overrides import TorchFunctionMode
 
 import vidgen
 from vidgen import config, translators
-from vidgen.errors import CheckpointError, VidgenError
+from vidgen.errors import CheckpointError, VidgenError, printable
+from vidgen.media import labels
 from vidgen.media.labels import LabelTable
 from vidgen.translators.base import Networks, Translator
 from vidgen.translators.settings import ModelConfig
 from vidgen.types import Input
 from vidgen.weights.checkpoints import find_weights
 from vidgen.weights.files import Weights, load_into
+
+_MORE_ELEMENTS, _SPARE_ELEMENTS = 4, 1 << 22
+"""What building a network may allocate, by the elements of its weights: initialization takes some of its own."""
+_ALLOCATE = {getattr(torch, name) for name in ("empty", "zeros", "ones", "full", "rand", "randn", "arange", "eye", "linspace")}
+_SIZE = pydantic.TypeAdapter(tuple[Annotated[int, Field(gt=0, le=1 << 16)], Annotated[int, Field(gt=0, le=1 << 16)]])
 
 FORMAT = 1
 """The format written. 0 held the whole run's configuration, training options included; it is still read."""
@@ -88,12 +100,13 @@ class ModelCard:
                 model, condition = run["model"], run["data"]["condition"]
             else:
                 model, condition = json.loads(metadata["model"]), json.loads(metadata["condition"])
-            labels, (height, width) = json.loads(metadata.get("labels", "null")), json.loads(metadata["size"])
+            labels = json.loads(metadata.get("labels", "null"))
+            height, width = _SIZE.validate_json(metadata["size"], strict=True)
             pretrained = json.loads(metadata.get("pretrained", "{}"))
             written = json.loads(metadata.get("inputs", "[]"))
             kind = model["kind"]
             table = None if labels is None else LabelTable.from_dict(labels)
-            size = (int(height), int(width))
+            size = (height, width)
             names = {item["name"] for item in written}
             condition = dict(condition)
             pretrained = dict(pretrained)
@@ -113,14 +126,48 @@ class ModelCard:
         translator: Translator[Any] = translators.find(self.kind).build(self.model, networks)
         return translator
 
+    def build_for(self, weights: Weights, where: Path) -> Translator[Any]:
+        """The untrained translator for tensors at hand; a card that asks for one of another size takes no memory.
 
-def for_use(card: ModelCard, weights: Weights) -> Weights:
+        Raises:
+            CheckpointError: the card describes a larger network than the file holds.
+        """
+        num_elements = sum(tensor.numel() for tensor in weights.tensors.values())
+        with _Allocations(_MORE_ELEMENTS * num_elements + _SPARE_ELEMENTS, where):
+            return self.build()
+
+
+class _Allocations(TorchFunctionMode):
+    """Refuses allocations beyond a number of elements, before they are made."""
+
+    def __init__(self, most: int, where: Path) -> None:
+        super().__init__()
+        self._left, self._where = most, where
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = options or {}
+        if function in _ALLOCATE:
+            self._left -= _num_elements(*arguments, *([options["size"]] if "size" in options else []))
+            if self._left < 0:
+                raise CheckpointError(f"{printable(self._where)}: its model card describes a larger network than the file holds")
+        return function(*arguments, **options)
+
+
+def _num_elements(*sizes: Any) -> int:
+    """Elements of a tensor of these sizes, given as numbers or as one sequence of them."""
+    numbers = sizes[0] if sizes and isinstance(sizes[0], tuple | list | torch.Size) else sizes
+    return math.prod(number for number in numbers if isinstance(number, int))
+
+
+def for_use(card: ModelCard, weights: Weights, where: Path) -> Weights:
     """The content of a model file that holds only what use needs, convolutions in half precision: about a sixth of the size.
 
     Training can start from it (its discriminators then start anew), but not resume.
     """
     slim = replace(card, model=card.model.for_use(), pretrained={})
-    names = slim.build().state_dict().keys()
+    names = slim.build_for(weights, where).state_dict().keys()
     tensors = {
         name: value.half() if value.ndim > 1 and value.is_floating_point() else value
         for name, value in weights.tensors.items()
@@ -129,24 +176,45 @@ def for_use(card: ModelCard, weights: Weights) -> Weights:
     return Weights(tensors, slim.metadata())
 
 
-def start_from(translator: Translator[Any], weights: Weights, where: Path) -> list[str]:
-    """Fill a translator for a new training: its generator from the weights, the rest as far as they hold it.
+_LARGEST_MISFIT = 0.5
+"""Share of a generator's numbers that may start anew when a training starts from the weights of another."""
+
+
+def start_from(translator: Translator[Any], card: ModelCard, weights: Weights, where: Path) -> list[str]:
+    """Fill a translator for a new training with all weights that have its names and shapes.
+
+    A model of other classes serves too: each class starts from the one of its name, or else from one that looks alike. Where that
+    cannot be, and where the inputs differ, the layers that read them start anew.
+
+    Args:
+        card: of the translator.
+        weights: those to start from, with their own card.
 
     Returns:
-        the parts that start anew.
+        the parts that start anew: those of the generator by the names of their layers, others as a whole.
 
     Raises:
-        CheckpointError: the generator is another one.
+        CheckpointError: the generator is another one: less than half of it fits.
     """
     own = translator.state_dict()
     fits = {name: value for name, value in weights.tensors.items() if name in own and own[name].shape == value.shape}
-    missing = [name for name in own if name.startswith("generator.") and name not in fits]
-    if missing:
+    theirs = ModelCard.read(weights.metadata, str(where)).table
+    if card.table is not None and theirs is not None and card.table.names != theirs.names:
+        pairs = labels.nearest_classes(card.table.names, theirs.names)
+        for name in translator.per_class_parameters & weights.tensors.keys() & own.keys():
+            source, start = weights.tensors[name], own[name].clone()
+            if source.shape[0] == start.shape[0] and source.shape[2:] == start.shape[2:]:
+                start[:, list(pairs)] = source[:, list(pairs.values())].to(start)
+                fits[name] = start
+    sizes = {name: value.numel() for name, value in own.items() if name.startswith("generator.")}
+    missing = [name for name in sizes if name not in fits]
+    if sum(sizes[name] for name in missing) > _LARGEST_MISFIT * sum(sizes.values()):
         raise CheckpointError(
-            f"{where}: its generator does not fit this model; {len(missing)} weights differ, such as {missing[0]}"
+            f"{where}: its generator does not fit this model; {len(missing)} of {len(sizes)} weights differ, such as {missing[0]}"
         )
     translator.load_state_dict({**own, **fits})
-    return sorted({name.split(".")[0] for name in own.keys() - fits.keys()})
+    anew = own.keys() - fits.keys()
+    return sorted({name.rpartition(".")[0] if name in sizes else name.split(".")[0] for name in anew})
 
 
 def read_card(path: Path) -> tuple[ModelCard, Weights, Path]:

@@ -238,7 +238,7 @@ def _table(num_channels: int, labels: str | None) -> LabelTable | None:
         return None
     if labels.isdecimal() and int(labels) > 0:
         return tables.plain(int(labels))
-    return tables.named(labels) if labels in tables.NAMES else LabelTable.from_file(Path(labels))
+    return tables.find(labels)
 
 
 def _required(parts: Mapping[str, Part], role: str) -> Part:

@@ -20,11 +20,15 @@ class TorchBackend:
 
     translator: Translator[Any]
     runtime: Runtime
+    has_noise: bool = False
+    """Whether it declares a seed of noise as an input."""
 
     def step(self, arrays: Mapping[str, np.ndarray], state: Any, seed: int) -> tuple[np.ndarray, Any]:
-        with torch.inference_mode(), self.runtime.autocast(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            output, state = self.translator.translate(self._condition(arrays), state)
+        condition = self._condition(arrays)
+        if self.has_noise:
+            condition = condition.with_tensors(noise=torch.tensor([seed]))
+        with torch.inference_mode(), self.runtime.autocast():
+            output, state = self.translator.translate(condition, state)
         return output.frames[0, 0].float().cpu().numpy(), state
 
     def prime(self, arrays: Mapping[str, np.ndarray], frames: np.ndarray) -> Any:

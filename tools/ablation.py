@@ -1,0 +1,97 @@
+"""What each ingredient of a recipe is worth: the recipe trained without one of them in turn, on the same frames for the same time.
+
+    python tools/ablation.py configs/vid2vid/camvid_small.yaml ROOT CLIP --held-out 70:80 --time-limit 12m -o out/ablation
+
+ROOT is the data's root and CLIP one of its sequences; the recipe trains on the frames that it names, and the held-out ones are
+translated and measured. Runs that are there already are measured again, not trained. Prints a table of Markdown, and writes a
+sheet: a row for each variant, first, middle and last frame, the ground truth below.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+import vidgen
+from vidgen.commands.train import train
+from vidgen.evaluation import evaluate
+from vidgen.media.frames import open_source
+from vidgen.media.images import write_png
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "the recipe": (),
+    "without feature loss": ("model.features.likeness_weight=0",),
+    "without texture loss": ("model.features.texture_weight=0",),
+    "without detail loss": ("model.features.detail_weight=0",),
+    "without discriminator": ("model.features.gan_weight=0",),
+    "without random shift": ("model.features.max_shift=0",),
+    "without bound on what is generated": ("model.generator.max_generated=1",),
+    "from random weights": ("train.init=null",),
+}
+MEASURES = (
+    ("SSIM", "ssim", ".3f"),
+    ("PSNR", "psnr", ".2f"),
+    ("sharpness", "sharpness_ratio", ".2f"),
+    ("feature distance", "feature_distance", ".3f"),
+    ("kernel distance", "kernel_distance/8", ".3f"),
+    ("motion", "motion_ratio", ".2f"),
+    ("warping error", "warp_error@1", ".4f"),
+)
+
+
+def seconds(text: str) -> float:
+    """90s, 12m or 2h as seconds."""
+    return float(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+
+
+@click.command(help=__doc__)
+@click.argument("config", type=click.Path(path_type=Path, exists=True))
+@click.argument("root", type=click.Path(path_type=Path, exists=True))
+@click.argument("clip")
+@click.option("--held-out", required=True, metavar="FIRST:STOP", help="Frames of the clip to translate and measure.")
+@click.option("--time-limit", default="12m", show_default=True, help="Training time of each variant.")
+@click.option("--labels", default="labels", show_default=True, help="Folder of the label maps under the root.")
+@click.option("--target", default="images", show_default=True, help="Folder of the real frames under the root.")
+@click.option("--only", multiple=True, type=click.Choice(list(VARIANTS)), help="Only these variants; repeatable.")
+@click.option("--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True, help="Seed; repeatable.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for runs, videos and the sheet.")
+def main(
+    config: Path,
+    root: Path,
+    clip: str,
+    held_out: str,
+    time_limit: str,
+    labels: str,
+    target: str,
+    only: tuple[str, ...],
+    seeds: tuple[int, ...],
+    out: Path,
+) -> None:
+    """Train, translate and measure each variant."""
+    real = f"{root / target / clip}[{held_out}]"
+    truth = [frame.pixels for frame in open_source(real)]
+    moments = (0, len(truth) // 2, len(truth) - 1)
+    rows = []
+    print("| | " + " | ".join(name for name, _, _ in MEASURES) + " | may be ranked |")
+    print("|---" * (len(MEASURES) + 2) + "|")
+    for variant in only or VARIANTS:
+        for seed in seeds:
+            run = out / f"{variant.replace(' ', '-')}-{seed}"
+            sets = [f"data.root={root}", f"train.seed={seed}", *VARIANTS[variant]]
+            train(config, run, sets=sets, **({} if run.exists() else {"time_limit_seconds": seconds(time_limit)}))
+            video = run.with_suffix(".mkv")
+            vidgen.load(run).translate(f"{root / labels / clip}[{held_out}]").save(video, quality="lossless", overwrite=True)
+            report = evaluate(str(video), source=real, target=real, strides=(1,))
+            values = [format(report.get(key) or float("nan"), style) for _, key, style in MEASURES]
+            ranked = "yes" if report.verdict.rankable else "no"
+            print(f"| {variant}, seed {seed} | {' | '.join(values)} | {ranked} |", flush=True)
+            frames = [frame.pixels for frame in open_source(video)]
+            rows.append(np.concatenate([frames[index] for index in moments], axis=1))
+    rows.append(np.concatenate([truth[index] for index in moments], axis=1))
+    write_png(out / "sheet.png", np.concatenate(rows))
+
+
+if __name__ == "__main__":
+    main()

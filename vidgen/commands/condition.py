@@ -1,0 +1,100 @@
+"""`vidgen condition`: any video as a condition video, streamed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import vidgen
+from vidgen import durable, progress
+from vidgen.errors import ConfigError
+from vidgen.labeling.conditions import OF_PICTURES, ConditionSettings, Kind, open_condition, output_names
+from vidgen.media.frames import (
+    FOLDER_FRAME_RATE,
+    FrameSink,
+    files_read,
+    open_sink,
+    open_source,
+    output_place,
+    sidecar_path,
+    sidecar_place,
+)
+from vidgen.media.video import FrameKind, Quality
+
+
+def condition(
+    clip: str,
+    out: str,
+    *,
+    kind: Kind,
+    points: str | None = None,
+    weights: Path | None = None,
+    part_labels: str | None = None,
+    frames: str | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    frame_rate: float | None = None,
+    quality: Quality = "good",
+    overwrite: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Draw the condition of a clip; further options are those of `vidgen.labeling.conditions.ConditionSettings`.
+
+    Args:
+        points: OpenPose or COCO JSON, or text files of landmarks.
+        weights: the wheel whose graphs find the points where none are given.
+        part_labels: where to write the part labels of faces.
+        frames: where to write the frames, cropped like the condition.
+    """
+    chosen = ConditionSettings(kind, **settings)
+    if part_labels is not None and kind != "face":
+        raise ConfigError(f"`part_labels`: only faces have parts, not {kind}")
+    if chosen.all_channels and kind != "face":
+        raise ConfigError(f"`all_channels`: only faces have 15 channels, not {kind}")
+    rate = FOLDER_FRAME_RATE if frame_rate is None else Fraction(frame_rate).limit_denominator(1001)
+    source = open_source(clip, start=start, end=end, frame_rate=rate)
+    video = open_condition(source, chosen, points, weights)
+    names = output_names(out, chosen)
+    places = [output_place(name) for name in (*names, *([frames] if frames else []))] + [sidecar_place(out)]
+    places += [output_place(part_labels, kind="labels")] if part_labels else []
+    with ExitStack() as stack:
+        claim = stack.enter_context(durable.claim(places, inputs=files_read(clip), overwrite=overwrite))
+
+        def sink(path: str, written: FrameKind = "pictures") -> FrameSink:
+            return stack.enter_context(
+                open_sink(
+                    path,
+                    time_base=source.time_base,
+                    frame_rate=source.frame_rate,
+                    kind=written,
+                    pixel_aspect=source.pixel_aspect,
+                    quality=quality,
+                    names=source.frame_names,
+                    single=source.single,
+                    claim=claim,
+                )
+            )
+
+        drawn = [sink(name) for name in names]
+        parts = sink(part_labels, "labels") if part_labels else None
+        cropped = sink(frames) if frames else None
+        count = 0
+        for frame in progress.follow(video, f"drawing {kind} of {source.name}", source.num_frames):
+            count += 1
+            for place, picture in zip(drawn, frame.pictures, strict=True):
+                place.write(picture, frame.pts, frame.duration)
+            if parts is not None and frame.parts is not None:
+                parts.write(frame.parts, frame.pts, frame.duration)
+            if cropped is not None:
+                cropped.write(frame.frame, frame.pts, frame.duration)
+    details: dict[str, Any] = {"vidgen": vidgen.__version__, "input": source.name, "kind": kind, "frames": count}
+    if kind not in OF_PICTURES:
+        steady = video.steadiness
+        details["empty_frames"] = video.empty
+        details["largest_step"] = round(steady.step, 2)
+        details["motion_there"] = round(steady.motion, 2)
+        details["at_frame"] = steady.frame
+    durable.write_json(sidecar_path(out), details)
+    return {"output": out if len(names) == 1 else list(names), **details}

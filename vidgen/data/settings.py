@@ -1,0 +1,264 @@
+"""What a data set consists of and how a model's condition is made from it, as configurations say it. Needs no torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from vidgen.config import Settings
+from vidgen.data.augment import AugmentSettings
+from vidgen.errors import ConfigError
+from vidgen.media import labels
+from vidgen.media.frames import FrameSource
+from vidgen.media.labels import LabelTable
+
+if TYPE_CHECKING:
+    from vidgen.types import InputKind
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+@dataclass(frozen=True)
+class FileInput:
+    """An input of a model that comes from files.
+
+    Attributes:
+        name: how data sets, sessions and commands call it: labels, instances, edges, or the folder of a kind of picture.
+        kind: as the translator declares it, which decides how its frames become tensors.
+        folder: in a data set; None where it is found in the target itself.
+    """
+
+    name: str
+    kind: InputKind
+    folder: str | None
+
+    @property
+    def reading(self) -> Literal["labels", "pictures"]:
+        """How its files are decoded."""
+        return "labels" if self.kind in ("labels", "instances") else "pictures"
+
+    @property
+    def description(self) -> str:
+        """For messages, such as "label maps" or "pictures of poses"."""
+        fixed = {"labels": "label maps", "instances": "instance maps", "edges": "pictures to detect edges in"}
+        return fixed.get(self.kind, f"pictures of {self.name}")
+
+
+class LabelSettings(Settings):
+    """Label maps as a condition."""
+
+    folder: str = "labels"
+    """Under the data's root: a folder of sequences, each a folder of PNG label maps or an FFV1 video."""
+    table: str | None = None
+    """What the values mean: an included table by name (cityscapes, cityscapes_train_ids, camvid, camvid_11, camvid_32, ade20k,
+    coco_stuff, voc, mapillary, street; palette:NAME for files of its colors), a table file, discover (every id or color that
+    occurs), or main_colors (the few main colors of antialiased pictures of labels); nothing for plain ids 0..num_classes-1."""
+    num_classes: Annotated[int, Field(ge=1, le=65536)] | None = None
+    ignore: tuple[int, ...] = ()
+    """Values that belong to no class."""
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> LabelSettings:
+        if self.table is None and self.num_classes is None:
+            raise ValueError(
+                "set table (a name such as cityscapes or palette:camvid, discover, main_colors or a file) or num_classes"
+            )
+        return self
+
+
+class EdgeSettings(Settings):
+    """Canny edges of the pictures as a condition."""
+
+    low: Annotated[int, Field(ge=0, le=1000)] = 100
+    high: Annotated[int, Field(ge=0, le=1000)] = 200
+    blur: Annotated[float, Field(ge=0, le=20)] = 0.0
+    """Standard deviation in pixels of a Gaussian that smooths the picture first."""
+    drawn: Literal["apart", "over"] = "apart"
+    """apart: in a channel of their own, white on black. over: in black over the pictures, and over label maps as pixels of no
+    class (DeepSIM's super-primitive)."""
+
+
+class ConditionSettings(Settings):
+    """Everything a model reads of a frame; empty for generators that read only noise."""
+
+    labels: LabelSettings | None = None
+    pictures: tuple[str, ...] = ()
+    """Folders of pictures that are read as they are (pose drawings, line art), three channels each."""
+    edges: EdgeSettings | None = None
+    """Edges detected in the target. Translation detects them in its input, or, where the model also reads labels or pictures,
+    in the last of the other inputs."""
+    instances: str | None = None
+    """Folder of instance maps, of which the boundaries are read."""
+
+    @property
+    def num_picture_channels(self) -> int:
+        return 3 * len(self.pictures) + (1 if self.edges and self.edges.drawn == "apart" else 0)
+
+    @property
+    def file_inputs(self) -> tuple[FileInput, ...]:
+        """What is read from files, the main input first; none for generators that read only noise."""
+        inputs = [FileInput("labels", "labels", self.labels.folder)] if self.labels else []
+        inputs += [FileInput(folder, "picture", folder) for folder in self.pictures]
+        inputs += [FileInput("edges", "edges", None)] if self.edges else []
+        inputs += [FileInput("instances", "instances", self.instances)] if self.instances is not None else []
+        return tuple(inputs)
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> ConditionSettings:
+        names = [item.name for item in self.file_inputs]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"two inputs are called {double}; rename the folder of pictures")
+        return self
+
+
+def label_table(settings: LabelSettings, root: Path, sources: Sequence[FrameSource]) -> LabelTable:
+    """The table that `settings` name; `sources` are read only to discover one.
+
+    Raises:
+        ConfigError: the name is neither built in nor a file.
+    """
+    if settings.table is None:
+        assert settings.num_classes is not None
+        return labels.plain(settings.num_classes, settings.ignore)
+    if settings.table == "discover":
+        return labels.discover(sources)
+    if settings.table == "main_colors":
+        return labels.main_colors(sources)
+    if labels.is_named(settings.table):
+        return labels.named(settings.table)
+    for path in (Path(settings.table), root / settings.table):
+        if path.is_file():
+            return LabelTable.from_file(path)
+    near = difflib.get_close_matches(settings.table, (*labels.NAMES, *labels.PALETTES, "discover", "main_colors"), n=1)
+    raise ConfigError(
+        f"data.condition.labels.table: {settings.table!r} is neither a file nor one of discover, main_colors, {labels.KNOWN}",
+        hint=f"did you mean {near[0]}?" if near else None,
+    )
+
+
+class SourceSettings(Settings):
+    """Another source of training pairs beside the first: other folders under the same root."""
+
+    target: str | None = None
+    """Folder of real pictures; that of the first source by default."""
+    pictures: tuple[str, ...] | None = None
+    """Folders of condition pictures, as many as in the first source."""
+    labels: str | None = None
+    """Folder of label maps with the classes of the first source."""
+
+
+class DataSettings(Settings):
+    """Training data and how it is cut, resized and varied."""
+
+    root: Path
+    target: str = "images"
+    """Folder (or a single file) under the root with the real pictures."""
+    condition: ConditionSettings = ConditionSettings()
+    """What the model reads; empty for generators that read only noise."""
+    pairs: Literal["sequences", "stills", "side_by_side"] = "sequences"
+    """sequences: folders of frames, or videos. stills: every picture is a sequence of its own, paired by name. side_by_side: so
+    is every picture of `target`, and it holds two, A on the left and B on the right; a condition whose folder is `target` too
+    (a picture, where none is named) is the other half."""
+    direction: Literal["a_to_b", "b_to_a"] = "a_to_b"
+    """Which half of side_by_side pictures is made from the other."""
+    pattern: Mapping[str, str] = Field(default_factory=dict)
+    """Which files of a folder are read, such as `labels: "*_labelIds.png"`, where it holds others too; by the name of the input
+    (target, labels, instances, or the folder of pictures). The part that `*` stands for is the name by which files are paired."""
+    sequences: tuple[str, ...] | None = None
+    """Names of the sequences to use; all by default."""
+    frames: str | None = None
+    """Part of every sequence to use, `first:stop` in frames, such as 0:70; of single pictures, the part of all of them."""
+    held_out: str | None = None
+    """Part of every sequence that training never sees, such as 70:80: at every checkpoint the distance of generated and real
+    frames in the features of EfficientNet-Lite0 is logged, and the weights that come closest are kept as best.safetensors."""
+    width: Annotated[int, Field(ge=8)] | None = None
+    """Working width in pixels; the source's own, or that which follows the height, by default."""
+    height: Annotated[int, Field(ge=8)] | None = None
+    """Working height; by default it follows the width at each source's aspect, rounded to what the model needs."""
+    fit: Literal["crop", "stretch"] = "crop"
+    """Where width and height have another aspect than the frames: crop takes the largest part of that aspect from their middle,
+    stretch distorts them."""
+    crop_width: Annotated[int, Field(ge=8)] | None = None
+    crop_height: Annotated[int, Field(ge=8)] | None = None
+    """Size of a random crop, the same for all frames of a clip; no crop by default."""
+    enlarge: Annotated[float, Field(ge=1, le=2)] = 1.0
+    """Clips are enlarged by a random factor of up to this before the crop."""
+    flip: bool = True
+    """Mirror half of the clips."""
+    augment: AugmentSettings = AugmentSettings()
+    """Deformations of clips; none by default."""
+    sources: Mapping[str, SourceSettings] = Field(default_factory=dict)
+    """Further sources by name; the schedule says which share of the samples comes from each, the rest from the first."""
+    max_frame_step: Annotated[int, Field(ge=1)] = 1
+    """Clips take every n-th frame, n drawn from 1 to this."""
+    cache_mb: Annotated[int, Field(ge=0)] = 2048
+    """Memory for decoded frames."""
+    workers: Annotated[int, Field(ge=0, le=64)] = 1
+    """Threads that prepare the next clips; 0 prepares each when it is needed."""
+
+    @field_validator("frames", "held_out")
+    @classmethod
+    def _range(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_range(value)
+        return value
+
+    @model_validator(mode="after")
+    def _kept_apart(self) -> DataSettings:
+        if self.held_out is not None:
+            if self.frames is None:
+                raise ValueError(f"held_out: {self.held_out} needs frames too, so that training leaves them out")
+            (first, stop, _), (start, end, _) = (parse_range(text).indices(1 << 62) for text in (self.frames, self.held_out))
+            if first < end and start < stop:
+                raise ValueError(f"held_out: {self.held_out} overlaps with frames {self.frames}")
+        return self
+
+    @model_validator(mode="after")
+    def _known_patterns(self) -> DataSettings:
+        known = ["target", *(item.name for item in self.condition.file_inputs if item.folder is not None)]
+        for name, pattern in self.pattern.items():
+            if name not in known:
+                raise ValueError(f"pattern: there is no input {name}; known are {', '.join(known)}")
+            if pattern.count("*") != 1 or "/" in pattern:
+                raise ValueError(f"pattern: {name}: {pattern!r} must be a file name with one *, such as *_labelIds.png")
+        return self
+
+    @model_validator(mode="after")
+    def _other_half(self) -> DataSettings:
+        shown = self.condition
+        if self.pairs == "side_by_side" and self.target not in {item.folder for item in shown.file_inputs}:
+            object.__setattr__(self, "condition", shown.model_copy(update={"pictures": (self.target, *shown.pictures)}))
+        return self
+
+
+def parse_range(text: str) -> slice:
+    """`first:stop` (either may be missing) -> slice.
+
+    Raises:
+        ValueError: anything else.
+    """
+    parts = text.split(":")
+    if len(parts) != 2 or not all(part == "" or part.isdecimal() for part in parts):
+        raise ValueError(f"expected first:stop in frames, such as 0:70, got {text!r}")
+    first, stop = (int(part) if part else None for part in parts)
+    if stop is not None and stop <= (first or 0):
+        raise ValueError(f"the range {text} is empty")
+    return slice(first, stop)
+
+
+def source_settings(settings: DataSettings, source: SourceSettings) -> DataSettings:
+    """The settings of one further source."""
+    condition = settings.condition
+    if source.pictures is not None:
+        condition = condition.model_copy(update={"pictures": source.pictures})
+    if source.labels is not None and condition.labels is not None:
+        condition = condition.model_copy(update={"labels": condition.labels.model_copy(update={"folder": source.labels})})
+    changes = {"target": source.target or settings.target, "condition": condition, "sources": {}}
+    return settings.model_copy(update=changes)

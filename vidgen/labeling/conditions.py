@@ -1,0 +1,295 @@
+"""Any video as a condition video: its edges, lines or distances, or drawings of the points of people in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from flow.engines import Engine, create_engine
+from vidgen.errors import InputError
+from vidgen.labeling.estimators import FETCH, PersonFinder
+from vidgen.labeling.painted import frame_label
+from vidgen.media import drawings
+from vidgen.media.conditions import canny_edges
+from vidgen.media.drawings import PoseAugmentation
+from vidgen.media.frames import FrameSource
+from vidgen.media.keypoints import PointFrame, read_points
+from vidgen.media.pixels import to_tensor
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["edges", "lines", "distance", "pose", "body", "hands", "face", "densepose"]
+OF_PICTURES = ("edges", "lines", "distance", "densepose")
+OF_POINTS = ("pose", "body", "hands", "face")
+KINDS = (*OF_PICTURES, *OF_POINTS)
+NUM_FACE_PICTURES = 5
+"""Pictures of three channels that hold the 15 channels of a face."""
+
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class ConditionSettings:
+    """How a condition is drawn.
+
+    Attributes:
+        kind: what is drawn.
+        low, high, blur: of edges and distance, as for `vidgen.media.conditions.canny_edges`.
+        line_width: of lines, in pixels.
+        all_channels: of a face, all 15 channels in five pictures; otherwise the edges alone.
+        crop: cut out the face's square, or the middle of a pose, as the published models were trained.
+        drop: probability for each limb, hand and face to be left out, for training.
+        remove_face: remove the face of DensePose pictures, and jitter the head of poses where `drop` is not 0.
+        seed: of that randomness.
+    """
+
+    kind: Kind
+    low: float = 100
+    high: float = 200
+    blur: float = 0
+    line_width: float = 1
+    all_channels: bool = False
+    crop: bool = False
+    drop: float = 0
+    remove_face: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ConditionFrame:
+    """The condition of one frame.
+
+    Attributes:
+        pictures: uint8 [H,W,3] each; one, or five for all channels of a face.
+        frame: the frame itself, cropped alike, uint8 [H,W,3].
+        parts: part labels of a face, uint8 [H,W]; None for other kinds.
+        pts, duration: as the frame's.
+    """
+
+    pictures: list[np.ndarray]
+    frame: np.ndarray
+    parts: np.ndarray | None
+    pts: int
+    duration: int | None
+
+
+@dataclass
+class Steadiness:
+    """The largest step of a point between two frames, and how far the picture moved there.
+
+    Attributes:
+        step, motion: pixels.
+        frame: where it was, counted from 0.
+    """
+
+    step: float = 0.0
+    motion: float = 0.0
+    frame: int = 0
+
+
+@dataclass
+class ConditionVideo:
+    """A video as a condition; iterate over it once.
+
+    Attributes:
+        empty: frames, counted from 0, in which nobody was found; nothing is drawn there.
+        steadiness: of the points, for kinds that are drawn from points.
+    """
+
+    source: FrameSource
+    settings: ConditionSettings
+    points: list[PointFrame] | PersonFinder | None
+    empty: list[int] = field(default_factory=list)
+    steadiness: Steadiness = field(default_factory=Steadiness)
+
+    def __iter__(self) -> Iterator[ConditionFrame]:
+        """Draw frame after frame.
+
+        Raises:
+            InputError: a frame cannot be read.
+        """
+        settings, box = self.settings, self._box()
+        generator = np.random.default_rng(settings.seed)
+        augmentation = PoseAugmentation(generator, settings.drop, settings.remove_face) if settings.drop else None
+        follower = _Follower(self.steadiness)
+        for index, frame in enumerate(self.source):
+            parts = None
+            if self.points is None:
+                pictures = [self._of_picture(frame.pixels)]
+            else:
+                finder = self.points
+                found = finder[index] if isinstance(finder, list) else finder.find(frame.pixels, frame.name)
+                follower.follow(index, frame.pixels, found)
+                pictures, parts, is_empty = self._of_points(found, frame.pixels, augmentation)
+                if is_empty:
+                    self.empty.append(index)
+            left, top, right, bottom = box or (0, 0, frame.pixels.shape[1], frame.pixels.shape[0])
+            yield ConditionFrame(
+                [np.ascontiguousarray(picture[top:bottom, left:right]) for picture in pictures],
+                np.ascontiguousarray(frame.pixels[top:bottom, left:right]),
+                None if parts is None else np.ascontiguousarray(parts[top:bottom, left:right]),
+                frame.pts,
+                frame.duration,
+            )
+        if self.empty:
+            names = [frame_label(self.source, index) for index in self.empty]
+            more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+            what = "face" if settings.kind == "face" else "person"
+            log.warning(
+                "%s: no %s in frames %s%s; nothing is drawn there", self.source.name, what, ", ".join(names[:_MAX_LISTED]), more
+            )
+
+    def _box(self) -> tuple[int, int, int, int] | None:
+        if not self.settings.crop:
+            return None
+        if self.settings.kind != "face":
+            return drawings.pose_crop(self.source.size)
+        first = next((found.landmarks for found in self._all_points() if found.landmarks is not None), None)
+        if isinstance(self.points, PersonFinder):
+            self.points.reset()
+        if first is None:
+            raise InputError(f"{self.source.name}: no frame has a face to crop to")
+        return drawings.face_crop(first, self.source.size)
+
+    def _all_points(self) -> Iterator[PointFrame]:
+        assert self.points is not None
+        if isinstance(self.points, list):
+            yield from self.points
+        else:
+            yield from (self.points.find(frame.pixels, frame.name) for frame in self.source)
+
+    def _of_picture(self, pixels: np.ndarray) -> np.ndarray:
+        settings = self.settings
+        if settings.kind == "densepose":
+            return drawings.rescale_densepose(pixels, without_face=settings.remove_face)
+        if settings.kind == "lines":
+            return _in_color(drawings.line_art(pixels, settings.line_width))
+        edges = canny_edges(pixels, settings.low, settings.high, settings.blur)
+        return _in_color(drawings.edge_distance(edges) if settings.kind == "distance" else edges)
+
+    def _of_points(
+        self, found: PointFrame, pixels: np.ndarray, augmentation: PoseAugmentation | None
+    ) -> tuple[list[np.ndarray], np.ndarray | None, bool]:
+        """The drawings, part labels, and whether there was nothing to draw."""
+        size = (pixels.shape[0], pixels.shape[1])
+        if self.settings.kind != "face":
+            drawing = drawings.draw_pose(found.people, size, only=_ONLY[self.settings.kind], augmentation=augmentation)
+            return [drawing], None, not drawing.any()
+        landmarks = found.landmarks
+        if landmarks is None:
+            count = NUM_FACE_PICTURES if self.settings.all_channels else 1
+            return [np.zeros((*size, 3), np.uint8)] * count, np.zeros(size, np.uint8), True
+        face = drawings.draw_face(landmarks, size, pixels)
+        if not self.settings.all_channels:
+            return [_in_color(face.edges)], face.parts, False
+        channels = face.channels.transpose(1, 2, 0)
+        return [channels[:, :, start : start + 3] for start in range(0, 15, 3)], face.parts, False
+
+
+_ONLY: dict[str, Literal["all", "body", "hands"]] = {"pose": "all", "body": "body", "hands": "hands"}
+
+
+def open_condition(
+    source: FrameSource, settings: ConditionSettings, points: str | Path | None = None, weights: Path | None = None
+) -> ConditionVideo:
+    """Get ready to draw the condition of a clip.
+
+    Args:
+        points: for kinds drawn from points, what `vidgen.media.keypoints.read_points` reads.
+        weights: where there are no points, the file that finds them: see `vidgen.labeling.estimators`.
+
+    Raises:
+        InputError: points are missing or not wanted, cannot be read, or there are more or fewer of them than frames.
+    """
+    if settings.kind in OF_PICTURES:
+        if points is not None or weights is not None:
+            raise InputError(f"{settings.kind}: is drawn from the pictures and reads no points")
+        return ConditionVideo(source, settings, None)
+    if points is not None and weights is not None:
+        raise InputError(
+            f"{settings.kind}: points were given, so that none need be found", hint="give either `points` or `weights`"
+        )
+    if weights is not None:
+        wanted = {"pose": ("body", "face", "hands"), "body": ("body",), "face": ("face",), "hands": ("hands",)}[settings.kind]
+        return ConditionVideo(source, settings, PersonFinder(weights, **dict.fromkeys(wanted, True)))
+    if points is None:
+        raise InputError(
+            f"{settings.kind}: is drawn from points, and none were given",
+            hint="give OpenPose or COCO JSON, or text files of 68 landmarks, with `points`;"
+            f" or the wheel that finds them with `weights` ({FETCH})",
+        )
+    found = read_points(points, source.frame_names)
+    count = source.count()
+    if len(found) != count:
+        raise InputError(
+            f"{found[0].name if found else points}: points of {len(found)} frames, but {source.name} has {count} frames",
+            hint="each frame has one file of points; where nobody was found, it lists no people",
+        )
+    several = [index for index, item in enumerate(found) if len(item.people) > 1]
+    if several and settings.kind == "face":
+        log.warning("%s: %d frames hold several people; the first whole face is drawn", source.name, len(several))
+    return ConditionVideo(source, settings, found)
+
+
+def _in_color(gray: np.ndarray) -> np.ndarray:
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+class _Follower:
+    """Measures how far points jump, beside how far the picture moves under them."""
+
+    def __init__(self, steadiness: Steadiness) -> None:
+        self._steadiness = steadiness
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+        self._engine: Engine = create_engine("dis-fast")
+
+    def follow(self, index: int, pixels: np.ndarray, found: PointFrame) -> None:
+        """Take in the next frame."""
+        points = _first_person(found)
+        if self._last is not None:
+            before, earlier = self._last
+            steps = _steps(earlier, points)
+            if steps.size and steps.max() > self._steadiness.step:
+                place = int(steps.argmax())
+                column, row = earlier[place, :2].round().astype(int)
+                height, width = pixels.shape[:2]
+                flow = self._engine(to_tensor(before)[None], to_tensor(pixels)[None])[0]
+                motion = flow[:, min(max(row, 0), height - 1), min(max(column, 0), width - 1)]
+                self._steadiness.step, self._steadiness.frame = float(steps.max()), index
+                self._steadiness.motion = float(motion.norm())
+        self._last = pixels, points
+
+
+def _first_person(found: PointFrame) -> np.ndarray:
+    if not found.people:
+        return np.zeros((0, 3))
+    person = found.people[0]
+    return np.vstack([person.body, person.face, person.left_hand, person.right_hand])
+
+
+def _steps(earlier: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Lengths of the steps of points that are there both times; 0 for others."""
+    if earlier.shape != points.shape or not len(points):
+        return np.zeros(0)
+    both = (earlier[:, 2] > 0) & (points[:, 2] > 0)
+    lengths: np.ndarray = np.where(both, np.linalg.norm(points[:, :2] - earlier[:, :2], axis=1), 0)
+    return lengths
+
+
+def output_names(out: str, settings: ConditionSettings) -> Sequence[str]:
+    """Names of the outputs: `out`, or five for all channels of a face, in folders numbered as training reads them.
+
+    The number goes to the folder that holds the output: `data/face/clip1` becomes `data/face-1/clip1` to `data/face-5/clip1`.
+    """
+    if not (settings.kind == "face" and settings.all_channels):
+        return [out]
+    path = Path(out)
+    numbers = range(1, NUM_FACE_PICTURES + 1)
+    if path.parent.name:
+        return [str(path.parent.with_name(f"{path.parent.name}-{number}") / path.name) for number in numbers]
+    return [str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in numbers]

@@ -578,7 +578,7 @@ def test_bench_measures_every_installed_backend(prepared: Path) -> None:
     assert {row["backend"] for row in result["rows"]} == {"torch", *ENGINES}
     for row in result["rows"]:
         assert row["ms_per_frame"] > 0
-        assert row["difference"] < 8
+        assert row["difference"] < (1 if row["precision"] == "fp32" else 60)  # random weights make much of rounding
     assert "CPU ms" in as_text(result)
     with pytest.raises(ConfigError, match="expected WxH"):
         bench(prepared, sizes=("large",))

@@ -540,7 +540,7 @@ def _bench_table(result: Result) -> str:
 @option("--num-frames", type=POSITIVE, default=10, show_default=True, help="Number of timed frames.")
 @threads
 def bench(**options: Any) -> Result:
-    """Measure the speed, memory and accuracy of every installed backend."""
+    """Measure the speed and accuracy of every backend."""
     return _call("bench.bench", **options)
 
 

@@ -269,7 +269,7 @@ class CompactGenerator(nn.Module):
         height, width = like.shape[-2:]
         tile = self.noise[level].roll(shift, dims=(1, 2))
         rows, columns = (torch.arange(length, device=tile.device) % NOISE_SIDE for length in (height, width))
-        tiled = tile[:, rows][:, :, columns]
+        tiled = tile.index_select(1, rows).index_select(2, columns).unsqueeze(0)
         return tiled.to(like.dtype).expand(len(like), -1, -1, -1)
 
     def _modulations(self, present: Tensor, noise_shift: tuple[int, int]) -> list[Tensor]:

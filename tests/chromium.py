@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Browser:
         complaints: what it wrote to the console as a warning or an error, and exceptions nobody caught.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
         to_browser, self._to = os.pipe()
         self._from, from_browser = os.pipe()
         command = [
@@ -46,6 +46,7 @@ class Browser:
             "--disable-dev-shm-usage",
             "--remote-debugging-pipe",
             f"--user-data-dir={folder}",
+            *options,
         ]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START_WITH_PIPES, str(to_browser), str(from_browser), *command],
@@ -152,11 +153,11 @@ class Browser:
 
 
 @contextmanager
-def browser(folder: Path) -> Iterator[Browser]:
+def browser(folder: Path, options: Sequence[str] = ()) -> Iterator[Browser]:
     """A browser for as long as the block runs; skips where there is none."""
     if shutil.which("chromium") is None:
         pytest.skip("chromium is not installed (apt-get install chromium)")
-    found = Browser(folder)
+    found = Browser(folder, options)
     try:
         yield found
     finally:

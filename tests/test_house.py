@@ -45,7 +45,7 @@ FLOORS = {
 FRONT_DOOR = "vidgen"
 SHARED = {"base", "settings", "cascade"}  # files of the translators' room that are no translators
 ONLY_IN = {
-    "av": {"vidgen.media.video"},
+    "av": {"vidgen.media.video", "vidgen.media.cameras"},
     "PIL": {"vidgen.media.images"},
     "click": {"vidgen.cli"},
     "yaml": {"vidgen.config"},

@@ -124,11 +124,11 @@ def test_a_translator_that_cannot_be_imported_leaves_the_others_usable(newcomers
 class Negative:
     """A backend of another kind: it shows the labels, brighter from frame to frame."""
 
-    def step(self, tensors: Mapping[str, Tensor], state: Any) -> tuple[Tensor, Any]:
+    def step(self, arrays: Mapping[str, np.ndarray], state: Any, seed: int) -> tuple[np.ndarray, Any]:
         count = 0 if state is None else state
-        return (tensors["labels"].float().unsqueeze(2).expand(-1, -1, 3, -1, -1) + count) / 10, count + 1
+        return (np.repeat(arrays["labels"][0].astype(np.float32), 3, axis=0) + count) / 10, count + 1
 
-    def prime(self, tensors: Mapping[str, Tensor], frames: Tensor) -> Any:
+    def prime(self, arrays: Mapping[str, np.ndarray], frames: np.ndarray) -> Any:
         return 5
 
     def describe(self) -> str:

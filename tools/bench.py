@@ -5,6 +5,7 @@
     python tools/bench.py train           # the same for one training step
     python tools/bench.py singan          # one training iteration of SinGAN's scales: as published, and as `vidgen animate` trains
     python tools/bench.py pix2pixhd       # both for the published 1024x512 model, and the ways through its first convolution
+    python tools/bench.py backends        # the small video models and the included one on every installed backend
     python tools/bench.py memory          # peak memory of `translate` for 100 and for 2,000 frames
 
 "plain" is the published network as its authors' code runs it: float32, standard memory layout, no autocast.
@@ -265,6 +266,47 @@ def _row(name: str, seconds: dict[str, float]) -> dict[str, Any]:
     }
 
 
+# small video models of 256x192, as file to be measured like a user's own
+BACKEND_CASES: dict[str, dict[str, Any]] = {
+    "small 256x192, 32 channels": {"base_channels": 32, "num_blocks": 6},
+    "compact 256x192": {"kind": "compact"},
+}
+
+
+def bench_backends(repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds per frame and differences of every installed backend, each in a process of its own; see `vidgen bench`."""
+    from vidgen.commands.bench import bench
+    from vidgen.media.labels import plain
+    from vidgen.weights.files import pack
+    from vidgen.weights.model_file import ModelCard
+
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        models = {"street-world 256x128 (included)": Path("street-world")}
+        for case, shape in BACKEND_CASES.items():
+            config = _model(shape).config.for_use()
+            condition = {"labels": {"num_classes": NUM_LABELS}, "instances": "instances"}
+            card = ModelCard(config, condition, plain(NUM_LABELS), (192, 256))
+            models[case] = Path(name) / f"{len(models)}.safetensors"
+            models[case].write_bytes(pack(vid2vid.build(config).state_dict(), card.metadata()))
+        for case, model in models.items():
+            found = bench(model, num_frames=max(3, repeats))["rows"]
+            plain_ms = next(row["processor_ms"] for row in found if row["backend"] == "torch" and row["precision"] == "fp32")
+            for row in found:
+                columns = (
+                    "backend",
+                    "precision",
+                    "ms_per_frame",
+                    "processor_ms",
+                    "seconds_to_first_frame",
+                    "peak_mb",
+                    "difference",
+                )
+                ratio = round(plain_ms / row["processor_ms"], 2) if "failed" not in row else row["failed"]
+                rows.append({"case": case, **{column: row.get(column) for column in columns}, "ratio": ratio})
+    return rows
+
+
 _MEMORY_CHILD = """
 import sys
 from vidgen.inference.model import Model
@@ -317,7 +359,9 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["all", "translate", "train", "pix2pixhd", "singan", "memory"]), default="all")
+@click.argument(
+    "what", type=click.Choice(["all", "translate", "train", "pix2pixhd", "singan", "backends", "memory"]), default="all"
+)
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def main(what: str, repeats: int, as_json: bool) -> None:
@@ -329,6 +373,7 @@ def main(what: str, repeats: int, as_json: bool) -> None:
         "train": lambda: bench_train(repeats),
         "pix2pixhd": lambda: bench_pix2pixhd(repeats),
         "singan": lambda: bench_singan(repeats),
+        "backends": lambda: bench_backends(repeats),
         "memory": bench_memory,
     }
     for name, job in jobs.items():

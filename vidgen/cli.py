@@ -343,6 +343,13 @@ compute = _options(
     option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Arithmetic; auto uses bf16 where it is fast."),
     threads,
 )
+backend = option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]),
+    default="auto",
+    show_default=True,
+    help="Inference engine; auto uses OpenVINO if it is installed and matches PyTorch on this machine.",
+)
 quality = option(
     "--quality", type=click.Choice(["draft", "good", "lossless"]), default="good", show_default=True, help="Video encoding quality."
 )
@@ -474,6 +481,7 @@ def train(**options: Any) -> Result:
 @option("--skip-existing", is_flag=True, help="Skip inputs whose output exists.")
 @overwrite
 @compute
+@backend
 @quality
 @seed
 @option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
@@ -494,6 +502,89 @@ def train(**options: Any) -> Result:
 def translate(**options: Any) -> Result:
     """Translate label, edge or pose videos with a model."""
     return _call("translate.translate", **options)
+
+
+@cli.command(
+    example="vidgen live runs/street --source labels.mkv --time-limit 5m\nvidgen live runs/street --source labels.mkv -o live.mp4"
+)
+@click.argument("model", type=PATH)
+@option(
+    "--source",
+    required=True,
+    metavar="camera|FILE|-|page",
+    help="Camera (camera:1 is the second), file at its own speed, video on standard input, or the camera of the web page.",
+)
+@option("-o", "--out", metavar="PATH|-", help="Video file, or - for raw RGB frames on stdout.  [default: a web page]")
+@option("--host", default="127.0.0.1", show_default=True, help="Address of the web page; other addresses require a token.")
+@option("--port", type=Count(0, 65535), default=8321, show_default=True, help="Port of the web page; 0 for any free one.")
+@option("--label-encoding", "labels", metavar=label_encoding, help="How the label maps encode classes.  [default: auto]")
+@option(
+    "--work-size",
+    type=click.Choice(["auto", "input"]),
+    default="auto",
+    show_default=True,
+    help="Resolution the network runs at: training height (auto) or input size.",
+)
+@option("--time-limit", type=DURATION, help="Stop after this time, such as 90s, 5m.")
+@compute
+@backend
+@seed
+@overwrite
+def live(**options: Any) -> Result | None:
+    """Translate a camera or a stream in real time.
+
+    Only the newest frame is translated; frames that come while the network is busy are skipped. Ctrl-C ends it. With '-o -' raw
+    frames can be piped to ffmpeg or ffplay: -f rawvideo -pix_fmt rgb24 -video_size WxH.
+    """
+    result = _call("live.live", **options)
+    return None if options["out"] == "-" else result  # standard output belongs to the frames then
+
+
+def _bench_table(result: Result) -> str:
+    return str(_call("bench.as_text", result=result))
+
+
+@cli.command(example="vidgen bench runs/street --size 512x256", summary=_bench_table)
+@click.argument("model", type=PATH)
+@option("--size", "sizes", multiple=True, metavar="WxH", help="Frame size; repeatable.  [default: that of the training]")
+@option("--num-frames", type=POSITIVE, default=10, show_default=True, help="Number of timed frames.")
+@threads
+def bench(**options: Any) -> Result:
+    """Measure the speed and accuracy of every backend."""
+    return _call("bench.bench", **options)
+
+
+@cli.command(
+    example="vidgen export runs/street -o street.onnx --check-on labels.mkv\n"
+    "vidgen export runs/street -o street.xml --format openvino"
+)
+@click.argument("model", type=PATH)
+@option("-o", "--out", type=PATH, required=True, help="File to write: .onnx, .xml (OpenVINO; weights beside it) or .pt2.")
+@option(
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "openvino", "pt2"]),
+    help="File format; pt2 is a torch.export program.  [default: by the suffix]",
+)
+@option("--check-on", "real", metavar="INPUT", help="Also compare with PyTorch on the first frames of this input.")
+@conditioning
+@option(
+    "--checkpoint",
+    "weights",
+    type=click.Choice(["auto", "ema", "last", "best"]),
+    default="auto",
+    show_default=True,
+    help="Weights of a run to export.",
+)
+@overwrite
+def export(**options: Any) -> Result:
+    """Export one step of a model to run without vidgen.
+
+    The graph takes the inputs of one frame (labels as ids), its noise and the recurrent state, and gives the frame and the next
+    state; height and width are free. It is compared with PyTorch before the file is written. A JSON card in its metadata
+    describes all inputs.
+    """
+    return _call("export.export", **options)
 
 
 @cli.command(

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 
 from vidgen.errors import DISTRIBUTION, VidgenError, install_hint
+from vidgen.inference.backends import choice
+from vidgen.inference.backends.graphs import ENGINES, engine_version
 from vidgen.media.frames import open_sink, open_source
 from vidgen.runtime import bf16_is_fast
 
@@ -35,6 +37,7 @@ def doctor(folder: Path = Path()) -> dict[str, Any]:
         "packages": {name: _version(name) or "missing" for name in PACKAGES},
         "processor": _processor(),
         "devices": _devices(),
+        "backends": _backends(),
         "formats": _formats(folder),
         "extras": _extras(),
         "memory_and_disk": {"memory_free_gib": _free_memory_gib(), "disk_free_gib": _free_disk_gib(folder)},
@@ -67,6 +70,24 @@ def _devices() -> dict[str, str]:
     if torch.backends.mps.is_available():
         devices["mps"] = "yes"
     return devices
+
+
+def _backends() -> dict[str, str]:
+    """Inference engines, and which of their comparisons with torch are remembered for this processor."""
+    results = {"torch": f"{torch.__version__}, always there"}
+    here = choice.processor()
+    for name in ENGINES:
+        version = engine_version(name)
+        if version is None:
+            results[name] = f"missing: {install_hint('openvino' if name == 'openvino' else 'export')}"
+            continue
+        compared = [
+            f"{entry.get('kind')} {key.rpartition(' | ')[2]} {choice.describe_difference(entry, key)}"
+            for key, entry in choice.remembered().items()
+            if here in key and f"| {name} {version} |" in key and isinstance(entry, dict)
+        ]
+        results[name] = f"{version}; compared with torch here: {'; '.join(compared) or 'not yet'}"
+    return results
 
 
 def _formats(folder: Path) -> dict[str, str]:

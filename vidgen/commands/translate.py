@@ -11,20 +11,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from vidgen import durable, progress
 from vidgen.commands.inputs import check_order, further_inputs, partner_of
-from vidgen.commands.styles import choose_style
 from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
+from vidgen.inference.backends.choice import BackendName
 from vidgen.inference.model import Model, Options
 from vidgen.inference.session import WorkSize
 from vidgen.media import images, labels, paths, video
-from vidgen.media.frames import OUTPUT_SUFFIXES, files_read, list_sources, output_place, sidecar_place
+from vidgen.media.frames import OUTPUT_SUFFIXES, files_read, list_sources, open_source, output_place, sidecar_place
 from vidgen.media.labels import LabelTable
-from vidgen.runtime import Precision
+
+if TYPE_CHECKING:
+    from vidgen.inference.styles import StyleAssignment
+    from vidgen.runtime import Precision
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def translate(
     device: str = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
+    backend: BackendName = "auto",
     quality: Literal["draft", "good", "lossless"] = "good",
     seed: int = 0,
     weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
@@ -77,6 +79,7 @@ def translate(
         frame_rate: frames per second of folders of frames, which state none; 25 by default.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
         styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`.
+        backend: what computes; auto takes OpenVINO where it is installed and gives torch's frames on this machine.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
 
     Returns:
@@ -85,8 +88,6 @@ def translate(
     Raises:
         PartialFailure: some inputs failed; the others are done.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
     check_order(model, inputs)
     failures: list[str] = []
     jobs = list(_jobs(inputs, failures))
@@ -109,15 +110,25 @@ def translate(
         durable.check_places(places, inputs=[*files, model], overwrite=overwrite)
         # One job holds its outputs from the start; those of many, each when its turn comes.
         claim = stack.enter_context(durable.claim(places, overwrite=overwrite)) if len(targets) == 1 else None
-        loaded = Model.load(model, device=device, precision=precision or "auto", weights="ema" if weights == "average" else weights)
-        table = _input_table(labels, loaded)
+        if reference and backend == "auto":
+            backend = "torch"  # the encoder, which looks at the reference, is no part of an exported graph
+        loaded = Model.load(
+            model,
+            device=device,
+            precision=precision or "auto",
+            weights="ema" if weights == "average" else weights,
+            backend=backend,
+            threads=threads,
+            num_frames=_total_frames(targets) if backend == "auto" else None,
+        )
+        table = input_table(labels, loaded)
         companions = further_inputs(loaded, further, instances=instances)
         assignments = [
-            choose_style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
+            _style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
         ]
         first_model: Model | None = None
         if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
-            first_model, first_frame = Model.load(first_frame, device=device, precision=precision or "auto"), None
+            first_model, first_frame = Model.load(first_frame, device=device, precision=precision or "auto", threads=threads), None
         if several:
             for job in jobs:
                 _partners(job, companions, first_frame, several=True)
@@ -132,7 +143,7 @@ def translate(
                     end=end,
                     frame_rate=None if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
                 )
-                if steady is None and loaded.translator.num_past_frames == 0 and opened.main.num_frames != 1:
+                if steady is None and loaded.facts.num_past_frames == 0 and opened.main.num_frames != 1:
                     steady = 0.0
                     log.warning(_FLICKERS, loaded.kind)
                 chosen_options = Options(seed + target.sample, table, work_size, steady or 0.0, assignments[target.sample])
@@ -156,6 +167,27 @@ def translate(
     if failures:
         raise PartialFailure(f"{len(failures)} of {len(failures) + len(results)} inputs failed; the first: {failures[0]}")
     return {"results": results} if several or samples > 1 or not results else results[0]
+
+
+def _style(model: Model, **options: Any) -> StyleAssignment | None:
+    """See `choose_style`, which a model without an encoder need not load."""
+    if not model.num_style_channels and not any(options[name] for name in ("styles", "chosen", "reference")):
+        return None
+    from vidgen.commands.styles import choose_style
+
+    return choose_style(model, **options)
+
+
+def _total_frames(targets: Sequence[_Target]) -> int | None:
+    """Of all results, or None where one does not say how many it will have."""
+    counts = []
+    for target in targets:
+        try:
+            source = open_source(target.job)
+        except VidgenError:  # it is opened again, as what it is, when its turn comes
+            return None
+        counts.append(source.num_frames)
+    return None if any(count is None for count in counts) else sum(count for count in counts if count is not None)
 
 
 def _jobs(inputs: Sequence[str], failures: list[str]) -> Iterator[Path]:
@@ -260,7 +292,8 @@ def _in_shard(name: str, shard: str | None) -> bool:
     return int(hashlib.sha256(os.fsencode(name)).hexdigest(), 16) % parts == part - 1
 
 
-def _input_table(text: str | None, model: Model) -> LabelTable | None:
+def input_table(text: str | None, model: Model) -> LabelTable | None:
+    """How the input stores classes, by the words of the command line; None means as in training."""
     if text is None or text == "auto":
         return None
     if model.table is None:

@@ -6,16 +6,18 @@ Training and translation share this room, so that a model meets the same prepara
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from vidgen.data.settings import ConditionSettings, FileInput, Size
 from vidgen.errors import InputError
 from vidgen.media import conditions, labels, pixels
 from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
-from vidgen.types import Condition
+
+if TYPE_CHECKING:
+    from vidgen.types import Condition
 
 
 class ConditionBuilder:
@@ -98,6 +100,10 @@ class ConditionBuilder:
     @staticmethod
     def condition(moments: Sequence[dict[str, np.ndarray]]) -> Condition:
         """A batch of one: [1,T,...]."""
+        import torch  # here, because translation with an exported graph does without
+
+        from vidgen.types import Condition
+
         names = [name for name in ("labels", "frames", "instances") if name in moments[0]]
         return Condition(**{name: torch.from_numpy(np.stack([moment[name] for moment in moments]))[None] for name in names})
 

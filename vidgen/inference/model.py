@@ -1,4 +1,7 @@
-"""A trained model in use: it translates videos of any length in memory that does not grow with them."""
+"""A trained model in use: it translates videos of any length in memory that does not grow with them.
+
+A model runs on torch, or on an exported graph; torch is loaded where it is needed, so that the latter starts at once.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,22 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 import vidgen
 from vidgen import config, durable
 from vidgen.data.conditions import ConditionBuilder
 from vidgen.data.sequences import check_partners
 from vidgen.data.settings import ConditionSettings, FileInput, Size
-from vidgen.errors import ConfigError, InputError
-from vidgen.inference.backends import TorchBackend
-from vidgen.inference.session import Backend, Session, WorkSize, fit, working_size
+from vidgen.errors import ConfigError, InputError, MissingExtraError, VidgenError
+from vidgen.inference.backends import choice
+from vidgen.inference.backends.choice import BackendName, Choice
+from vidgen.inference.backends.graphs import TITLES, EngineName, GraphBackend, engine_version, require_engine
+from vidgen.inference.facts import Facts
+from vidgen.inference.graph import read_card
+from vidgen.inference.session import Arrays, Backend, Session, WorkSize, fit, picture_array, regions, working_size
 from vidgen.inference.styles import ObjectFeatures, StyleAssignment, object_features
 from vidgen.media import conditions, pixels
 from vidgen.media.frames import (
@@ -37,15 +42,23 @@ from vidgen.media.frames import (
     sidecar_place,
 )
 from vidgen.media.labels import LabelTable
-from vidgen.media.smoothing import TemporalSmoother
-from vidgen.runtime import Precision, Runtime
 from vidgen.threads import BackgroundWriter, prefetch
-from vidgen.translators.base import Translator
-from vidgen.types import Condition
-from vidgen.weights.checkpoints import find_weights
-from vidgen.weights.model_file import ModelCard, fill
+from vidgen.weights.checkpoints import find_files, find_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vidgen.runtime import Precision, Runtime
+    from vidgen.translators.base import Translator
+    from vidgen.types import Condition
+    from vidgen.weights.model_file import ModelCard
 
 log = logging.getLogger(__name__)
+
+Prefer = Literal["auto", "ema", "last", "best"]
+GRAPH_SUFFIX = ".onnx"
+WORTH_PREPARING = 100
+"""Frames of a clip from which on preparing a graph for a faster backend (half a minute, once for a model) pays off."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,12 @@ class Inputs:
     @property
     def files(self) -> list[Path]:
         """What is read from the disk, which no output may replace."""
-        return [file for source in (self.main, *self.further.values()) for file in source.paths]
+        return [file for source in self.sources for file in source.paths]
+
+    @property
+    def sources(self) -> list[FrameSource]:
+        """All that has a frame for each frame of the result."""
+        return [self.main, *self.further.values()]
 
 
 @dataclass(frozen=True)
@@ -104,24 +122,22 @@ class Model:
     """A trained translator, ready to use. Get one from `vidgen.load`.
 
     Attributes:
-        card: what the model file says of it.
-        condition: how frames become its condition.
-        table: meaning of the labels it reads, or None.
+        facts: what a session needs to know of it.
+        backend: what computes its steps.
+        choice: which backend that is, and why.
+        path: of the weights or the exported graph.
         sha256: of the weights file.
     """
 
-    def __init__(self, translator: Translator[Any], card: ModelCard, runtime: Runtime, path: Path) -> None:
-        self.translator = translator
-        runtime.prepare(translator)
-        runtime.prepare_for_use(translator)
-        self.card = card
-        self.condition: ConditionSettings = config.from_data(card.condition, ConditionSettings, str(path))
-        self.table = card.table
-        self.runtime = runtime
+    def __init__(
+        self, facts: Facts, backend: Backend, chosen: Choice, path: Path, sha256: str, parts: _Parts | None = None
+    ) -> None:
+        self.facts = facts
+        self.backend = backend
+        self.choice = chosen
         self.path = path
-        self.backend: Backend = TorchBackend(translator, runtime)
-        with path.open("rb") as file:
-            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.sha256 = sha256
+        self._parts = parts
 
     @classmethod
     def load(
@@ -130,39 +146,168 @@ class Model:
         *,
         device: str = "auto",
         precision: Precision = "auto",
-        weights: Literal["auto", "ema", "last", "best"] = "auto",
-        pretrained: Mapping[str, Path] | None = None,
+        weights: Prefer = "auto",
+        backend: BackendName = "torch",
+        threads: int | None = None,
+        num_frames: int | None = None,
     ) -> Model:
-        """From a run folder, a checkpoint folder or a weights file.
+        """From a run folder, a checkpoint folder, a weights file, or an exported graph.
 
         Args:
             weights: of a checkpoint: the averaged ones, the last ones, or the averaged ones where there are any.
-            pretrained: weights files of the pretrained networks that the generator itself needs.
+            backend: "auto" takes OpenVINO where it is installed and gives torch's frames here. Where a backend that was asked for
+                fails, torch takes its place, with a warning.
+            threads: of the processor.
+            num_frames: how many frames will be translated, where that is known; "auto" prepares no graph for few.
 
         Raises:
-            CheckpointError: there are no usable weights, or a pretrained network is another than in training.
-            ConfigError: the device does not exist.
+            CheckpointError: there are no usable weights, or the graph has no card that this version reads.
+            ConfigError: the device does not exist, or the backend does not fit it.
+            MissingExtraError: the backend is not installed.
         """
-        found, file = find_weights(Path(path), weights)
+        path = Path(path)
+        if path.suffix.lower() == GRAPH_SUFFIX:
+            return cls._of_graph(path, backend, device, precision, threads)
+        why = "asked for"
+        if backend != "torch":
+            engine, why = _engine_for(backend, device)
+            if engine is not None:
+                prepared = _Preparation(path, weights, engine, precision, threads)
+                graph, why = prepared.start(None if backend == "openvino" or backend == "onnxruntime" else num_frames)
+                if graph is not None:
+                    return cls(graph.card.facts, graph, Choice(engine, graph.precision, why), prepared.file, prepared.sha256)
+                if backend != "auto" or prepared.failed:
+                    log.warning("%s is not used: %s; torch takes its place", TITLES[engine], why)
+        return cls._of_weights(path, device, precision, weights, threads, why)
+
+    @classmethod
+    def _of_weights(
+        cls,
+        path: Path,
+        device: str,
+        precision: Precision,
+        weights: Prefer,
+        threads: int | None,
+        why: str,
+    ) -> Model:
+        import torch
+
+        from vidgen.inference.backends.pytorch import TorchBackend
+        from vidgen.runtime import Runtime
+        from vidgen.weights.model_file import ModelCard, fill
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        found, file = find_weights(path, weights)
         card = ModelCard.read(found.metadata, str(file))
         translator = card.build_for(found, file)
         fill(translator, found, file)
-        return cls(translator, card, Runtime.choose(device, precision), file)
+        runtime = Runtime.choose(device, precision)
+        runtime.prepare(translator)
+        runtime.prepare_for_use(translator)
+        facts = Facts(
+            card.kind,
+            config.from_data(card.condition, ConditionSettings, str(file)),
+            card.table,
+            card.size,
+            translator.size_multiple,
+            translator.num_past_frames,
+            translator.style_regions,
+            next((item.channels for item in card.inputs if item.kind == "styles"), 0),
+            fixed_size=not card.inputs,
+        )
+        has_noise = any(item.kind == "noise" for item in card.inputs)
+        chosen = Choice("torch", "bf16" if runtime.use_bf16 else "fp32", why)
+        return cls(
+            facts, TorchBackend(translator, runtime, has_noise), chosen, file, _sha256(file), _Parts(translator, card, runtime)
+        )
+
+    @classmethod
+    def _of_graph(cls, path: Path, backend: BackendName, device: str, precision: Precision, threads: int | None) -> Model:
+        """From a file that was exported: there are no weights for torch to take its place."""
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"`device` {device}: exported graphs run on the processor")
+        card = read_card(path)
+        names: tuple[EngineName, ...] = ("openvino", "onnxruntime")
+        if backend in names:
+            require_engine(backend)
+            names = (backend, *(name for name in names if name != backend))
+        installed = [name for name in names if engine_version(name) is not None]
+        if not installed:
+            require_engine("onnxruntime")
+        for name in installed:
+            try:
+                graph = GraphBackend(path, name, precision=precision, threads=threads, cache=choice.cache_folder() / "compiled")
+                verdict = choice.verdict_of(graph)
+            except VidgenError as error:
+                if name == installed[-1]:
+                    raise
+                log.warning("%s is not used: %s", TITLES[name], error)
+                continue
+            if verdict.passed:
+                return cls(card.facts, graph, Choice(name, graph.precision, verdict.describe()), path, _sha256(path))
+            log.warning("%s is not used: its frames are not those of torch (%s)", TITLES[name], verdict.describe())
+        raise ConfigError(f"{path}: no installed backend gives the frames of torch here", hint="translate the weights with torch")
+
+    @property
+    def condition(self) -> ConditionSettings:
+        """How frames become its condition."""
+        return self.facts.condition
+
+    @property
+    def table(self) -> LabelTable | None:
+        """Meaning of the labels it reads, or None."""
+        return self.facts.table
 
     @property
     def kind(self) -> str:
         """Name of the translator."""
-        return self.card.kind
+        return self.facts.kind
 
     @property
     def trained_size(self) -> Size:
         """(height, width) of the training frames."""
-        return self.card.size
+        return self.facts.size
 
     @property
     def size_multiple(self) -> int:
         """Heights and widths that the network takes are multiples of this; inputs are padded."""
-        return self.translator.size_multiple
+        return self.facts.size_multiple
+
+    @property
+    def translator(self) -> Translator[Any]:
+        """The network in torch.
+
+        Raises:
+            ConfigError: the model runs on an exported graph, without one.
+        """
+        return self._torch.translator
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model file says of it.
+
+        Raises:
+            ConfigError: as for `translator`.
+        """
+        return self._torch.card
+
+    @property
+    def runtime(self) -> Runtime:
+        """Where and how precisely torch computes.
+
+        Raises:
+            ConfigError: as for `translator`.
+        """
+        return self._torch.runtime
+
+    @property
+    def _torch(self) -> _Parts:
+        if self._parts is None:
+            raise ConfigError(
+                f"{self.path}: runs on {TITLES[self.choice.backend]}, and this needs torch", hint="load it with the backend torch"
+            )
+        return self._parts
 
     @property
     def inputs(self) -> tuple[FileInput, ...]:
@@ -230,7 +375,7 @@ class Model:
             )
         for frame in source:
             known.append(np.ascontiguousarray(frame.pixels[rows, columns]))
-            if len(known) == max(1, self.translator.num_past_frames):
+            if len(known) == max(1, self.facts.num_past_frames):
                 break
         return tuple(known)
 
@@ -264,21 +409,29 @@ class Model:
             ConfigError: smoothing for a model that sees its own past.
         """
         options = options or Options()
-        if options.smoothing and self.translator.num_past_frames:
+        if options.smoothing and self.facts.num_past_frames:
             raise ConfigError(f"smoothing: {self.kind} sees its own past and needs no blending; leave it out")
-        smoother = TemporalSmoother(options.smoothing) if options.smoothing else None
+        smoother: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+        if options.smoothing:
+            from vidgen.media.smoothing import TemporalSmoother
+
+            smoother = TemporalSmoother(options.smoothing)
         session = self.session(
             inputs.main.size, seed=options.seed, table=options.table, work_size=options.work_size, style=options.style
         )
-        with closing(prefetch(lambda: _moments(session, inputs))) as moments:
-            for index, (frame, condition) in enumerate(moments):
+        # Decoding, conditions and network overlap, each in a thread of its own; whoever takes the frames may encode in a fourth.
+        with (
+            closing(prefetch(lambda: _together(inputs.sources))) as decoded,
+            closing(prefetch(lambda: moments(session, inputs, decoded))) as ahead,
+        ):
+            for index, (frame, arrays) in enumerate(ahead):
                 if index < len(inputs.first_frames):
-                    result = session.prime(condition, inputs.first_frames[: index + 1])
+                    result = session.prime(arrays, inputs.first_frames[: index + 1])
                 else:
-                    result = session.step(condition)
+                    result = session.step(arrays)
 
-                def preview(frame: Frame = frame, condition: Condition = condition) -> np.ndarray:
-                    return self.preview(frame, condition, inputs.main.size, session.work_size)
+                def preview(frame: Frame = frame, arrays: Arrays = arrays) -> np.ndarray:
+                    return self.preview(frame, arrays, inputs.main.size, session.work_size)
 
                 if smoother is not None:
                     result = smoother(result, frame.pixels if self.table is None else preview())
@@ -298,7 +451,7 @@ class Model:
     @property
     def num_style_channels(self) -> int:
         """Numbers that describe the style of an object, for models with a feature encoder; 0 for others."""
-        return next((item.channels for item in self.card.inputs if item.kind == "styles"), 0)
+        return self.facts.num_style_channels
 
     def object_features(self, frames: Tensor, condition: Condition) -> list[ObjectFeatures]:
         """The encoder's features of each object in a real picture.
@@ -312,9 +465,12 @@ class Model:
         """
         if not self.num_style_channels or condition.labels is None:
             raise ConfigError(f"{self.path}: this model has no feature encoder, so its objects have no styles")
+        import torch
+
         with torch.inference_mode(), self.runtime.autocast():
             styles = self.translator.styles_of(self.runtime.place(frames), condition.map(self.runtime.place))
-        return object_features(styles[0, 0].float().cpu().numpy(), *self.regions(condition))
+        moment = {name: value[0, 0].cpu().numpy() for name, value in condition.tensors.items()}
+        return object_features(styles[0, 0].float().cpu().numpy(), *regions(moment, self.facts))
 
     def reference_features(self, picture: Frame, labels: Frame, instance: Frame | None = None) -> list[ObjectFeatures]:
         """`object_features` of a picture and its maps, as files hold them.
@@ -326,15 +482,10 @@ class Model:
         builder = ConditionBuilder(self.condition.model_copy(update={"pictures": (), "edges": None}), self.table)
         moment = builder.build(size, {"labels": labels} if instance is None else {"labels": labels, "instances": instance})
         padded = {name: conditions.pad_to_multiple(array, self.size_multiple) for name, array in moment.items()}
-        return self.object_features(self.picture_tensor(picture.pixels, size)[None], builder.condition([padded]))
+        import torch
 
-    def regions(self, condition: Condition) -> tuple[np.ndarray, np.ndarray]:
-        """Classes of a condition's first frame, and the regions that have one style each: int64 [H,W]."""
-        assert condition.labels is not None
-        labels = condition.labels[0, 0].cpu().numpy()
-        if condition.instances is None or self.translator.style_regions == "labels":
-            return labels, labels
-        return labels, condition.instances[0, 0].cpu().numpy()
+        frames = torch.from_numpy(picture_array(picture.pixels, size, self.size_multiple))[None, None]
+        return self.object_features(frames, builder.condition([padded]))
 
     def translate(self, video: str | Path | Inputs, *, options: Options | None = None, **opening: Any) -> Translation:
         """Translate a video; frames are generated as they are asked for. See `open` for how inputs are named."""
@@ -349,22 +500,139 @@ class Model:
         """
         return working_size(size, self.trained_size, self.size_multiple, work_size)
 
-    def picture_tensor(self, picture: np.ndarray, size: Size) -> Tensor:
-        """uint8 [H,W,3] -> float [1,3,h,w] at the padded working size."""
-        resized = conditions.resize_picture(picture, size).transpose(2, 0, 1)
-        padded = conditions.pad_to_multiple(resized, self.size_multiple)
-        return self.runtime.place(torch.from_numpy(pixels.normalize(padded))[None])
-
-    def preview(self, frame: Frame, condition: Condition, size: Size, work: Size) -> np.ndarray:
+    def preview(self, frame: Frame, arrays: Arrays, size: Size, work: Size) -> np.ndarray:
         """The condition as a picture, uint8 [H,W,3] at the input's size."""
-        if condition.labels is not None and self.table is not None:
-            ids = condition.labels[0, 0, : work[0], : work[1]].numpy()
-            return self.table.colorize(conditions.resize_labels(ids, size))
+        if "labels" in arrays and self.table is not None:
+            return self.table.colorize(conditions.resize_labels(arrays["labels"][0, 0, : work[0], : work[1]], size))
         if self.condition.pictures:
             return frame.pixels
-        assert condition.frames is not None
-        edges = pixels.to_pixels(condition.frames[0, :, :1].expand(-1, 3, -1, -1))[0]
-        return fit(edges, work, size)
+        edges = pixels.quantize(arrays["frames"][0, 0, 0])
+        return fit(np.repeat(edges[..., None], 3, axis=2), work, size)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What there is of a model that runs on torch."""
+
+    translator: Translator[Any]
+    card: ModelCard
+    runtime: Runtime
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _engine_for(backend: BackendName, device: str) -> tuple[EngineName | None, str]:
+    """The engine to try for a model, or None and why torch is taken.
+
+    Raises:
+        MissingExtraError: the engine that was asked for is not installed.
+        ConfigError: it does not run on the device.
+    """
+    if backend in ("openvino", "onnxruntime"):
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"`backend` {backend}: runs on the processor, not on {device}")
+        require_engine(backend)
+        return backend, ""
+    if device not in ("auto", "cpu") or (device == "auto" and choice.has_accelerator()):
+        return None, f"the device is {device}"
+    if engine_version("openvino") is None:
+        return None, "OpenVINO is not installed"
+    return "openvino", ""
+
+
+class _Preparation:
+    """The graph of a weights file for one engine: exported when it is first needed, kept, compared with torch.
+
+    Attributes:
+        file: of the weights.
+        sha256: of all weights that are used.
+        failed: whether something was wrong, rather than not worth it.
+    """
+
+    def __init__(self, path: Path, weights: Prefer, engine: EngineName, precision: Precision, threads: int | None) -> None:
+        self._path, self._weights, self._engine = path, weights, engine
+        self._precision, self._threads = precision, threads
+        last, averaged = find_files(path, weights)
+        self.file = averaged or last
+        self.sha256 = _sha256(self.file)
+        self._place = choice.graph_place(self.sha256)
+        self.failed = False
+
+    def graph(self) -> Path:
+        """The exported graph.
+
+        Raises:
+            ConfigError: the model cannot be exported.
+        """
+        if not self._place.is_file():
+            log.info("exporting the model for %s; this is done once and takes about a minute", TITLES[self._engine])
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            export_model(Model.load(self._path, device="cpu", precision="fp32", weights=self._weights), self._place)
+        return self._place
+
+    def start(self, num_frames: int | None) -> tuple[GraphBackend | None, str]:
+        """The backend, or None and why not."""
+        if not self._place.is_file() and num_frames is not None and num_frames < WORTH_PREPARING:
+            return None, f"the clip is short, and preparing the model for {TITLES[self._engine]} would take longer"
+        try:
+            place = self.graph()
+            compiled = choice.cache_folder() / "compiled"
+            graph = GraphBackend(place, self._engine, precision=self._precision, threads=self._threads, cache=compiled)
+            verdict = choice.verdict_of(graph)
+        except MissingExtraError:
+            raise
+        except (VidgenError, OSError, RuntimeError) as error:
+            self.failed = True
+            return None, str(error)
+        if not verdict.passed:
+            self.failed = True
+            return None, f"its frames are not those of torch ({verdict.describe()})"
+        return graph, verdict.describe()
+
+
+def prepare(path: Path | str) -> Path:
+    """The graph that backends other than torch run for a model; exported now unless it was before.
+
+    Raises:
+        ConfigError: the model cannot be exported.
+    """
+    prepared = _Preparation(Path(path), "auto", "onnxruntime", "fp32", None)
+    return prepared.graph()
+
+
+def export_model(
+    model: Model, path: Path, *, form: Literal["onnx", "openvino", "pt2"] = "onnx", real: Sequence[Arrays] = ()
+) -> dict[str, Any]:
+    """One step of a model as a file of its own; see `vidgen.inference.export`.
+
+    Args:
+        model: on torch, on the processor, in fp32.
+        real: moments of real input that the file is compared on, as `Session.build` gives them.
+
+    Returns:
+        what was written, and how far from torch it is.
+
+    Raises:
+        ConfigError: a part of it cannot be exported.
+    """
+    from vidgen.inference.export import export
+
+    hashes = {"weights": model.sha256, **model.card.pretrained}
+    exported = export(model.translator, model.facts, model.card.inputs, path, form=form, hashes=hashes, real=real)
+    card = exported.card
+    return {
+        "files": [str(file) for file in exported.files.values()],
+        "kind": model.kind,
+        "inputs": {port.name: f"{port.dtype} {list(port.shape)}" for port in (*card.inputs, *card.noise)},
+        "states": {port.name: f"{port.dtype} {list(port.shape)}" for port in card.states},
+        "size_multiple": None if card.facts.fixed_size else card.facts.size_multiple,
+        "difference_to_torch": card.check.difference,
+        "difference_on_real_input": card.check.real_difference,
+        "tolerance": card.check.tolerance,
+    }
 
 
 def load(
@@ -372,9 +640,10 @@ def load(
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    weights: Literal["auto", "ema", "last", "best"] = "auto",
+    weights: Prefer = "auto",
+    backend: BackendName = "torch",
 ) -> Model:
-    """A trained model from a run folder, a checkpoint folder or a weights file.
+    """A trained model from a run folder, a checkpoint folder, a weights file or an exported graph.
 
     Example:
         >>> vidgen.load("runs/street").translate("labels.mkv").save("street.mp4")  # doctest: +SKIP
@@ -383,18 +652,20 @@ def load(
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32 or bf16; auto takes bf16 where the processor computes it fast.
         weights: of a checkpoint: the averaged ones, the last ones, or the averaged ones where there are any.
+        backend: torch, openvino, onnxruntime, or auto: OpenVINO where it is installed and gives torch's frames here.
 
     Raises:
         CheckpointError: there are no usable weights.
         ConfigError: the device does not exist.
+        MissingExtraError: the backend is not installed.
     """
-    return Model.load(path, device=device, precision=precision, weights=weights)
+    return Model.load(path, device=device, precision=precision, weights=weights, backend=backend)
 
 
-def _moments(session: Session, inputs: Inputs) -> Iterator[tuple[Frame, Condition]]:
-    """Each frame of the main input with its condition [1,1,...]."""
+def moments(session: Session, inputs: Inputs, decoded: Iterator[tuple[Frame, ...]] | None = None) -> Iterator[tuple[Frame, Arrays]]:
+    """Each frame of the main input with its condition; `decoded` are the frames of all sources, where they are read already."""
     names = [session.main_input, *inputs.further]
-    for frames in _together([inputs.main, *inputs.further.values()]):
+    for frames in decoded or _together(inputs.sources):
         yield frames[0], session.build(dict(zip(names, frames, strict=True)))
 
 
@@ -481,8 +752,11 @@ class Translation:
             "smoothing": self.options.smoothing,
             "side_by_side": side_by_side,
             "runtime": model.backend.describe(),
+            "backend": model.choice.to_dict(),
             "seconds": round(seconds, 3),
             "ms_per_frame": round(1000 * seconds / max(1, num_frames), 2),
+            "frames_per_second": round(num_frames / max(seconds, 1e-9), 2),
+            "real_time_factor": round(num_frames / max(seconds, 1e-9) / float(main.frame_rate), 3),
         }
 
 

@@ -1,4 +1,7 @@
-"""A model in use on one video: one frame in, one frame out, in memory that does not grow with the video."""
+"""A model in use on one video: one frame in, one frame out, in memory that does not grow with the video.
+
+Arrays are numpy's here, so that a model that runs on an exported graph loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,18 @@ from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from vidgen.data.conditions import ConditionBuilder
-from vidgen.data.settings import ConditionSettings, Size
+from vidgen.data.settings import Size
 from vidgen.errors import InputError
+from vidgen.inference.facts import Facts
 from vidgen.inference.styles import StyleAssignment
 from vidgen.media import conditions, pixels
 from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
-from vidgen.runtime import Runtime
-from vidgen.types import Condition
-from vidgen.weights.model_file import ModelCard
+
+Arrays = Mapping[str, np.ndarray]
+"""The condition of one moment by the names of `vidgen.types.Condition`, [1,1,...] each: int64, or float32 in -1..1."""
 
 WorkSize = Literal["auto", "input"]
 
@@ -30,20 +32,21 @@ _SIZE_TOLERANCE = 1.25
 class Backend(Protocol):
     """What computes a step of a translator: PyTorch, or an exported graph."""
 
-    def step(self, tensors: Mapping[str, Tensor], state: Any) -> tuple[Tensor, Any]:
+    def step(self, arrays: Arrays, state: Any, seed: int) -> tuple[np.ndarray, Any]:
         """One moment.
 
         Args:
-            tensors: the condition by name, [1,1,...] each.
+            arrays: the condition.
             state: what the step before returned; None at the start of a video.
+            seed: of the noise, for models that have any.
 
         Returns:
-            the frame [1,1,3,H,W] in -1..1, and the state for the next step.
+            the frame float32 [3,H,W] in -1..1, and the state for the next step.
         """
         ...
 
-    def prime(self, tensors: Mapping[str, Tensor], frames: Tensor) -> Any:
-        """The state of a video that begins with known `frames` [1,K,3,H,W], all under the same moment."""
+    def prime(self, arrays: Arrays, frames: np.ndarray) -> Any:
+        """The state of a video that begins with known `frames`, float32 [K,3,H,W], all under the same moment."""
         ...
 
     def describe(self) -> str:
@@ -54,19 +57,9 @@ class Backend(Protocol):
 class LoadedModel(Protocol):
     """What a session needs to know of its model."""
 
-    card: ModelCard
-    condition: ConditionSettings
-    table: LabelTable | None
-    runtime: Runtime
-
-    @property
-    def size_multiple(self) -> int: ...
+    facts: Facts
 
     def working_size(self, size: Size, work_size: WorkSize = "auto") -> Size: ...
-
-    def regions(self, condition: Condition) -> tuple[np.ndarray, np.ndarray]: ...
-
-    def picture_tensor(self, picture: np.ndarray, size: Size) -> Tensor: ...
 
 
 def as_frame(value: np.ndarray | Frame, name: str) -> Frame:
@@ -99,7 +92,7 @@ class Session:
     ) -> None:
         self._model = model
         self._backend = backend
-        self._builder = ConditionBuilder(model.condition, table or model.table)
+        self._builder = ConditionBuilder(model.facts.condition, table or model.facts.table)
         self._style = style
         self._seed = seed
         self._state: Any = None
@@ -116,8 +109,8 @@ class Session:
         """Begin another video."""
         self._state = None
 
-    def build(self, frames: Mapping[str, Frame]) -> Condition:
-        """The condition of a moment, [1,1,...], on the processor, padded to the model's multiple; safe to call ahead of `step`.
+    def build(self, frames: Mapping[str, Frame]) -> Arrays:
+        """The condition of a moment, padded to the model's multiple; safe to call ahead of `step`.
 
         Args:
             frames: by the names of the model's inputs.
@@ -126,14 +119,13 @@ class Session:
             InputError: an input is missing, has another size than its companions, or holds an unknown value.
         """
         arrays = self._builder.build(self.work_size, frames)
-        padded = {name: conditions.pad_to_multiple(array, self._model.size_multiple) for name, array in arrays.items()}
-        condition = self._builder.condition([padded])
-        if self._style is None:
-            return condition
-        features = self._style.features(*self._model.regions(condition))
-        return condition.with_tensors(styles=torch.from_numpy(features)[None, None])
+        multiple = self._model.facts.size_multiple
+        padded = {name: conditions.pad_to_multiple(array, multiple) for name, array in arrays.items()}
+        if self._style is not None:
+            padded["styles"] = self._style.features(*regions(padded, self._model.facts))
+        return {name: np.ascontiguousarray(array)[None, None] for name, array in padded.items()}
 
-    def step(self, main: np.ndarray | Frame | Condition, /, **further: np.ndarray | Frame) -> np.ndarray:
+    def step(self, main: np.ndarray | Frame | Arrays, /, **further: np.ndarray | Frame) -> np.ndarray:
         """The next frame, uint8 [H,W,3].
 
         Args:
@@ -143,17 +135,16 @@ class Session:
         Raises:
             InputError: see `build`.
         """
-        condition = main if isinstance(main, Condition) else self.build(self._frames(main, further))
-        frame, self._state = self._backend.step(self._placed(condition), self._state)
-        return fit(pixels.to_pixels(frame[0])[0], self.work_size, self.size)
+        arrays = main if isinstance(main, Mapping) else self.build(self._frames(main, further))
+        frame, self._state = self._backend.step(arrays, self._state, self._seed)
+        return fit(pixels.quantize(frame).transpose(1, 2, 0), self.work_size, self.size)
 
-    def prime(
-        self, main: np.ndarray | Frame | Condition, known: Sequence[np.ndarray], /, **further: np.ndarray | Frame
-    ) -> np.ndarray:
+    def prime(self, main: np.ndarray | Frame | Arrays, known: Sequence[np.ndarray], /, **further: np.ndarray | Frame) -> np.ndarray:
         """Begin with known frames, uint8 [H,W,3], all taken to lie under the present moment; the last of them is returned."""
-        condition = main if isinstance(main, Condition) else self.build(self._frames(main, further))
-        frames = torch.stack([self._model.picture_tensor(picture, self.work_size) for picture in known], dim=1)
-        self._state = self._backend.prime(self._placed(condition), frames)
+        arrays = main if isinstance(main, Mapping) else self.build(self._frames(main, further))
+        multiple = self._model.facts.size_multiple
+        frames = np.stack([picture_array(picture, self.work_size, multiple) for picture in known])
+        self._state = self._backend.prime(arrays, frames)
         return conditions.resize_picture(known[-1], self.size)
 
     def _frames(self, main: np.ndarray | Frame, further: Mapping[str, np.ndarray | Frame]) -> dict[str, Frame]:
@@ -167,10 +158,17 @@ class Session:
             raise InputError(f"{frame.name}: is {width}x{height}, but this session is of {self.size[1]}x{self.size[0]}")
         return {names[0]: frame, **{name: as_frame(value, name) for name, value in further.items()}}
 
-    def _placed(self, condition: Condition) -> Mapping[str, Tensor]:
-        if any(item.kind == "noise" for item in self._model.card.inputs):
-            condition = condition.with_tensors(noise=torch.full((condition.main.shape[0],), self._seed))
-        return condition.map(self._model.runtime.place).tensors
+
+def regions(moment: Arrays, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+    """Classes of a moment, and the regions that have one style each: int64 [H,W] both, from arrays [H,W]."""
+    labels = moment["labels"]
+    return labels, labels if "instances" not in moment or facts.style_regions == "labels" else moment["instances"]
+
+
+def picture_array(picture: np.ndarray, size: Size, multiple: int) -> np.ndarray:
+    """uint8 [H,W,3] -> float32 [3,h,w] in -1..1 at the working size, padded to the multiple."""
+    resized = conditions.resize_picture(picture, size).transpose(2, 0, 1)
+    return pixels.normalize(conditions.pad_to_multiple(resized, multiple))
 
 
 def working_size(size: Size, trained_size: Size, size_multiple: int, work_size: WorkSize = "auto") -> Size:

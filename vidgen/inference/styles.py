@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydantic
-import torch
 
 from vidgen import durable
 from vidgen.errors import CheckpointError, ConfigError, InputError
@@ -68,6 +67,8 @@ class Styles:
 
     def write(self, path: Path) -> None:
         """Write a safetensors file, all or nothing."""
+        import torch
+
         tensors = {f"class_{label}": torch.from_numpy(np.ascontiguousarray(centres)) for label, centres in self.centres.items()}
         durable.write_bytes(path, files.pack(tensors, {"kind": KIND, "origin": json.dumps(dict(self.origin))}))
 

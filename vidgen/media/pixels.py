@@ -1,15 +1,17 @@
 """Pixels as files and people see them, uint8 0..255 [..., H, W, C], and as networks see them, float -1..1 [..., C, H, W].
 
 The one owner of the step between the two; 0 becomes -1, 255 becomes 1, and every uint8 value survives the way there and back.
+Programs that compute without torch come through here too, so it is imported only where there are tensors.
 """
 
 from __future__ import annotations
 
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _HALF_RANGE = 127.5
 
@@ -25,6 +27,8 @@ def normalize(pixels: np.ndarray | Tensor) -> np.ndarray | Tensor:
         values /= _HALF_RANGE
         values -= 1
         return values
+    import torch
+
     # A conversion that copies leaves a fresh tensor, which is changed in place: batches of video are large.
     return pixels.to(torch.float32, copy=True).div_(_HALF_RANGE).sub_(1)
 
@@ -37,11 +41,15 @@ def quantize(values: np.ndarray | Tensor) -> np.ndarray | Tensor:
     """Float -1..1 of any shape to the nearest uint8 0..255, ties to even; what lies outside becomes 0 or 255."""
     if isinstance(values, np.ndarray):
         return np.rint((values.astype(np.float32) + 1) * np.float32(_HALF_RANGE)).clip(0, 255).astype(np.uint8)
+    import torch
+
     return ((values.detach().float() + 1) * _HALF_RANGE).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """Pictures for a network: uint8 [..., H, W, C], in any memory layout, to float32 [..., C, H, W], -1..1, contiguous."""
+    import torch
+
     return torch.from_numpy(normalize(np.ascontiguousarray(np.moveaxis(pixels, -1, -3))))
 
 

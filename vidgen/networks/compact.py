@@ -268,7 +268,8 @@ class CompactGenerator(nn.Module):
         """The level's noise, repeated to the size of `like` [N,...,h,w]; the same for all samples."""
         height, width = like.shape[-2:]
         tile = self.noise[level].roll(shift, dims=(1, 2))
-        tiled = tile.repeat(1, -(-height // NOISE_SIDE), -(-width // NOISE_SIDE))[:, :height, :width]
+        rows, columns = (torch.arange(length, device=tile.device) % NOISE_SIDE for length in (height, width))
+        tiled = tile.index_select(1, rows).index_select(2, columns).unsqueeze(0)
         return tiled.to(like.dtype).expand(len(like), -1, -1, -1)
 
     def _modulations(self, present: Tensor, noise_shift: tuple[int, int]) -> list[Tensor]:
@@ -483,9 +484,15 @@ def _grid(flow: Tensor) -> Tensor:
 def _positions(x: Tensor) -> Tensor:
     """Horizontal and vertical coordinates, -1..1, [N,2,h,w]."""
     height, width = x.shape[-2:]
-    across = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(height, width)
-    down = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(height, width)
+    across = _evenly_spaced(width, x).expand(height, width)
+    down = _evenly_spaced(height, x)[:, None].expand(height, width)
     return torch.stack([across, down]).expand(len(x), -1, -1, -1)
+
+
+def _evenly_spaced(count: int, like: Tensor) -> Tensor:
+    if torch.compiler.is_exporting():  # exported graphs know a range of any length, but linspace only of a fixed one
+        return torch.arange(count, device=like.device, dtype=torch.float32).mul(2 / (count - 1)).sub(1).to(like.dtype)
+    return torch.linspace(-1, 1, count, device=like.device, dtype=like.dtype)
 
 
 def _initialize(network: CompactGenerator) -> None:

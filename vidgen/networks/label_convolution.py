@@ -14,7 +14,7 @@ from torch.nn import functional as F
 def is_faster(conv: nn.Module, labels: Tensor) -> bool:
     """Whether `convolve_labels` can be used instead of `conv` and pays off: on a processor without AMX, with no gradient wanted."""
     usable = isinstance(conv, nn.Conv2d) and conv.padding_mode == "reflect" and conv.stride == (1, 1)
-    if not usable or torch.is_grad_enabled() or labels.device.type != "cpu":
+    if not usable or torch.is_grad_enabled() or torch.compiler.is_exporting() or labels.device.type != "cpu":
         return False
     return conv.weight.dtype != torch.bfloat16 or not torch.cpu._is_amx_tile_supported()
 

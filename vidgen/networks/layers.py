@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidgen.networks.noise import uniform_of_video
+
 NormKind = Literal["batch", "instance", "none"]
 Upsampling = Literal["transposed", "resize"]
 
@@ -23,6 +25,8 @@ class BatchNorm(nn.BatchNorm2d):
     statistics_in_use: Literal["batch", "running"] = "batch"
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting() and self.statistics_in_use == "batch":
+            return F.instance_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)  # what graph compilers know
         if self.statistics_in_use == "running" and not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         if not self.training:
@@ -41,6 +45,8 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            return F.instance_norm(x, eps=self.eps)
         samples = [F.batch_norm(sample, None, None, None, None, True, 0.0, self.eps) for sample in x.split(1)]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
 
@@ -75,8 +81,7 @@ class NoiseDropout(nn.Module):
             return F.dropout(x, self.probability)
         if seed is None:
             return x
-        noise = torch.Generator().manual_seed((seed + self.layer_index) % 2**63)
-        kept = torch.rand(x.shape[1:], generator=noise) >= self.probability
+        kept = uniform_of_video(x.shape[1:], seed, self.layer_index) >= self.probability
         return x * (kept / (1 - self.probability)).to(x)
 
 

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vidgen.networks.noise import normal_of_frame
+
 Size = tuple[int, int]
 LevelNorm = Literal["batch", "none"]
 
@@ -306,7 +308,7 @@ def mirror_to(image: Tensor, size: Size) -> Tensor:
 
 def randn(shape: Sequence[int], device: Any, generator: torch.Generator | None) -> Tensor:
     """Unit noise on `device`; a generator of another device gives the same numbers everywhere."""
-    return torch.randn(*shape, device=device if generator is None else generator.device, generator=generator).to(device)
+    return normal_of_frame(shape, device, generator)
 
 
 def noise_walk(

@@ -78,6 +78,22 @@ class Translator(nn.Module, ABC, Generic[CarryT]):
         """
         raise ValueError("this model was trained without an encoder of styles")
 
+    def first_state(self, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The state before the first frame of a video of `size` (height, width), all zeros; empty for image translators."""
+        return {}
+
+    def step(self, condition: Condition, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One frame as a pure function: what `translate` does, with a state of plain tensors, so that it can be exported.
+
+        Args:
+            condition: of one moment, [1,1,...].
+            state: `first_state`, or what the step before returned.
+
+        Returns:
+            the frame [1,1,3,H,W] in -1..1, and the state for the next step.
+        """
+        return self.translate(condition)[0].frames, {}
+
     # -- training -------------------------------------------------------------------------------------------------------
 
     def begin(self, stage: Stage) -> None:

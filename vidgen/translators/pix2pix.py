@@ -24,6 +24,7 @@ from vidgen.networks.discriminators import PatchDiscriminator, PixelDiscriminato
 from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.layers import BatchNorm, NoiseDropout, NormKind, frame_by_frame, initialize
 from vidgen.networks.losses import CriticObjective
+from vidgen.networks.noise import seed_of
 from vidgen.networks.unet import UNet
 from vidgen.translators.base import Carry, Networks, Translator
 from vidgen.translators.settings import ConditionalConfig, Count, ScaleSchedule, Weight
@@ -127,7 +128,7 @@ class Pix2Pix(Translator[Carry]):
 
     def translate(self, condition: Condition, carry: Carry | None = None) -> tuple[Output, None]:
         seeds = condition.tensors.get("noise")
-        seed = int(seeds[0]) if seeds is not None and self.config.has_noise else None
+        seed = seed_of(seeds) if seeds is not None and self.config.has_noise else None
         return Output(frame_by_frame(functools.partial(self.generator, seed=seed), self._encode(condition))), None
 
     def rollout(self, batch: Batch, step: Step, carry: Carry | None = None) -> tuple[Output, None]:

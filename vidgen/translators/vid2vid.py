@@ -313,6 +313,39 @@ class Vid2Vid(Translator[Vid2VidCarry]):
     def translate(self, condition: Condition, carry: Vid2VidCarry | None = None) -> tuple[Output, Vid2VidCarry]:
         return self._generate(self._encode(condition), carry, self.num_active_scales)
 
+    def first_state(self, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The last K moments as they were read, the last K frames of every scale, and how many frames there have been."""
+        past = self.num_past_frames
+        if not past:
+            return {}
+        moments = {
+            item.name: torch.zeros(1, past, *size, dtype=torch.int64)
+            if item.kind in ("labels", "instances")
+            else torch.zeros(1, past, item.channels, *size)
+            for item in self.config.frame_inputs()
+        }
+        scales = _frame_pyramid(torch.zeros(1, past, 3, *size), self.num_active_scales)
+        generated = {f"generated_{scale}": frames for scale, frames in enumerate(scales)}
+        return {**{f"past_{name}": value for name, value in moments.items()}, **generated, "num_frames": torch.zeros(1).long()}
+
+    def step(self, condition: Condition, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        if not self.num_past_frames:
+            return super().step(condition, state)
+        begins = (state["num_frames"] == 0).view(1, 1, 1, 1)
+        window, after = {}, {}
+        for name in (item.name for item in self.config.frame_inputs()):
+            now, before = condition.tensors[name], state[f"past_{name}"]
+            window[name] = torch.cat([torch.where(begins.view(*[1] * before.ndim), now, before), now], dim=1)
+            after[f"past_{name}"] = window[name][:, 1:]
+        past = [state[f"generated_{scale}"] for scale in range(self.num_active_scales)]
+        generated = self._generate_frame(self._encode(Condition(**window)), past, 1, None, begins)
+        for scale, frames in enumerate(past):
+            frame = generated[scale].frame.unsqueeze(1)
+            later = torch.cat([frames[:, 1:], frame], dim=1)
+            repeats = self.config.first_frame == "real"
+            after[f"generated_{scale}"] = torch.where(begins.unsqueeze(1), frame, later) if repeats else later
+        return generated[-1].frame.unsqueeze(1), {**after, "num_frames": state["num_frames"] + 1}
+
     def rollout(self, batch: Batch, step: Step, carry: Vid2VidCarry | None = None) -> tuple[Output, Vid2VidCarry]:
         encoded = self._encode(batch.window_condition)
         training = _Training(step.stage, self.config.past, self._draw_fresh(batch))

@@ -13,16 +13,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
-import torch
 from pydantic import Field, FiniteFloat, NonNegativeInt
-from torch import Tensor
 
 from vidgen import durable, kinds
 from vidgen.errors import CheckpointError, printable
 from vidgen.weights.files import Stored, Weights, read_json, read_weights
+
+if TYPE_CHECKING:  # finding a file does not need torch
+    import torch
+    from torch import Tensor
 
 FORMAT_VERSION = 2
 """The format written. 1 had no manifest, and the SHA-256 of the weights in its state; it is still read."""
@@ -57,16 +59,20 @@ class Progress:
 
 def optimizer_tensors(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
     """Adam's moments and step counts of all optimizers, flat: `<phase>/<parameter index>/<name>`."""
+    import torch
+
     result = {}
     for phase, optimizer in optimizers.items():
         for index, values in optimizer.state_dict()["state"].items():
             for name, value in values.items():
-                result[f"{phase}/{index}/{name}"] = value if isinstance(value, Tensor) else torch.tensor(float(value))
+                result[f"{phase}/{index}/{name}"] = value if isinstance(value, torch.Tensor) else torch.tensor(float(value))
     return result
 
 
 def fill_optimizers(optimizers: Mapping[str, torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """The reverse of `optimizer_tensors`; phases without stored values stay fresh."""
+    import torch
+
     for phase, optimizer in optimizers.items():
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
@@ -260,17 +266,30 @@ def find_weights(model: Path, prefer: Literal["auto", "ema", "last", "best"] = "
     Raises:
         CheckpointError: there are none.
     """
+    file, averaged = find_files(model, prefer)
+    last = read_weights(file)
+    if averaged is None:
+        return last, file
+    generator = {f"generator.{name}": value for name, value in read_weights(averaged).tensors.items() if name != NUM_AVERAGED}
+    return Weights({**last.tensors, **generator}, last.metadata), averaged
+
+
+def find_files(model: Path, prefer: Literal["auto", "ema", "last", "best"] = "auto") -> tuple[Path, Path | None]:
+    """The files that `find_weights` reads: the last weights and, where they are preferred, the averaged ones.
+
+    Raises:
+        CheckpointError: there are none.
+    """
     if model.is_file():
-        return read_weights(model), model
+        return model, None
     if not model.exists() and model.name in shipped():
-        model = shipped()[model.name]
-        return read_weights(model), model
+        return shipped()[model.name], None
     if not model.exists():
         raise CheckpointError(f"{model}: no such weights file or run folder")
     if prefer == "best":
         if not (model / BEST).is_file():
             raise CheckpointError(f"{model}: has no best weights; a run keeps them where data.held_out is set")
-        return read_weights(model / BEST), model / BEST
+        return model / BEST, None
     if (model / STATE).is_file() or (model / MANIFEST).is_file():
         found: Checkpoint | None = verified(model)
     else:
@@ -280,11 +299,8 @@ def find_weights(model: Path, prefer: Literal["auto", "ema", "last", "best"] = "
         if kind is not None:
             raise CheckpointError(f"{model}: is {kind}; a run folder or a weights file (.safetensors) was expected")
         raise CheckpointError(f"{model}: holds no checkpoint; train one first")
-    last = read_weights(found.path / MODEL)
     if prefer == "last" or (prefer == "auto" and found.ema is None):
-        return last, found.path / MODEL
+        return found.path / MODEL, None
     if found.ema is None:
         raise CheckpointError(f"{found.path}: holds no averaged weights (train.ema_decay was not set); use the last ones")
-    averaged = read_weights(found.path / found.ema)
-    generator = {f"generator.{name}": value for name, value in averaged.tensors.items() if name != NUM_AVERAGED}
-    return Weights({**last.tensors, **generator}, last.metadata), found.path / found.ema
+    return found.path / MODEL, found.path / found.ema

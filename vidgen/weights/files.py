@@ -6,16 +6,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pydantic
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
-from torch import Tensor, nn
 
 from vidgen import kinds
 from vidgen.errors import CheckpointError, InputError, printable
 from vidgen.media import paths
+
+if TYPE_CHECKING:  # finding a file does not need torch
+    from torch import Tensor, nn
 
 METADATA_KEY = "vidgen"
 _MAX_JSON_BYTES = 1 << 20
@@ -44,6 +45,8 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 
     The metadata go under one key as JSON, since safetensors writes several in random order: equal weights, equal bytes.
     """
+    from safetensors.torch import save
+
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return save(plain, {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)} if metadata else None)
 
@@ -70,10 +73,12 @@ def read_weights(path: Path) -> Weights:
     Raises:
         CheckpointError: it is missing, truncated, or something else under that name.
     """
+    from safetensors.torch import load
+
     try:
         if not path.is_file():
             raise CheckpointError(f"{printable(path)}: {describe_foreign_file(path) if path.is_dir() else 'no such weights file'}")
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(METADATA_KEY, "{}")
         metadata = _METADATA.validate_json(text, strict=True)
         return Weights(load(path.read_bytes()), metadata)

@@ -51,11 +51,13 @@ def _log_as_before() -> Iterator[None]:
     """The command line, called in this process, sets levels and handlers of the log for good."""
     loggers = [logging.getLogger(name) for name in (None, "vidgen", "flow", "py.warnings")]
     before = [(logger.level, logger.handlers[:]) for logger in loggers]
+    disabled = logging.root.manager.disable
     yield
     for logger, (level, handlers) in zip(loggers, before, strict=True):
         logger.setLevel(level)
         logger.handlers[:] = handlers
     logging.captureWarnings(False)
+    logging.disable(disabled)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

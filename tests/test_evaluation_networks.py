@@ -79,7 +79,7 @@ def test_label_maps_that_cannot_be_used_are_one_clear_error(street, tmp_path: Pa
     options = {"segmenter": str(street["segmenter"]), "metrics": "miou"}
     with pytest.raises(ConfigError, match="needs label maps to compare with"):
         measure(street["output"], target=street["target"], **options)
-    with pytest.raises(InputError, match="holds colors, but the label table knows ids"):
+    with pytest.raises(InputError, match="as a photo does; a label map was expected"):
         measure(street["output"], source=street["target"], **options)
     with pytest.raises(InputError, match="label id 255"):
         measure(street["output"], source=street["labels"], labels="camvid", **options)

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from vidgen.media.poses import draw_poses, read_poses
 
 from flow.engines import create_engine
 from flow.errors import FlowError

@@ -273,7 +273,8 @@ def _save(
     tensors = {f"network.{name}": value for name, value in weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{name}": value.cpu().contiguous() for name, value in state.items()})
-    metadata = {"step": str(step), "config": json.dumps(asdict(config))}
+    # One entry, since safetensors writes several in random order: equal weights, equal bytes.
+    metadata = {"training": json.dumps({"step": step, "config": asdict(config)})}
     write_atomically(folder / LOG, "".join(line + "\n" for line in log).encode())
     write_atomically(folder / CHECKPOINT, format_safetensors(tensors, metadata))
     write_atomically(folder / WEIGHTS, format_safetensors(weights, metadata))
@@ -288,7 +289,11 @@ def _resume(folder: Path, config: TrainConfig, network: FlowNetwork, optimizer: 
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         tensors = parse_safetensors(path.read_bytes())
-        step, before = int(metadata["step"]), json.loads(metadata["config"])
+        if "training" in metadata:
+            training = json.loads(metadata["training"])
+            step, before = int(training["step"]), training["config"]
+        else:  # of 0.1
+            step, before = int(metadata["step"]), json.loads(metadata["config"])
     except Exception as error:
         raise FlowError(f"{path}: is no checkpoint of a flow training ({type(error).__name__})") from error
     changed = [f"{name} was {before.get(name)}, is {value}" for name, value in asdict(config).items() if before.get(name) != value]

@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that tests star
 import pytest
 import torch
 
+from vidgen import cli
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 _STARTED = time.monotonic()
 
@@ -47,17 +49,25 @@ def _one_thread_again() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    """The command line, called in this process, sets levels and handlers of the log for good."""
-    loggers = [logging.getLogger(name) for name in (None, "vidgen", "flow", "py.warnings")]
-    before = [(logger.level, logger.handlers[:]) for logger in loggers]
-    disabled = logging.root.manager.disable
+def _log_as_at_first() -> Iterator[None]:
+    """The command line, called in this process by a test or by what a test is prepared with, sets levels and handlers for good."""
+    _reset_log()
     yield
-    for logger, (level, handlers) in zip(loggers, before, strict=True):
+    _reset_log()
+
+
+def _reset_log() -> None:
+    for name, level in (
+        (None, logging.WARNING),
+        ("vidgen", logging.NOTSET),
+        ("flow", logging.NOTSET),
+        ("py.warnings", logging.NOTSET),
+    ):
+        logger = logging.getLogger(name)
         logger.setLevel(level)
-        logger.handlers[:] = handlers
+        logger.handlers[:] = [handler for handler in logger.handlers if not isinstance(handler, cli.Log)]
     logging.captureWarnings(False)
-    logging.disable(disabled)
+    logging.disable(logging.NOTSET)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

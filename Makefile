@@ -14,7 +14,7 @@ demo: .venv/.ready ## train, translate and evaluate on a procedurally generated 
 	.venv/bin/vidgen demo --overwrite
 
 test: .venv/.ready ## run the tests
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/.ready ## run the tests that take minutes
 	.venv/bin/python -m pytest -m slow

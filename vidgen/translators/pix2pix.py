@@ -144,9 +144,10 @@ class Pix2Pix(Translator[Carry]):
         drops = [part for part in self.generator.modules() if isinstance(part, NoiseDropout)]
         for index, part in enumerate(drops):
             part.layer_index = index
-        for network in (self.discriminator, None if isinstance(self.generator, CompactGenerator) else self.generator):
-            if network is not None:
-                initialize(network, zero_biases=True)
+        if not isinstance(self.generator, CompactGenerator):  # which begins with weights of its own
+            initialize(self.generator, zero_biases=True)
+        if self.discriminator is not None:
+            initialize(self.discriminator, zero_biases=True)
         self.features: FeatureAdversary | None = None
         if config.features is not None:
             chosen = config.features

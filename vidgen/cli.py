@@ -49,6 +49,17 @@ class FilePath(click.Path):
 
 PATH = FilePath(path_type=Path)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+KNOWN_DATA_SETS = (
+    "cityscapes",
+    "cityscapes_sequence",
+    "camvid",
+    "ade20k",
+    "coco_stuff",
+    "voc",
+    "mapillary",
+    "facades",
+    "openpose",
+)
 OLD_SPELLINGS_END = "0.3.0"
 """The release that no longer knows the options and commands of 0.1."""
 
@@ -1158,15 +1169,16 @@ def data_check(**options: Any) -> None:
 
 
 @data.command("import", example="vidgen data import cityscapes downloads/cityscapes -o datasets/cityscapes")
-@click.argument("kind", metavar="NAME", type=click.Choice(["cityscapes", "camvid", "ade20k", "facades", "openpose"]))
+@click.argument("kind", metavar="NAME", type=click.Choice(KNOWN_DATA_SETS))
 @click.argument("folder", type=PATH)
 @option("-o", "--out", type=PATH, required=True, help="New folder for the data set.")
 @option("--copy", is_flag=True, help="Copy the files; otherwise links to them are made.")
 def data_import(**options: Any) -> Result:
     """Lay out a well-known data set for training.
 
-    NAME is cityscapes, camvid, ade20k, facades (pictures of two halves, as pix2pix has them) or openpose (keypoints, and the frames
-    or video that they belong to). Label tables are written along; the settings to train with are printed.
+    NAME is cityscapes, cityscapes_sequence (snippets of 30 frames), camvid, ade20k, coco_stuff, voc, mapillary, facades (pictures
+    of two halves, as pix2pix has them) or openpose (keypoints, and the frames or video that they belong to). Label tables are
+    written along; the settings to train with are printed.
     """
     return _call("data.import_data", **options)
 

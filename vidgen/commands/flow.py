@@ -185,7 +185,6 @@ def train(
     initial: Path | None = None,
     measure_on: Path | None = None,
     device: str = "cpu",
-    show_progress: bool = True,
     **settings: Any,
 ) -> dict[str, Any]:
     """Train the network of `flow` on synthetic pairs, or fine-tune it on a video; goes on where `folder` stopped.
@@ -198,7 +197,6 @@ def train(
         initial: weights to begin with.
         measure_on: folder as for `evaluate`; its endpoint errors go to the log at every checkpoint.
         device: of torch.
-        show_progress: a bar on stderr.
         settings: fields of `flow.train.TrainConfig`.
 
     Returns:
@@ -218,7 +216,10 @@ def train(
     def endpoint_errors(network: Engine) -> dict[str, float]:
         return {f"endpoint_error_{name}": measure(network, *pair)["endpoint_error"] for name, pair in pairs.items()}
 
-    options: dict[str, Any] = {"evaluate": endpoint_errors, "initial": initial, "device": device, "show_progress": show_progress}
+    def follow(steps: range) -> Iterator[int]:
+        return progress.follow(steps, f"training flow in {display(folder)}", len(steps))
+
+    options: dict[str, Any] = {"evaluate": endpoint_errors, "initial": initial, "device": device, "follow": follow}
     check_folder(Path(folder))
     with durable.held_folder(Path(folder), LOCK):
         weights = _train(folder, config, textures, video, num_streets, options)

@@ -161,6 +161,8 @@ def summarize(result: Result, indent: int = 0) -> str:
             lines += [label, summarize(value, indent + 2)] if value else []
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
             lines += [label, *(summarize(item, indent + 2) for item in value)]
+        elif isinstance(value, list | tuple) and any(isinstance(item, str) and ", " in item for item in value):  # sentences
+            lines += [label, *(f"{'':{indent + 2}}{_plain(item)}" for item in value)]
         elif value is not None:
             lines.append(f"{label:{width + indent}}  {_plain(value)}")
     return "\n".join(lines)
@@ -274,7 +276,10 @@ class Command(click.Command):
             error.hint = error.hint and self._with_options(error.hint)
             raise
         if result is not None:
-            screen.show(result, self.summary)
+            screen.show(result, self._summarize if self.summary is summarize else self.summary)
+
+    def _summarize(self, result: Result) -> str:
+        return self._with_options(summarize(result))
 
     def _with_options(self, message: str) -> str:
         """A message of the library with its parameters, which it names in backticks, as this command's options."""

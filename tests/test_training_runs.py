@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -165,28 +168,52 @@ def test_two_clips_at_once_train_like_one_after_the_other_where_statistics_are_p
     assert _log(tmp_path / "single")[0]["losses"] == pytest.approx(_log(tmp_path / "pair")[0]["losses"], rel=0.01)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
-    quick_config: Path, tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    folder = tmp_path / "run"
-    command = [sys.executable, "-m", "vidgen", "train", str(quick_config), "-o", str(folder), "--set", "data.workers=2"]
-    command += ["--set", "train.steps_per_epoch=4000", "--set", "train.checkpoint_every_steps=100000"]
-    process = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
-    while not (folder / "metrics.jsonl").exists() or not _log_lines(folder):
-        time.sleep(0.05)
-        assert process.poll() is None
-    process.send_signal(number)
-    _, text = process.communicate(timeout=30)
-    assert process.returncode == code
-    done = _log_lines(folder)
-    assert (folder / "checkpoints" / f"step-{done:07d}").is_dir()
-    assert f"saved after step {done}" in text
-    assert "--resume" in text
+@contextmanager
+def _signaled(folder: Path, number: signal.Signals) -> Iterator[None]:
+    """Send a signal to this process once the log of the run has a line. One that nobody handles is an error of the test alone."""
+    stopped = threading.Event()
+
+    def send() -> None:
+        while not stopped.wait(0.01):
+            if _log_lines(folder):
+                os.kill(os.getpid(), number)
+                return
+
+    def unhandled(*_: object) -> None:
+        raise AssertionError("nobody handles the signal")
+
+    previous = signal.signal(signal.SIGTERM, unhandled)
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        sender.join()
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _log_lines(folder: Path) -> int:
-    return (folder / "metrics.jsonl").read_text().count("\n")
+    log = folder / "metrics.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+    quick_config: Path, tmp_path: Path, number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    sets = ["data.workers=2", "train.steps_per_epoch=4000", "train.checkpoint_every_steps=100000"]
+    with _signaled(folder, number):
+        assert (
+            cli.main(["train", str(quick_config), "-o", str(folder), *(word for text in sets for word in ("--set", text))]) == code
+        )
+    text = capsys.readouterr().err
+    done = _log_lines(folder)
+    assert 0 < done < 20_000
+    assert (folder / "checkpoints" / f"step-{done:07d}").is_dir()
+    assert f"saved after step {done}" in text
+    assert "--resume" in text
 
 
 def test_a_second_run_in_one_folder_is_refused(quick_config: Path, tmp_path: Path) -> None:
@@ -280,16 +307,24 @@ def test_a_damaged_line_of_the_log_stops_no_resume_and_costs_no_other_line(
     assert said == [f"{folder}: 1 line of metrics.jsonl cannot be read and is left out; the others are kept"]
 
 
-def test_a_full_disk_under_the_log_is_told_in_one_line(quick_config: Path, tmp_path: Path) -> None:
-    limited = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4400, 4400));"
-        "from vidgen.cli import main; sys.exit(main())"
-    )
-    command = [sys.executable, "-c", limited, "train", str(quick_config), "-o", str(tmp_path / "run")]
-    command += ["--set", "train.checkpoint_every_steps=1000"]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
-    assert done.returncode == 1
-    assert re.search(r"^error: .*metrics\.jsonl: no space left to write", done.stderr, re.MULTILINE)
+@contextmanager
+def _small_disk(num_bytes: int) -> Iterator[None]:
+    """No file of this process can become larger, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_under_the_log_is_told_in_one_line(
+    quick_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = ["--set", "train.checkpoint_every_steps=1000", "--set", "train.steps_per_epoch=40"]
+    with _small_disk(4400):
+        assert cli.main(["train", str(quick_config), "-o", str(tmp_path / "run"), *sets]) == 1
+    assert re.search(r"^error: .*metrics\.jsonl: no space left to write", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_the_newest_step_wins_whatever_the_clock_says(quick_config: Path, tmp_path: Path) -> None:
@@ -591,19 +626,17 @@ def test_a_checkpoint_is_synced_before_and_its_folder_after_the_rename(tmp_path:
     assert names.count("sync") == 5
 
 
-def test_a_full_disk_stops_training_with_one_line_and_keeps_the_old_checkpoint(quick_config: Path, tmp_path: Path) -> None:
+def test_a_full_disk_stops_training_with_one_line_and_keeps_the_old_checkpoint(
+    quick_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "run"
     train(quick_config, folder, steps=3)
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-    limited = (
-        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 4}, {size // 4}));"
-        "from vidgen.cli import main; sys.exit(main())"
-    )
-    command = [sys.executable, "-c", limited, "train", str(quick_config), "-o", str(folder), "--steps", "9"]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
-    assert done.returncode == 1
-    assert "no space left" in done.stderr
-    assert "Traceback" not in done.stderr
+    with _small_disk(size // 4):
+        assert cli.main(["train", str(quick_config), "-o", str(folder), "--steps", "9"]) == 1
+    said = capsys.readouterr().err
+    assert "no space left" in said
+    assert "Traceback" not in said
     found = checkpoints.newest(folder / "checkpoints")
     assert found is not None
     assert found.progress.step == 3
@@ -649,7 +682,7 @@ def test_a_dry_run_reports_sizes_and_writes_nothing(config: Path, tmp_path: Path
 
 def test_a_dry_run_is_short_and_allocates_no_network(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A generator of more than 40 GB of weights is described in the memory that there is."""
-    sets = ["--set", "model.generator.base_channels=8192", "--set", "model.generator.num_blocks=20"]
+    sets = ["--set", "model.generator.base_channels=8192", "--set", "model.generator.num_blocks=1"]
     assert cli.main(["train", str(config), "-o", str(tmp_path / "run"), "--dry-run", *sets]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) < 20

@@ -109,8 +109,6 @@ def _is_harmless(character: str) -> bool:
 
 
 def _escape(character: str) -> str:
-    if (
-        "\udc80" <= character <= "\udcff"
-    ):  # how Python stores a byte of a name that is no UTF-8; JSON may hold other halves of pairs
+    if "\udc80" <= character <= "\udcff":  # a byte of a name that is no UTF-8; JSON may hold other surrogates
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")

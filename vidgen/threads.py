@@ -100,7 +100,8 @@ class prefetch(Iterator[Item]):  # noqa: N801 - used as the function that it wou
         if kind == "item":
             self._waiting.done()
             return value
-        self.close()
+        if not self._waiting.closed:  # by another thread, which waits for ours
+            self.close()
         if kind == "error":
             raise value
         raise StopIteration

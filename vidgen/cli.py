@@ -385,7 +385,11 @@ object_styles = _options(
 )
 pretrained = _options(
     option(
-        "--pretrained", "weights", multiple=True, metavar="NAME=FILE", help="Pretrained network that a metric needs; repeatable."
+        "--pretrained",
+        "weights",
+        multiple=True,
+        metavar="NAME=FILE",
+        help="Pretrained network that a metric needs; repeatable. The code of a TorchScript file is run.",
     ),
     _old("--weights", instead="--pretrained", multiple=True),
 )

@@ -36,10 +36,10 @@ UNSEEN_FRAMES = 48
 MAX_VIDEO_BYTES = 12e6
 SHIPPED = "street-world"
 
-WRITTEN = frozenset(
-    ("config.yaml", "data", "index.html", "labels.mp4", "labels.png", "preview.png", "result.mp4", "result.mp4.json", "run")
-    + ("scores.json", "shipped.mp4", "shipped.mp4.json", "truth.mp4", "unseen")
-)
+WRITTEN = {
+    *("config.yaml", "data", "index.html", "labels.mp4", "labels.png", "preview.png", "result.mp4", "result.mp4.json", "run"),
+    *("scores.json", "shipped.mp4", "shipped.mp4.json", "truth.mp4", "unseen"),
+}
 """All that lies in the folder of a demo."""
 
 _MEASURES = (

@@ -519,6 +519,14 @@ def translate(**options: Any) -> Result:
 @option("--port", type=Count(0, 65535), default=8321, show_default=True, help="Port of the web page; 0 for any free one.")
 @option("--label-encoding", "labels", metavar=label_encoding, help="How the label maps encode classes.  [default: auto]")
 @option(
+    "--to",
+    "kind",
+    type=click.Choice(["lines", "distance", "pose", "body", "hands", "face", "densepose"]),
+    help="Draw this of each frame first, for models of such drawings; see 'vidgen condition'.",
+)
+@option("--apply", "head", type=PATH, metavar="HEAD", help="Label each frame first with the head that 'vidgen label' saved.")
+@option("--weights", type=PATH, metavar="FILE", help="With --to, the wheel that finds people; with --apply, the backbone's file.")
+@option(
     "--work-size",
     type=click.Choice(["auto", "input"]),
     default="auto",

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from tests import chromium
-from tests.test_inference_export import CASES, write_model
+from tests.exporting import CASES, write_model
 from vidgen.commands import live as command
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.live import Latest, Live, LivePicture

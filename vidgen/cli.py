@@ -1007,6 +1007,13 @@ engine = _options(
 )
 @option("--kind", type=click.Choice(["flow", "picture"]), help="Raw vectors or color wheel.  [default: by the output's suffix]")
 @option("--max-flow", type=Number(min=0, min_open=True), help="Flow magnitude in pixels of full saturation.")
+@option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]),
+    default="torch",
+    show_default=True,
+    help="Inference engine of the learned network; auto uses OpenVINO if it is installed.",
+)
 @overwrite
 def flow_estimate(**options: Any) -> Result:
     """Estimate the optical flow between two images or along a video."""

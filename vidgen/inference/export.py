@@ -145,7 +145,7 @@ def export(
         ConfigError: a part of the translator cannot be exported, or the graph does not give torch's frames; nothing is kept then.
         OutputError: the file cannot be written.
     """
-    _require_libraries(form)
+    require_libraries(form)
     size = sum(value.numel() * value.element_size() for value in translator.generator.state_dict().values())
     if size > _LARGEST and form != "pt2":
         raise ConfigError(
@@ -179,7 +179,11 @@ def export(
             return Exported(card, {"graph": path})
 
 
-def _require_libraries(form: Form) -> None:
+def require_libraries(form: Form) -> None:
+    """
+    Raises:
+        MissingExtraError: a library that writes this form is not installed.
+    """
     needed = {"onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino"), "pt2": ()}[form]
     missing = [name for name in needed if engine_version(name) is None]
     if not missing and (form == "pt2" or any(engine_version(name) for name in ENGINES)):
@@ -357,7 +361,7 @@ def _to_onnx(step: _Step, plan: _Plan, facts: Facts) -> Any:
                 verbose=False,
             )
         except Exception as error:  # the exporter wraps whatever the translator's code raises
-            raise ConfigError(f"{facts.kind}: cannot be exported to ONNX: {_reason(error)}") from error
+            raise ConfigError(f"{facts.kind}: cannot be exported to ONNX: {describe_failure(error)}") from error
 
 
 def _arguments(plan: _Plan, size: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -365,7 +369,7 @@ def _arguments(plan: _Plan, size: tuple[int, int]) -> tuple[Tensor, ...]:
     return tuple(_tensor(inputs[port.name] if port.name in inputs else port.zeros(size)) for port in plan.ports)
 
 
-def _reason(error: BaseException) -> str:
+def describe_failure(error: BaseException) -> str:
     """The innermost cause in one line; operators are named in it."""
     cause: BaseException = error
     while cause.__cause__ is not None or cause.__context__ is not None:
@@ -454,7 +458,7 @@ def _write_program(step: _Step, plan: _Plan, card: GraphCard, path: Path) -> Exp
         try:
             program = torch.export.export(step, _arguments(plan, size), dynamic_shapes=plan.dynamic_shapes(), strict=False)
         except Exception as error:
-            raise ConfigError(f"{plan.facts.kind}: cannot be exported: {_reason(error)}") from error
+            raise ConfigError(f"{plan.facts.kind}: cannot be exported: {describe_failure(error)}") from error
         probe = card.check.size
         arrays = probe_inputs(plan.inputs, probe, 0)
         state = {port.name: _tensor(port.zeros(probe)) for port in plan.states}
@@ -489,7 +493,7 @@ def _write_openvino(draft: Path, card: GraphCard, path: Path) -> Exported:
     try:
         model = openvino.Core().read_model(str(draft))  # its converter in Python would report its use to its makers
     except RuntimeError as error:
-        raise ConfigError(f"{card.facts.kind}: OpenVINO cannot convert the graph: {_reason(error)}") from error
+        raise ConfigError(f"{card.facts.kind}: OpenVINO cannot convert the graph: {describe_failure(error)}") from error
     model.set_rt_info(card.to_json(), [METADATA_KEY])
     place = draft.with_suffix(".xml")
     openvino.save_model(model, str(place), compress_to_fp16=False)

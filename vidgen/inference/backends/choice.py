@@ -22,7 +22,7 @@ import numpy as np
 import vidgen
 from vidgen import durable
 from vidgen.errors import OutputError
-from vidgen.inference.backends.graphs import EngineName, GraphBackend, engine_version
+from vidgen.inference.backends.graphs import GraphBackend, engine_version
 from vidgen.inference.graph import probe_frames, probe_inputs
 
 log = logging.getLogger(__name__)
@@ -137,12 +137,12 @@ def compare(backend: GraphBackend) -> Verdict:
 
 def verdict_of(backend: GraphBackend) -> Verdict:
     """`compare`, or what it said before on this processor with these versions."""
-    key = _key(backend)
+    key = key_of(backend.card.hashes.get("weights", "")[:32], backend.name, backend.precision)
     known = remembered().get(key)
     if isinstance(known, dict) and {"difference", "milliseconds"} <= known.keys():
         return Verdict(float(known["difference"]), LIMITS[backend.precision], float(known["milliseconds"]), remembered=True)
     verdict = compare(backend)
-    _remember(key, {"difference": verdict.difference, "milliseconds": verdict.milliseconds, "kind": backend.card.facts.kind})
+    remember(key, {"difference": verdict.difference, "milliseconds": verdict.milliseconds, "kind": backend.card.facts.kind})
     return verdict
 
 
@@ -162,7 +162,8 @@ def describe_difference(entry: Mapping[str, Any], key: str) -> str:
     return f"{'the same' if difference <= limit else 'other'} frames (mean difference {difference:.4f})"
 
 
-def _remember(key: str, entry: dict[str, Any]) -> None:
+def remember(key: str, entry: dict[str, Any]) -> None:
+    """Keep a comparison for later."""
     try:
         memory_place().parent.mkdir(parents=True, exist_ok=True)
         durable.write_json(memory_place(), {**remembered(), key: entry})
@@ -170,7 +171,6 @@ def _remember(key: str, entry: dict[str, Any]) -> None:
         log.debug("the comparison cannot be remembered: %s", error)
 
 
-def _key(backend: GraphBackend) -> str:
-    name: EngineName = backend.name
-    weights = backend.card.hashes.get("weights", "")[:32]
-    return f"{weights} | {processor()} | {name} {engine_version(name)} | vidgen {vidgen.__version__} | {backend.precision}"
+def key_of(weights: str, name: str, precision: str) -> str:
+    """What a comparison is remembered by: another processor or version is another one."""
+    return f"{weights} | {processor()} | {name} {engine_version(name)} | vidgen {vidgen.__version__} | {precision}"

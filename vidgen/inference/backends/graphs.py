@@ -127,7 +127,7 @@ class OnnxRuntime:
         return dict(zip(self._names, self._session.run(self._names, dict(feeds)), strict=True))
 
 
-_MAKERS: Mapping[EngineName, Callable[[Path, Literal["auto", "fp32", "bf16"], int, Path | None], Engine]] = {
+MAKERS: Mapping[EngineName, Callable[[Path, Literal["auto", "fp32", "bf16"], int, Path | None], Engine]] = {
     "openvino": OpenVino,
     "onnxruntime": OnnxRuntime,
 }
@@ -168,7 +168,7 @@ class GraphBackend:
         self.name = name
         self.card: GraphCard = read_card(path)
         self.threads = threads or default_threads()
-        self._engine = _MAKERS[name](path, precision, self.threads, cache)
+        self._engine = MAKERS[name](path, precision, self.threads, cache)
         self.card.require_ports(self._engine.inputs, str(path))
 
     @property

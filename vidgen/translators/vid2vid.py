@@ -466,7 +466,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     @property
     def _looks_up(self) -> bool:
-        """Whether the generator takes ids in use: the compact one does, and one-hot channels of many classes cost a tenth of a frame."""
+        """Whether the generator takes ids in use: to the compact one, one-hot channels of many classes cost a tenth of a frame."""
         return self.config.generator.kind == "compact" and self.config.num_labels >= _LOOKED_UP_FROM
 
     def _foreground_mask(self, encoded: Tensor, training: _Training | None) -> Tensor:

@@ -406,6 +406,18 @@ def test_a_backend_that_gives_other_frames_is_not_taken_and_that_is_said(
         Model.load(place)
 
 
+@pytest.mark.skipif("openvino" not in ENGINES, reason="OpenVINO is not installed")
+def test_where_bf16_gives_other_frames_fp32_is_taken_and_that_is_said(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(choice.LIMITS, "bf16", 0.0)
+    fast = GraphBackend(choice.graph_place(Model.load(prepared).sha256), "openvino")
+    model = Model.load(prepared, backend="openvino")
+    assert (model.choice.backend, model.choice.precision) == ("openvino", "fp32")
+    assert ("since of bf16 it is" in model.choice.why) == (fast.precision == "bf16")
+    asked = Model.load(prepared, backend="openvino", precision="bf16")
+    assert asked.choice.backend == "torch"
+    assert "its frames are not those of torch" in asked.choice.why
+
+
 def test_a_graph_that_cannot_be_loaded_leaves_torch_in_its_place(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = choice.graph_place(Model.load(prepared).sha256)
     place.write_bytes(place.read_bytes()[:5000])

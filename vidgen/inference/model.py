@@ -233,8 +233,8 @@ class Model:
             require_engine("onnxruntime")
         for name in installed:
             try:
-                graph = GraphBackend(path, name, precision=precision, threads=threads, cache=choice.cache_folder() / "compiled")
-                verdict = choice.verdict_of(graph)
+                cache = choice.cache_folder() / "compiled"
+                graph, verdict = choice.same_frames(path, name, precision, threads=threads, cache=cache)
             except VidgenError as error:
                 if name == installed[-1]:
                     raise
@@ -576,8 +576,7 @@ class _Preparation:
         try:
             place = self.graph()
             compiled = choice.cache_folder() / "compiled"
-            graph = GraphBackend(place, self._engine, precision=self._precision, threads=self._threads, cache=compiled)
-            verdict = choice.verdict_of(graph)
+            graph, verdict = choice.same_frames(place, self._engine, self._precision, threads=self._threads, cache=compiled)
         except MissingExtraError:
             raise
         except (VidgenError, OSError, RuntimeError) as error:

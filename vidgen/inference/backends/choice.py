@@ -13,7 +13,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ import numpy as np
 import vidgen
 from vidgen import durable
 from vidgen.errors import OutputError
-from vidgen.inference.backends.graphs import GraphBackend, engine_version
+from vidgen.inference.backends.graphs import TITLES, EngineName, GraphBackend, engine_version
 from vidgen.inference.graph import probe_frames, probe_inputs
 
 log = logging.getLogger(__name__)
@@ -60,12 +60,14 @@ class Verdict:
         limit: how large it may be.
         milliseconds: of the second frame.
         remembered: whether it is of an earlier time.
+        instead_of: that of bf16, where it did not pass.
     """
 
     difference: float
     limit: float
     milliseconds: float
     remembered: bool = False
+    instead_of: Verdict | None = None
 
     @property
     def passed(self) -> bool:
@@ -74,7 +76,8 @@ class Verdict:
 
     def describe(self) -> str:
         """In words."""
-        return f"mean difference to torch {self.difference:.4f}, limit {self.limit}{', remembered' if self.remembered else ''}"
+        text = f"mean difference to torch {self.difference:.4f}, limit {self.limit}{', remembered' if self.remembered else ''}"
+        return text if self.instead_of is None else f"{text}; fp32, since of bf16 it is {self.instead_of.difference:.4f}"
 
 
 def cache_folder() -> Path:
@@ -144,6 +147,28 @@ def verdict_of(backend: GraphBackend) -> Verdict:
     verdict = compare(backend)
     remember(key, {"difference": verdict.difference, "milliseconds": verdict.milliseconds, "kind": backend.card.facts.kind})
     return verdict
+
+
+def same_frames(
+    path: Path, name: EngineName, precision: Literal["auto", "fp32", "bf16"], *, threads: int | None, cache: Path | None = None
+) -> tuple[GraphBackend, Verdict]:
+    """A graph on an engine in the fastest precision that gives torch's frames here; where none does, the last that was tried.
+
+    Args:
+        precision: auto tries bf16 where the processor has it, and float32 where that is not torch's.
+
+    Raises:
+        CheckpointError: the graph cannot be loaded.
+        ConfigError: the engine does not compute in that precision.
+    """
+    graph = GraphBackend(path, name, precision=precision, threads=threads, cache=cache)
+    verdict = verdict_of(graph)
+    if precision == "auto" and graph.precision == "bf16" and not verdict.passed:
+        log.info("%s in bf16 is not used: %s; fp32 is tried", TITLES[name], verdict.describe())
+        graph = GraphBackend(path, name, precision="fp32", threads=threads, cache=cache)
+        exact = verdict_of(graph)
+        return graph, replace(exact, instead_of=verdict)
+    return graph, verdict
 
 
 def remembered() -> dict[str, Any]:

@@ -31,6 +31,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         (32, 48),
     ),
     "vid2vid, compact": ({"kind": "vid2vid", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25}}, MAPS, (32, 48)),
+    "vid2vid, compact, many classes": (
+        {"kind": "vid2vid", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25}},
+        {"labels": {"num_classes": 30}, "instances": "instances"},
+        (32, 48),
+    ),
     "vid2vid without a past": (
         {"kind": "vid2vid", "num_input_frames": 1, "generator": {**NARROW, "flow": "none"}},
         LABELS,
@@ -75,10 +80,11 @@ def write_model(path: Path, model: dict[str, Any], condition: dict[str, Any], si
     torch.manual_seed(1)
     module = translators.find(model["kind"])
     settings = ConditionSettings(**condition)
+    num_labels = condition["labels"]["num_classes"] if "labels" in condition else 0
     follows: dict[str, Any] = {}
     if model["kind"] not in ("singan", "consingan"):
         follows = {
-            "num_labels": NUM_LABELS if "labels" in condition else 0,
+            "num_labels": num_labels,
             "condition_channels": settings.num_picture_channels,
             "use_instances": "instances" in condition,
         }
@@ -91,7 +97,7 @@ def write_model(path: Path, model: dict[str, Any], condition: dict[str, Any], si
             torch.nn.init.uniform_(value, 0.2, 0.8)  # a norm's shift of zero would leave nothing but rounding of an empty past
     if hasattr(translator, "num_begun_scales"):
         translator.num_begun_scales.fill_(translator.pyramid.num_levels)
-    table = labels.plain(NUM_LABELS) if "labels" in condition else None
+    table = labels.plain(num_labels) if num_labels else None
     card = ModelCard(config, settings.model_dump(mode="json"), table, size)
     path.write_bytes(pack(translator.state_dict(), card.metadata()))
     return path

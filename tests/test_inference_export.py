@@ -21,8 +21,10 @@ from vidgen.commands.export import export
 from vidgen.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
 from vidgen.inference.backends import choice
 from vidgen.inference.backends.graphs import GraphBackend, engine_version
+from vidgen.inference.backends.pytorch import TorchBackend
 from vidgen.inference.graph import FORMAT, METADATA_KEY, draw_noise, probe_inputs, read_card
 from vidgen.inference.model import Model
+from vidgen.inference.session import Session
 from vidgen.media.frames import open_source
 from vidgen.media.images import write_png
 
@@ -57,7 +59,7 @@ def test_every_translator_runs_in_every_engine_as_in_torch_at_any_size(case: str
     model, condition, size = CASES[case]
     weights = write_model(tmp_path / "model.safetensors", model, condition, size)
     written = export(weights, tmp_path / "model.onnx")
-    assert written["difference_to_torch"] < 1e-3
+    assert written["difference_to_torch"] < 1e-2  # the largest: what rounding fetches from the pixel beside counts too
     for engine in ENGINES:
         there = Model.load(tmp_path / "model.onnx", backend=engine, precision="fp32")  # type: ignore[arg-type]
         here = Model.load(weights, precision="fp32", device="cpu")
@@ -511,3 +513,38 @@ def test_bench_measures_every_installed_backend(prepared: Path) -> None:
     assert "CPU ms" in as_text(result)
     with pytest.raises(ConfigError, match="expected WxH"):
         bench(prepared, sizes=("large",))
+
+
+@pytest.mark.parametrize("case", ["pix2pixhd with styles", pytest.param("vid2vid, compact", marks=pytest.mark.slow)])
+def test_compiled_steps_give_the_frames_of_plain_ones(case: str, tmp_path: Path) -> None:
+    plain = Model.load(write_model(tmp_path / "model.safetensors", *CASES[case]), device="cpu", precision="fp32")
+    graphs: list[Any] = []
+
+    def keep(module: Any, examples: Any) -> Any:
+        graphs.append(module)
+        return module.forward
+
+    compiled = TorchBackend(plain.translator, plain.runtime, compiler=keep)
+    sessions = [Session(plain, backend, (32, 48)) for backend in (plain.backend, compiled)]
+    counts = []
+    for moment in range(6):
+        main, further = inputs_of(plain, (32, 48), moment)
+        pictures = [session.step(main, **further) for session in sessions]
+        assert (pictures[0] == pictures[1]).all()
+        counts.append(len(graphs))
+    assert 0 < counts[3] == counts[5]  # frames after the first few compile nothing more
+    assert compiled.describe().endswith("compiled")
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = Model.load(write_model(tmp_path / "model.safetensors", *CASES["pix2pix, ResNet"]), device="cpu", precision="fp32")
+
+    def broken(module: Any, examples: Any) -> Any:
+        raise RuntimeError("no compiler found")
+
+    session = Session(plain, TorchBackend(plain.translator, plain.runtime, compiler=broken), (32, 48))
+    main, _ = inputs_of(plain, (32, 48), 0)
+    assert (session.step(main) == plain.session((32, 48)).step(main)).all()
+    assert "the network cannot be compiled here" in caplog.text
+    with pytest.raises(ConfigError, match="`compiled`: compiles networks in torch"):
+        Model.load(tmp_path / "model.safetensors", backend="openvino", compiled=True)

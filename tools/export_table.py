@@ -22,13 +22,17 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from flow.engines import SHIPPED_WEIGHTS, load_network
+from flow.network import MIN_SIDE
 from tests.exporting import CASES, write_model
 from vidgen.commands.export import export
 from vidgen.errors import VidgenError
 from vidgen.inference.backends import choice
-from vidgen.inference.backends.graphs import GraphBackend, engine_version
+from vidgen.inference.backends.graphs import ENGINES, GraphBackend, engine_version
+from vidgen.inference.flow import GraphFlow, export_flow, flow_difference
 
 COLUMNS = ("model", "megabytes", "step", "onnxruntime fp32", "openvino fp32", "openvino bf16", "OpenVINO file", "pt2")
+FLOWS = {"optical flow, up to 319 pixels": 0, "optical flow, up to 639 pixels": 1}
 INCLUDED = "street-world (included, trained)"
 
 
@@ -68,12 +72,31 @@ def _openvino_file(weights: Path, path: Path) -> str:
 def _tried(work: Callable[[], Any]) -> Any:
     try:
         return work()
-    except VidgenError as error:
-        return f"no: {error}"
+    except Exception as error:  # a table says what failed, and goes on
+        return f"no: {type(error).__name__ if not isinstance(error, VidgenError) else ''} {error}".replace("no:  ", "no: ")
 
 
 def _shown(difference: float) -> str:
     return f"{difference:.1e}"
+
+
+def flow_row(name: str, num_halvings: int, folder: Path) -> dict[str, Any]:
+    """The network of optical flow, for images that are halved so often first."""
+    path = folder / "flow.onnx"
+    row: dict[str, Any] = {"model": name}
+    written = _tried(lambda: export_flow(path, num_halvings=num_halvings))
+    if isinstance(written, str):
+        return {**row, "step": written}
+    network = load_network(SHIPPED_WEIGHTS)
+    multiple = written.size_multiple
+    size = max(MIN_SIDE, multiple), max(2 * MIN_SIDE, 2 * multiple)
+    row |= {"megabytes": round(path.stat().st_size / 1e6, 1), "step": _shown(written.difference)}
+    for engine in ENGINES:
+        if engine_version(engine) is not None:
+            row[f"{engine} fp32"] = _tried(
+                lambda engine=engine: _shown(flow_difference(GraphFlow(path, engine, num_halvings), network, size))
+            )
+    return row
 
 
 def _models(folder: Path) -> Mapping[str, Callable[[], Path]]:
@@ -92,15 +115,16 @@ def main(names: tuple[str, ...], markdown: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="vidgen-table-") as scratch:
         folder = Path(scratch)
         models = _models(folder)
-        unknown = next((name for name in names if name not in models), None)
+        known = (*models, *FLOWS)
+        unknown = next((name for name in names if name not in known), None)
         if unknown is not None:
-            raise click.UsageError(f"{unknown}: no such model; there are {', '.join(models)}")
+            raise click.UsageError(f"{unknown}: no such model; there are {'; '.join(known)}")
         if markdown:
             print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-        for index, name in enumerate(names or models):
+        for index, name in enumerate(names or known):
             place = folder / f"files-{index}"
             place.mkdir()
-            row = row_of(name, models[name](), place)
+            row = row_of(name, models[name](), place) if name in models else flow_row(name, FLOWS[name], place)
             line = f"| {' | '.join(str(row.get(column, '')) for column in COLUMNS)} |" if markdown else json.dumps(row)
             print(line, flush=True)
 

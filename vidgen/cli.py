@@ -482,6 +482,7 @@ def train(**options: Any) -> Result:
 @overwrite
 @compute
 @backend
+@option("--compile", "compiled", is_flag=True, help="Compile the network first: a minute or more, for long videos and GPUs.")
 @quality
 @seed
 @option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")

@@ -152,7 +152,7 @@ def export(
             f"{facts.kind}: its {size / 2**30:.1f} GiB of weights do not fit into one ONNX file of at most 2 GiB",
             hint="take the form pt2",
         )
-    with torch.inference_mode(False), torch.no_grad(), _counters_fixed(translator):
+    with torch.inference_mode(False), torch.no_grad(), _counters_fixed(translator), _plain_layout(translator):
         plan = _plan(translator, facts, inputs)
         step = _Step(translator, plan).eval()
         probe = _probe_size(facts)
@@ -210,6 +210,18 @@ def _counters_fixed(translator: nn.Module) -> Iterator[None]:
         for module, name, value in taken:
             module.__dict__.pop(name, None)
             module._buffers[name] = value
+
+
+@contextlib.contextmanager
+def _plain_layout(translator: nn.Module) -> Iterator[None]:
+    """Weights in the standard layout within: with channels last, programs would only take frames whose coarsest features are wider
+    than one pixel, since the layout of a single one cannot be told.
+    """
+    try:
+        translator.to(memory_format=torch.contiguous_format)
+        yield
+    finally:
+        translator.to(memory_format=torch.channels_last)
 
 
 def _plan(translator: Translator[Any], facts: Facts, inputs: Sequence[Input]) -> _Plan:
@@ -465,7 +477,13 @@ def _write_program(step: _Step, plan: _Plan, card: GraphCard, path: Path) -> Exp
         _, state = _stepped(step.translator, plan, arrays, state)
         expected, _ = _stepped(step.translator, plan, arrays, state)
         given = {**arrays, **draw_noise(plan.noise, probe, 0, 0), **{name: value.numpy() for name, value in state.items()}}
-        frame = program.module()(*(_tensor(given[port.name]) for port in plan.ports))[0][0].numpy()
+        try:
+            frame = program.module()(*(_tensor(given[port.name]) for port in plan.ports))[0][0].numpy()
+        except Exception as error:  # what it takes for granted of its inputs is asserted in many ways
+            size_text = f"{probe[1]}x{probe[0]}"
+            raise ConfigError(
+                f"{plan.facts.kind}: the exported program does not take frames of {size_text}: {describe_failure(error)}"
+            ) from error
         difference = float(np.abs(frame - expected).max())
         if not difference <= TOLERANCE:
             raise ConfigError(

@@ -101,7 +101,7 @@ def export_flow(path: Path, *, weights: Path | None = None, num_halvings: int = 
         draft = Path(scratch) / "draft.onnx"
         program.save(str(draft))
         name = next(engine for engine in MAKERS if engine_version(engine))
-        difference = _difference(GraphFlow(draft, name, num_halvings), network, size)
+        difference = flow_difference(GraphFlow(draft, name, num_halvings), network, size)
         if not difference <= TOLERANCE:
             raise ConfigError(f"{KIND}: the exported graph does not give torch's flow; they differ by {difference:.3g} pixels")
         card = {
@@ -191,7 +191,7 @@ class BackendFlow:
             size = max(MIN_SIDE, multiple), max(2 * MIN_SIDE, 2 * multiple)
             key = choice.key_of(f"{self._sha256[:24]} flow {num_halvings}", self._backend, "fp32")
             known = choice.remembered().get(key)
-            difference = float(known["difference"]) if isinstance(known, dict) else _difference(engine, self._network, size)
+            difference = float(known["difference"]) if isinstance(known, dict) else flow_difference(engine, self._network, size)
             choice.remember(key, {"difference": difference, "kind": KIND})
         except (VidgenError, OSError, RuntimeError) as error:
             self._why = str(error)
@@ -216,7 +216,7 @@ def learned_network(backend: BackendName, weights: Path | None = None, *, thread
     return BackendFlow("openvino" if backend == "auto" else backend, weights, threads=threads)
 
 
-def _difference(engine: Engine, network: FlowNetwork, size: tuple[int, int]) -> float:
+def flow_difference(engine: Engine, network: FlowNetwork, size: tuple[int, int]) -> float:
     """Mean difference of the flow of a smooth picture that moves by a few pixels, in pixels."""
     if min(size) < MIN_SIDE:
         raise InputError(f"images of {size} are too small for the network of flow")

@@ -60,6 +60,7 @@ def translate(
     precision: Precision | None = None,
     threads: int | None = None,
     backend: BackendName = "auto",
+    compiled: bool = False,
     quality: Literal["draft", "good", "lossless"] = "good",
     seed: int = 0,
     weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
@@ -80,6 +81,7 @@ def translate(
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
         styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`.
         backend: what computes; auto takes OpenVINO where it is installed and gives torch's frames on this machine.
+        compiled: compile the network with torch first.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
 
     Returns:
@@ -119,7 +121,8 @@ def translate(
             weights="ema" if weights == "average" else weights,
             backend=backend,
             threads=threads,
-            num_frames=_total_frames(targets) if backend == "auto" else None,
+            num_frames=_total_frames(targets) if backend == "auto" and not compiled else None,
+            compiled=compiled,
         )
         table = input_table(labels, loaded)
         companions = further_inputs(loaded, further, instances=instances)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,7 +27,7 @@ from vidgen.jobs.clips import (
 )
 from vidgen.jobs.engines import Engine, Work, in_processes, in_this_process
 from vidgen.media import images, paths, video
-from vidgen.media.frames import OUTPUT_SUFFIXES, list_sources
+from vidgen.media.frames import OUTPUT_SUFFIXES, files_read, list_sources
 
 log = logging.getLogger(__name__)
 
@@ -288,3 +289,151 @@ def _decode(value: Any) -> Any:
     if isinstance(value, dict):
         return Path(value["path"])
     return [_decode(item) for item in value] if isinstance(value, list) else value
+
+
+# -- commands that are one call for each clip --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Calling:
+    """A command whose function does one clip.
+
+    Attributes:
+        function: `module.name` below `vidgen.commands`.
+        input, output: its parameters of these.
+        suffix: of the result of an input.
+        places: what a call with such arguments writes, its result first.
+        changes: what a list may say of a clip; options by the function's own names.
+        companions: parameters that name what belongs to the input; of several inputs, a folder that holds one for each.
+        extra_outputs: parameters that name further results, with their suffixes; of several inputs, folders.
+        single_only: parameters that make sense for one input only.
+        undecisive: parameters that change no result.
+    """
+
+    command: str
+    function: str
+    input: str
+    output: str
+    suffix: Callable[[Path], str]
+    places: Callable[[Mapping[str, Any]], Sequence[durable.Output]]
+    changes: Changes = Changes()
+    companions: Collection[str] = ()
+    extra_outputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    single_only: Collection[str] = ()
+    undecisive: Collection[str] = ("threads", "device", "cache", "no_cache")
+
+    def call(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The function's own result."""
+        result: dict[str, Any] = _function(self.function)(**arguments)
+        return result
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(".")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"vidgen.commands.{module}"), function)
+    return found
+
+
+class Caller:
+    """The worker of such a command: calls its function with what all clips share and what is special to one."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """Look the function up; it loads what it needs with the first clip."""
+        self._function = _function(options["function"])
+        self._names = options["input"], options["output"]
+        self._shared = decoded(options["shared"])
+
+    def __call__(self, clip: Clip) -> dict[str, Any]:
+        """Do a clip."""
+        arguments = _arguments(clip, self._shared, *self._names)
+        result: dict[str, Any] = self._function(**arguments, overwrite=clip.values.get("overwrite", False))
+        return result
+
+
+def _arguments(clip: Clip, shared: Mapping[str, Any], source: str, output: str) -> dict[str, Any]:
+    return {**shared, **clip.values.get("arguments", {}), source: clip.values["input"], output: clip.output}
+
+
+def call_each(
+    calling: Calling,
+    inputs: Sequence[str],
+    out: str,
+    *,
+    scale: Scale,
+    shared: Mapping[str, Any],
+    several: bool = False,
+) -> dict[str, Any]:
+    """Call the function for one input or for each of several.
+
+    Args:
+        shared: its further arguments.
+        several: treat one input like several.
+
+    Raises:
+        PartialFailure: some of several inputs failed.
+    """
+    sources = find_sources(inputs, scale.inputs_list, calling.changes)
+    several = several or len(inputs) > 1 or len(sources) > 1 or scale.inputs_list is not None
+    if not several:
+        if scale.skip_existing:
+            own = {**shared, calling.input: inputs[0], calling.output: out}
+            if calling.places(own)[0].exists():
+                return {"output": out, "skipped": True}
+        return calling.call({**shared, calling.input: inputs[0], calling.output: out, "overwrite": scale.overwrite})
+    for name in calling.single_only:
+        if shared.get(name):
+            raise ConfigError(f"`{name}` {_shown(shared[name])}: is for one input, and there are {len(sources)}")
+    check_folder(out, len(sources))
+    named = lay_out(sources, out, calling.suffix)
+    companions = Companions({name: shared[name] for name in calling.companions if shared.get(name) is not None}, several=True)
+    shared_by_all = {name: value for name, value in shared.items() if name not in calling.companions}
+    clips = []
+    for source, (identity, output) in zip(sources, named, strict=True):
+        values, fault = source.values, source.fault
+        if fault is None:
+            values, fault = companions.of(source, identity)
+        own = {**values, **source.options}
+        for name, suffix in calling.extra_outputs.items():
+            if shared.get(name) is not None:
+                below = os.path.relpath(output, paths.expanded(out))
+                own[name] = os.path.join(shared[name], os.path.splitext(below)[0] + suffix)
+        special = {"arguments": own} if own else {}
+        clips.append(Clip(identity, output, {"input": str(source.path), **special}, fault))
+
+    def whole(clip: Clip) -> dict[str, Any]:
+        return _arguments(clip, shared_by_all, calling.input, calling.output)
+
+    def reads(clip: Clip) -> list[Path]:
+        own = whole(clip)
+        return [file for name in (calling.input, *calling.companions) if own.get(name) for file in files_read(own[name])]
+
+    return run(
+        calling.command,
+        "vidgen.commands.batches:Caller",
+        clips,
+        out,
+        scale=scale,
+        options={
+            "function": calling.function,
+            "input": calling.input,
+            "output": calling.output,
+            "shared": encoded(shared_by_all),
+        },
+        decides=_decisive(shared_by_all, calling.undecisive),
+        arguments=encoded({"inputs": list(inputs), "out": out, **vars(scale), "overwrite": False, **shared}),
+        places=lambda clip: calling.places(whole(clip)),
+        reads=reads,
+    )
+
+
+def _decisive(shared: Mapping[str, Any], undecisive: Collection[str]) -> dict[str, Any]:
+    """The arguments that decide results, with the content of files among them."""
+    result = {name: value for name, value in encoded(shared).items() if name not in undecisive}
+    for name, value in shared.items():
+        if isinstance(value, Path) and value.is_file() and name not in undecisive:
+            result[name] = durable.fingerprint(value).sha256
+    return result
+
+
+def _shown(value: Any) -> str:
+    return paths.display(str(value[0] if isinstance(value, list | tuple) else value))

@@ -63,9 +63,10 @@ class Job:
 
     def name_for(self, clip: Clip) -> str:
         """The job's name for one clip, which values of its own may set apart."""
-        if not clip.values:
+        special = {name: value for name, value in clip.values.items() if name != "input"}
+        if not special:
             return self.digest
-        text = json.dumps(clip.values, sort_keys=True, default=str)
+        text = json.dumps(special, sort_keys=True, default=str)
         return f"{self.digest}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def key(self, clip: Clip) -> str:
@@ -158,7 +159,6 @@ def run(
                 "shard": None if shard[1] == 1 else f"{shard[0]}/{shard[1]}",
                 "working_folder": os.getcwd(),
                 "arguments": job.arguments,
-                "decides": job.decides,
             }
         )
         _Driver(job, report, lines, begun).run(todo, engine)

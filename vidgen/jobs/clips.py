@@ -25,7 +25,7 @@ class Clip:
     Attributes:
         identity: the path of its input below the folder that holds all inputs, `/` between the parts; shards are dealt by it.
         output: where its result goes, as a path that can be opened; no two clips of a batch share one.
-        values: what the task needs beside that, as JSON values.
+        values: what the task needs beside that, as JSON values: its `input`, which can be opened, and what is special to it.
         fault: why it cannot be done, where that is known already.
     """
 

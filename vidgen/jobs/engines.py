@@ -113,7 +113,7 @@ def outcome_of(clip: Clip, reply: Mapping[str, Any]) -> Outcome:
 
 def reason_of(error: BaseException) -> str:
     """An error in one line; of one that nobody expected, with its kind and place."""
-    text = " ".join(printable(str(error)).split())
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, VidgenError):
         return text
     frames = traceback.extract_tb(error.__traceback__)

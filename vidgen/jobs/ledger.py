@@ -41,12 +41,12 @@ class Record:
 
     Attributes:
         entries: the last line about each output, by the output's path in the folder.
-        jobs: the jobs that ran here, by their hashes, the last one last.
+        jobs: the starts of jobs here, in their order within each ledger.
         num_torn: lines that cannot be read, as a crash leaves them.
     """
 
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
-    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
     num_torn: int = 0
 
     def is_done(self, key: str, job: str) -> bool:
@@ -89,8 +89,9 @@ def _read_into(record: Record, file: Path) -> None:
                         raise ValueError
                     record.entries[key] = value
                 else:
-                    record.jobs.pop(value["job"], None)
-                    record.jobs[value["job"]] = value
+                    if not isinstance(value["arguments"], dict) or not isinstance(value["clips"], int):
+                        raise ValueError
+                    record.jobs.append(value)
             except (ValueError, TypeError, KeyError, RecursionError):
                 record.num_torn += 1
 

@@ -7,8 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vidgen import durable
 from vidgen.commands.batches import Calling, Changes, EngineName, Scale, call_each, is_picture, is_text
 from vidgen.errors import ConfigError
@@ -19,6 +17,7 @@ from vidgen.media import images
 from vidgen.media import labels as tables
 from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, files_read
 from vidgen.media.labels import LabelTable
+from vidgen.runtime import limit_threads
 
 
 def label_each(
@@ -89,8 +88,7 @@ def label(
         confidence, overlay, instances: further outputs.
         counted: names of the classes whose objects instance maps count, separated by commas; all by default.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    limit_threads(threads)
     if head is None and not painted:
         raise ConfigError("no painted frame was given", hint="paint one frame of the clip, or give a saved head with `head`")
     if counted is not None and instances is None:

@@ -28,7 +28,7 @@ import click
 import vidgen
 from flow.errors import FlowError
 from vidgen.deprecation import deprecated
-from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
+from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, Unfinished, VidgenError, printable, printable_lines
 from vidgen.media.paths import expanded
 from vidgen.progress import shown_on
 
@@ -447,6 +447,12 @@ def _train_summary(result: Result) -> str:
 )
 @option("--stop-after", "stop_after_seconds", type=DURATION, help="Save and stop after this time; the same command continues.")
 @option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes (distributed data parallel).")
+@option("--hosts", type=POSITIVE, default=1, show_default=True, help="Number of machines, each of which runs this command.")
+@option("--rendezvous", metavar="HOST:PORT", help="Where the machines meet: one of them, and a free port.")
+@option(
+    "--restarts", type=Count(min=0), default=0, show_default=True, help="Start all processes again, so often, if one of them fails."
+)
+@option("--requeue", is_flag=True, help="Exit with code 75 if training stopped in time before its end, for job schedulers.")
 @compute
 @option("--dry-run", is_flag=True, help="Print the number of parameters, shapes and memory; do not train.")
 @option("--init", type=PATH, metavar="MODEL", help="Start from the weights of this model.")
@@ -1418,7 +1424,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and give the exit code.
 
     0 success; 1 expected failure or bug; 2 wrong usage, input or configuration; 3 some of several inputs failed; 4 quality gate
-    missed; 130 interrupted; 143 terminated. A command that saved its state before it was stopped says how to continue in the
+    missed; 75 stopped in time before its end, where that was asked for; 130 interrupted; 143 terminated. A command that saved its state before it was stopped says how to continue in the
     message of its `KeyboardInterrupt` or `Terminated`.
     """
     if "_VIDGEN_COMPLETE" in os.environ:
@@ -1458,7 +1464,7 @@ def _run(arguments: list[str], screen: Screen) -> int:
         return error.exit_code
     except (VidgenError, FlowError) as error:
         hint = next((hint for kind, hint in _FLAG_HINTS.items() if isinstance(error, kind)), error.hint)
-        screen.show_error(str(error), hint=hint, word="stopped" if isinstance(error, Terminated) else "error")
+        screen.show_error(str(error), hint=hint, word="stopped" if isinstance(error, Terminated | Unfinished) else "error")
         return error.exit_code
     except KeyboardInterrupt as stop:
         screen.show_error(str(stop) or "nothing more was done", word="interrupted")

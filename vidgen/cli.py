@@ -1424,8 +1424,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and give the exit code.
 
     0 success; 1 expected failure or bug; 2 wrong usage, input or configuration; 3 some of several inputs failed; 4 quality gate
-    missed; 75 stopped in time before its end, where that was asked for; 130 interrupted; 143 terminated. A command that saved its state before it was stopped says how to continue in the
-    message of its `KeyboardInterrupt` or `Terminated`.
+    missed; 75 stopped in time before its end, where that was asked for; 130 interrupted; 143 terminated. A command that saved its
+    state before it was stopped says how to continue in the message of its `KeyboardInterrupt` or `Terminated`.
     """
     if "_VIDGEN_COMPLETE" in os.environ:
         cli.main(prog_name="vidgen")

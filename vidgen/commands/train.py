@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -494,6 +495,7 @@ def _run_under_torchrun(devices: int, hosts: int, rendezvous: str | None, restar
         # One name for what meets at one place: a run's next start, or another run's, meets anew.
         name = os.environ.get("SLURM_JOB_ID", "vidgen")
         meeting = [f"--nnodes={hosts}", "--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", f"--rdzv-id={name}"]
+        meeting.append(f"--local-addr={_own_address(str(rendezvous))}")
     agent = [*meeting, f"--nproc-per-node={devices}", f"--max-restarts={restarts}", "-m", "vidgen", *sys.argv[1:]]
     # Each of them would print the result; it is printed once, here.
     process = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *agent], env=environment, stdout=subprocess.DEVNULL)
@@ -517,6 +519,21 @@ def _run_under_torchrun(devices: int, hosts: int, rendezvous: str | None, restar
         raise TrainingError(
             "training failed in one of its processes; see above", hint="the same command goes on from the last checkpoint"
         )
+
+
+def _own_address(rendezvous: str) -> str:
+    """The address of this machine on the way to the others, who may not know its name.
+
+    Raises:
+        ConfigError: there is no way, or the place is no HOST:PORT.
+    """
+    host, _, port = rendezvous.rpartition(":")
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host.strip("[]"), int(port)))  # sends nothing
+            return str(probe.getsockname()[0])
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigError(f"`rendezvous` {rendezvous}: cannot be reached ({error}); expected HOST:PORT") from error
 
 
 def _ended(folder: Folder, requeue: bool) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def _batch(folder: Path, count: int, engine: Engine, seconds: float) -> tuple[ba
 
 
 def measure(root: Path, count: int) -> dict[str, Any]:
-    """Overhead of a clip in this process and through worker processes, reading a ledger again, and efficiency of several workers."""
+    """Overhead of a clip in this process and through others, reading a ledger again, and efficiency of several workers."""
     result: dict[str, Any] = {"clips": count}
     for name, engine in (("here", in_this_process), ("one_process", in_processes(1)), ("two_processes", in_processes(2))):
         report, seconds = _batch(root / name, count, engine, 0.0)

@@ -466,7 +466,7 @@ def train(**options: Any) -> Result:
 
 @cli.command(
     example="vidgen translate runs/street labels.mkv -o street.mp4 --side-by-side\n"
-    "vidgen translate runs/street 'clips/*.mkv' -o results --workers 2"
+    "vidgen translate runs/street 'clips/*.mkv' -o results --skip-existing"
 )
 @click.argument("model", type=PATH)
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")

@@ -495,7 +495,9 @@ def _run_under_torchrun(devices: int, hosts: int, rendezvous: str | None, restar
         # One name for what meets at one place: a run's next start, or another run's, meets anew.
         name = os.environ.get("SLURM_JOB_ID", "vidgen")
         meeting = [f"--nnodes={hosts}", "--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", f"--rdzv-id={name}"]
-        meeting.append(f"--local-addr={_own_address(str(rendezvous))}")
+        own, there = _addresses(str(rendezvous))
+        # Names of machines may lead nowhere, and addresses of namespaces and containers belong to none.
+        meeting += [f"--local-addr={own}", f"--rdzv-conf=is_host={'true' if own == there else 'false'}"]
     agent = [*meeting, f"--nproc-per-node={devices}", f"--max-restarts={restarts}", "-m", "vidgen", *sys.argv[1:]]
     # Each of them would print the result; it is printed once, here.
     process = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *agent], env=environment, stdout=subprocess.DEVNULL)
@@ -516,22 +518,21 @@ def _run_under_torchrun(devices: int, hosts: int, rendezvous: str | None, restar
     if received:
         raise Terminated("the run is saved; the same command goes on")
     if code:
-        raise TrainingError(
-            "training failed in one of its processes; see above", hint="the same command goes on from the last checkpoint"
-        )
+        raise TrainingError("one of the processes failed; see above", hint="the same command goes on from the last checkpoint")
 
 
-def _own_address(rendezvous: str) -> str:
-    """The address of this machine on the way to the others, who may not know its name.
+def _addresses(rendezvous: str) -> tuple[str, str]:
+    """The address of this machine on the way to the place where all meet, and that of the place.
 
     Raises:
         ConfigError: there is no way, or the place is no HOST:PORT.
     """
     host, _, port = rendezvous.rpartition(":")
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host.strip("[]"), int(port)))  # sends nothing
-            return str(probe.getsockname()[0])
+        family, *_, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(place)  # sends nothing
+            return str(probe.getsockname()[0]), str(place[0])
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(f"`rendezvous` {rendezvous}: cannot be reached ({error}); expected HOST:PORT") from error
 

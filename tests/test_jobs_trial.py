@@ -49,7 +49,7 @@ def test_clips_spoiled_in_eight_ways_are_listed_and_stop_no_other(tmp_path: Path
     for file in files[:7]:
         file.unlink()
         file.write_bytes(data)
-    with pytest.raises(PartialFailure, match="1 of 24 inputs failed; the first: .*: the folder holds no pictures"):
+    with pytest.raises(PartialFailure, match=r"1 of 24 inputs failed; the first: .*: the folder holds no pictures"):
         jobs.retry(tmp_path / "out")
     status = jobs.status(tmp_path / "out")
     assert (status["done"], status["failed"]) == (23, 1)

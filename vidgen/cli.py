@@ -528,6 +528,7 @@ def train(**options: Any) -> Result:
 @overwrite
 @compute
 @backend
+@option("--compile", "compiled", is_flag=True, help="Compile the network first: a minute or more, for long videos and GPUs.")
 @quality
 @seed
 @option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
@@ -564,6 +565,14 @@ def translate(**options: Any) -> Result:
 @option("--host", default="127.0.0.1", show_default=True, help="Address of the web page; other addresses require a token.")
 @option("--port", type=Count(0, 65535), default=8321, show_default=True, help="Port of the web page; 0 for any free one.")
 @option("--label-encoding", "labels", metavar=label_encoding, help="How the label maps encode classes.  [default: auto]")
+@option(
+    "--to",
+    "kind",
+    type=click.Choice(["lines", "distance", "pose", "body", "hands", "face", "densepose"]),
+    help="Draw this of each frame first, for models of such drawings; see 'vidgen condition'.",
+)
+@option("--apply", "head", type=PATH, metavar="HEAD", help="Label each frame first with the head that 'vidgen label' saved.")
+@option("--weights", type=PATH, metavar="FILE", help="With --to, the wheel that finds people; with --apply, the backbone's file.")
 @option(
     "--work-size",
     type=click.Choice(["auto", "input"]),
@@ -1071,6 +1080,13 @@ engine = _options(
 )
 @option("--kind", type=click.Choice(["flow", "picture"]), help="Raw vectors or color wheel.  [default: by the output's suffix]")
 @option("--max-flow", type=Number(min=0, min_open=True), help="Flow magnitude in pixels of full saturation.")
+@option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]),
+    default="torch",
+    show_default=True,
+    help="Inference engine of the learned network; auto uses OpenVINO if it is installed.",
+)
 @overwrite
 def flow_estimate(**options: Any) -> Result:
     """Estimate the optical flow between two images or along a video."""

@@ -80,6 +80,7 @@ def translate(
     precision: Precision | None = None,
     threads: int | None = None,
     backend: BackendName = "auto",
+    compiled: bool = False,
     quality: Literal["draft", "good", "lossless"] = "good",
     seed: int = 0,
     weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
@@ -100,6 +101,7 @@ def translate(
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
         styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`.
         backend: what computes; auto takes OpenVINO where it is installed and gives torch's frames on this machine.
+        compiled: compile the network with torch first.
         inputs_list, shard, engine, workers, address, gpus: many inputs; see `batches.Scale`.
 
     Returns:
@@ -154,11 +156,12 @@ def translate(
         "seed": seed,
         "weights": weights,
         "samples": samples,
-        "num_frames": _enough_frames(sources) if backend == "auto" else None,
+        "compiled": compiled,
+        "num_frames": _enough_frames(sources) if backend == "auto" and not compiled else None,
     }
     if not several:
         return _translate_one(clips, options, overwrite=overwrite, skip_existing=skip_existing)
-    ignored = ("device", "threads", "backend", "num_frames", "samples", "model")
+    ignored = ("device", "threads", "backend", "compiled", "num_frames", "samples", "model")
     return batches.run(
         "translate",
         "vidgen.commands.translate:Worker",
@@ -203,6 +206,7 @@ class Worker:
             weights="ema" if weights == "average" else weights,
             backend=options["backend"],
             num_frames=options["num_frames"],
+            compiled=options["compiled"],
             **self._loading,
         )
         self._tables = {options["labels"]: input_table(options["labels"], self.model)}

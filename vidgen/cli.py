@@ -364,7 +364,13 @@ conditioning = _options(
 )
 object_styles = _options(
     option("--styles", type=PATH, help="Styles file written by 'vidgen styles'.  [default: the one beside the model]"),
-    option("--style", "chosen", multiple=True, metavar="CLASS=STYLE", help="Style of all objects of a class; repeatable."),
+    option(
+        "--style",
+        "chosen",
+        multiple=True,
+        metavar="PICTURE|CLASS=STYLE",
+        help="Style picture, for models that read one; or the style of all objects of a class; repeatable.",
+    ),
     option("--reference", nargs=3, metavar="IMAGE LABELS INSTANCES", help="Take the styles from the objects of this image."),
 )
 pretrained = _options(
@@ -475,6 +481,9 @@ def train(**options: Any) -> Result:
 )
 @_old("--steady", instead="--smoothing", type=Number(0, 1))
 @object_styles
+@option("--sheet", type=PATH, metavar="PICTURE", help="Also write a contact sheet: a row for each input, a column for each style.")
+@option("--invert", is_flag=True, help="Read the input as its negative: for white lines on black.")
+@option("--pretrained", multiple=True, metavar="NAME=FILE", help="Pretrained network that the model needs; repeatable.")
 @option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
 @option("--end", metavar="TIME", help="End time (exclusive).")
 @option("--shard", metavar="K/N|auto", help="Process only part K of N of the inputs; auto reads the SLURM array variables.")

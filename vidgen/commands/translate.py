@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vidgen import durable, progress
-from vidgen.commands.inputs import check_order, further_inputs, partner_of
+from vidgen.commands.inputs import check_order, files_by_name, further_inputs, partner_of
+from vidgen.commands.sheets import STYLE, style_pictures, write_sheet
 from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
 from vidgen.inference.backends.choice import BackendName
 from vidgen.inference.model import Model, Options
 from vidgen.inference.session import WorkSize
-from vidgen.media import images, labels, paths, video
-from vidgen.media.frames import OUTPUT_SUFFIXES, files_read, list_sources, open_source, output_place, sidecar_place
+from vidgen.media import images, labels, lines, paths, video
+from vidgen.media.frames import OUTPUT_SUFFIXES, FrameSource, files_read, list_sources, open_source, output_place, sidecar_place
 from vidgen.media.labels import LabelTable
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ def translate(
     seed: int = 0,
     weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
     samples: int = 1,
+    invert: bool = False,
+    sheet: Path | None = None,
+    pretrained: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Translate one or many inputs; see `Model.open` for what an input may be.
 
@@ -78,7 +82,12 @@ def translate(
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
         frame_rate: frames per second of folders of frames, which state none; 25 by default.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
-        styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`.
+        styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`. Entries of `chosen`
+            that are no CLASS=STYLE are style pictures (files, folders or patterns), for models that read one: every input is
+            translated in every style, and where there are several their names go into those of the results.
+        invert: take the main input as its negative.
+        sheet: a picture to write of all results, a row for each input, a column for each style.
+        pretrained: NAME=FILE of pretrained networks that the model needs in use.
         backend: what computes; auto takes OpenVINO where it is installed and gives torch's frames on this machine.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
 
@@ -92,22 +101,28 @@ def translate(
     failures: list[str] = []
     jobs = list(_jobs(inputs, failures))
     several = len(inputs) > 1 or len(jobs) > 1
+    chosen, further, pictures = style_pictures(chosen, further)
     if several and _names_a_file(out):
         raise OutputError(f"{paths.display(out)}: is one file, and there are {len(jobs)} inputs", hint="name a folder: results/")
     jobs = [job for job in jobs if _in_shard(job.name, shard)]
-    targets = [
-        _Target(job, index, _target(out, job if several else None, index + 1 if samples > 1 else None), _is_picture(job))
-        for job, index in itertools.product(jobs, range(samples))
-    ]
+    targets: list[_Target] = []
+    styled: list[Path | None] = [*pictures] or [None]
+    for job, picture, index in itertools.product(jobs, styled, range(samples)):
+        mark = [picture.stem] if picture is not None and len(pictures) > 1 else []
+        mark += [str(index + 1)] if samples > 1 else []
+        path = _target(out, job if several else None, "-".join(mark))
+        targets.append(_Target(job, index, path, _is_picture(job), picture))
+    _check_distinct(targets)
     skipped = [target for target in targets if skip_existing and target.exists]
     targets = [target for target in targets if target not in skipped]
     read = [Path(where) for where in (instances, *(entry.partition("=")[2] for entry in further)) if where]
-    read += [first_frame] if first_frame is not None else []
+    read += [*pictures, *([first_frame] if first_frame is not None else [])]
     files = [file for where in (*(target.job for target in targets), *read) for file in files_read(where)]
     places = [place for target in targets for place in (target.place, sidecar_place(target.path))]
     results: list[dict[str, Any]] = [{"output": target.path, "skipped": True} for target in skipped]
     with ExitStack() as stack:
-        durable.check_places(places, inputs=[*files, model], overwrite=overwrite)
+        extra = [] if sheet is None else [output_place(sheet, single=True)]
+        durable.check_places([*places, *extra], inputs=[*files, model], overwrite=overwrite)
         # One job holds its outputs from the start; those of many, each when its turn comes.
         claim = stack.enter_context(durable.claim(places, overwrite=overwrite)) if len(targets) == 1 else None
         if reference and backend == "auto":
@@ -120,6 +135,7 @@ def translate(
             backend=backend,
             threads=threads,
             num_frames=_total_frames(targets) if backend == "auto" else None,
+            pretrained=files_by_name(pretrained, "`pretrained`"),
         )
         table = input_table(labels, loaded)
         companions = further_inputs(loaded, further, instances=instances)
@@ -135,6 +151,8 @@ def translate(
         for target in targets:
             try:
                 partners, first_frames = _partners(target.job, companions, first_frame, several=several)
+                if target.style is not None:
+                    partners[STYLE] = str(target.style)
                 opened = loaded.open(
                     target.job,
                     further=partners,
@@ -142,7 +160,10 @@ def translate(
                     start=start,
                     end=end,
                     frame_rate=None if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
+                    invert=invert,
                 )
+                if target.is_first_of_job(targets):
+                    _check_drawing(loaded, opened.main)
                 if steady is None and loaded.facts.num_past_frames == 0 and opened.main.num_frames != 1:
                     steady = 0.0
                     log.warning(_FLICKERS, loaded.kind)
@@ -164,9 +185,45 @@ def translate(
                     raise
                 failures.append(str(error))
                 log.error("%s", error)
+        if sheet is not None and len(results) > len(skipped):
+            write_sheet(sheet, [(target.job, target.style, target.path) for target in (*skipped, *targets)])
     if failures:
         raise PartialFailure(f"{len(failures)} of {len(failures) + len(results)} inputs failed; the first: {failures[0]}")
-    return {"results": results} if several or samples > 1 or not results else results[0]
+    return {"results": results} if len(results) != 1 else results[0]
+
+
+def _check_drawing(model: Model, main: FrameSource) -> None:
+    """Say where a model of line drawings is given something else.
+
+    Raises:
+        InputError: a picture is blank.
+    """
+    if model.condition.lines is None or model.inputs[0].kind != "lines":
+        return
+    kind = lines.kind_of_drawing(main.read(0, 1)[0].pixels)
+    if kind == "blank" and main.num_frames == 1:
+        raise InputError(f"{main.name}: is blank; a line drawing was expected")
+    if kind == "inverted":
+        log.warning("%s: looks like light lines on dark, and drawings are dark lines on light; --invert turns it over", main.name)
+    if kind == "photo":
+        log.warning(
+            "%s: looks like a photo, not like a line drawing; 'vidgen condition %s --to lines -o lines.png' draws its lines",
+            main.name,
+            main.name,
+        )
+
+
+def _check_distinct(targets: Sequence[_Target]) -> None:
+    """
+    Raises:
+        OutputError: two results would have one name.
+    """
+    seen: dict[str, _Target] = {}
+    for target in targets:
+        other = seen.setdefault(target.path, target)
+        if other is not target:
+            clash = [paths.display(item.style or item.job) for item in (other, target)]
+            raise OutputError(f"{paths.display(target.path)}: is the result of both {clash[0]} and {clash[1]}; rename one of them")
 
 
 def _style(model: Model, **options: Any) -> StyleAssignment | None:
@@ -217,12 +274,17 @@ def _partners(
 
 @dataclass(frozen=True)
 class _Target:
-    """One result: of which input, which of its samples, where it goes, and whether it is a single picture."""
+    """One result: of which input, which of its samples, where it goes, whether it is a single picture, and in which style."""
 
     job: Path
     sample: int
     path: str
     single: bool
+    style: Path | None = None
+
+    def is_first_of_job(self, targets: Sequence[_Target]) -> bool:
+        """Whether no earlier target is of the same input."""
+        return next(target for target in targets if target.job == self.job) is self
 
     @property
     def place(self) -> durable.Output:
@@ -233,10 +295,10 @@ class _Target:
         return self.place.exists()
 
 
-def _target(out: str, job: Path | None, number: int | None) -> str:
-    """Where a result goes: `out`, or in it under the name of one of several jobs; with the number of one of several samples."""
+def _target(out: str, job: Path | None, mark: str) -> str:
+    """Where a result goes: `out`, or in it under the name of one of several jobs; marked where a job has several results."""
     if job is None:
-        return out if number is None else _numbered(out, number)
+        return _marked(out, mark) if mark else out
     source = _source(job)
     # Folders have no suffix, also where there is a dot in the name; patterns and globs are called after their folder.
     if source.is_dir():
@@ -245,7 +307,7 @@ def _target(out: str, job: Path | None, number: int | None) -> str:
         name = source.stem
     else:
         name = source.parent.name
-    name += "" if number is None else f"-{number}"
+    name += f"-{mark}" if mark else ""
     return str(Path(out) / f"{name}{'.png' if _is_picture(job) else '.mp4'}")
 
 
@@ -265,11 +327,11 @@ def _names_a_file(out: str) -> bool:
     return known and not out.endswith(("/", os.sep)) and not path.is_dir()
 
 
-def _numbered(out: str, number: int) -> str:
+def _marked(out: str, mark: str) -> str:
     path = Path(out)
     if out.endswith(("/", os.sep)):
-        return f"{path}-{number}/"
-    return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+        return f"{path}-{mark}/"
+    return str(path.with_name(f"{path.stem}-{mark}{path.suffix}"))
 
 
 def _in_shard(name: str, shard: str | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 
-from vidgen.data.conditions import ConditionBuilder
+from vidgen.data.conditions import WHOLE_VIDEO, ConditionBuilder
 from vidgen.data.settings import Size
 from vidgen.errors import InputError
 from vidgen.inference.facts import Facts
@@ -21,7 +21,8 @@ from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 
 Arrays = Mapping[str, np.ndarray]
-"""The condition of one moment by the names of `vidgen.types.Condition`, [1,1,...] each: int64, or float32 in -1..1."""
+"""The condition of one moment by the names of `vidgen.types.Condition`, [1,1,...] each: int64, or float32 in -1..1; what holds for
+the whole video, [1,...]."""
 
 WorkSize = Literal["auto", "input"]
 
@@ -120,10 +121,11 @@ class Session:
         """
         arrays = self._builder.build(self.work_size, frames)
         multiple = self._model.facts.size_multiple
+        whole = {name: arrays.pop(name)[None] for name in WHOLE_VIDEO if name in arrays}
         padded = {name: conditions.pad_to_multiple(array, multiple) for name, array in arrays.items()}
         if self._style is not None:
             padded["styles"] = self._style.features(*regions(padded, self._model.facts))
-        return {name: np.ascontiguousarray(array)[None, None] for name, array in padded.items()}
+        return {**{name: np.ascontiguousarray(array)[None, None] for name, array in padded.items()}, **whole}
 
     def step(self, main: np.ndarray | Frame | Arrays, /, **further: np.ndarray | Frame) -> np.ndarray:
         """The next frame, uint8 [H,W,3].

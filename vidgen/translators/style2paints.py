@@ -345,6 +345,12 @@ def build(config: Config, networks: Networks | None = None) -> Style2Paints:
         log.warning(
             "model.discriminator.objective: literal drives all outputs for real pictures to 1, whatever their style; bce does not"
         )
+    if networks and config.hint.encoder != "vgg19_fc1":
+        log.info(
+            "style hints: %d numbers of %s; the paper's are 4096 of VGG-19 (model.hint.encoder: vgg19_fc1, with its file)",
+            HINT_CHANNELS[config.hint.encoder],
+            config.hint.encoder.replace("_", " "),
+        )
     return Style2Paints(config, _encoder(config.hint.encoder, networks or {}))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from fractions import Fraction
 from pathlib import Path
@@ -24,9 +23,9 @@ HEIGHT, WIDTH = 32, 48
 CONFIG = """
 model:
   kind: style2paints
-  generator: {{base_channels: 4, mid_channels: 16, num_levels: 3}}
+  generator: {{base_channels: 8, mid_channels: 32, num_levels: 2}}
   hint: {{encoder: color_statistics, normalization: data}}
-  discriminator: {{base_channels: 4, num_layers: 2}}
+  discriminator: null
   losses: {{l1_weight: 10}}
   schedule: {{epochs: 20, decay_epochs: 5, learning_rate: 4.0e-3}}
 data:
@@ -35,8 +34,8 @@ data:
   pairs: stills
   condition:
     lines: {{}}
-    style: {{size: 32, recolor: 0.5}}
-train: {{precision: fp32, sample_every_steps: 0, checkpoint_every_steps: 40, ema_decay: 0.9}}
+    style: {{size: 32, warp: 0}}
+train: {{precision: fp32, sample_every_steps: 0, checkpoint_every_steps: 40, batch_size: 3, micro_batch_size: 3}}
 """
 
 
@@ -57,14 +56,14 @@ def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_png(folder / "data" / "paintings" / f"{index}.png", _painting(color, index))
     config = folder / "paints.yaml"
     config.write_text(CONFIG.format(root=folder / "data"))
-    train(config, folder / "run", steps=80)
+    train(config, folder / "run", steps=60)
     return folder / "run"
 
 
 @pytest.fixture
 def styles(tmp_path: Path) -> Path:
     for name, color in COLORS.items():
-        write_png(tmp_path / "styles" / f"{name}.png", _painting(color, 0)[:, :24])
+        write_png(tmp_path / "styles" / f"{name}.png", _painting(color, 6))
     return tmp_path / "styles"
 
 
@@ -85,8 +84,8 @@ def test_a_drawing_takes_the_colors_of_the_style_picture(painter: Path, styles: 
         assert Path(saved["style"]).name == f"{name}.png"
         means[name] = read_picture(tmp_path / f"{name}.png")[12:20, 16:20].mean((0, 1))
     assert read_picture(tmp_path / "red.png").shape == (HEIGHT, WIDTH, 3)
-    assert means["red"][0] > means["blue"][0] + 10
-    assert means["blue"][2] > means["red"][2] + 10
+    assert means["red"][0] > means["blue"][0] + 40
+    assert means["blue"][2] > means["red"][2] + 40
 
 
 def test_the_style_is_an_input_like_any_other(painter: Path, styles: Path, drawing: Path, tmp_path: Path) -> None:
@@ -195,10 +194,8 @@ def test_what_cannot_be_painted_is_refused_in_one_line(painter: Path, styles: Pa
 
 
 def test_models_say_whether_they_read_a_style(painter: Path, tmp_path: Path) -> None:
-    text = (painter / "config.yaml").read_text()
-    without = json.loads(json.dumps(text)).replace("recolor: 0.5", "recolor: 0.25")
-    config = tmp_path / "without.yaml"
-    config.write_text(without)
+    config = tmp_path / "config.yaml"
+    config.write_text((painter / "config.yaml").read_text())
     with pytest.raises(ConfigError, match=r"data\.condition\.style: is not set, but style2paints reads a style picture"):
         train(config, tmp_path / "run", sets=["data.condition.style=null"])
     with pytest.raises(ConfigError, match=r"data\.condition\.style: is set, but pix2pix reads no style picture"):

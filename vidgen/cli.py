@@ -876,6 +876,7 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
 @option("--source", metavar="INPUT", help="The video that OUTPUT was translated from.")
 @option("--target", metavar="INPUT", help="Ground truth: the paired real video.")
 @option("--reference-set", metavar="FOLDER", help="Unpaired real images or videos.")
+@option("--styles", metavar="FOLDER", help="Style pictures: whether each result has the colors of its own.")
 @option("--metrics", default="default", show_default=True, metavar="default|all|A,B", help="Metrics to compute.")
 @option("--flow", default="dis", show_default=True, metavar="ENGINE", help="Optical flow engine.")
 @option("--flow-weights", type=PATH, help="Weights file of the flow engine, if it needs one.")

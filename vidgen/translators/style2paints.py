@@ -82,7 +82,8 @@ class Discriminator(Settings):
     """Alternate between the objective and dcgan every so many steps; 0 never."""
     base_channels: Count = 64
     num_layers: Annotated[int, Field(ge=1, le=8)] = 5
-    norm: NormKind = "batch"
+    norm: NormKind = "none"
+    """batch is DCGAN's; with few pictures at once it subtracts what tells the style."""
 
     @property
     def has_styles(self) -> bool:

@@ -131,10 +131,10 @@ CONFIGS: dict[str, Any] = {
         num_kept_cascades=2,
     ),
     "style2paints": _style2paints(),
-    "style2paints alternating": _style2paints(
+    "style2paints symmetric": _style2paints(
         hint=style2paints.Hint(encoder="color_statistics", normalization="data"),
         generator={"skips": "symmetric", "norm": "instance", "upsampling": "resize"},
-        discriminator={"objective": "mse", "switch_every": 1},
+        discriminator={"objective": "mse"},
         features=FeatureSettings(texture_weight=1, gan_weight=0.1),
     ),
     "vid2vid": _vid2vid(),

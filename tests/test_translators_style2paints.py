@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tests.literal as lit
+from tests.tiny_networks import filled
+from vidgen.networks.features import Vgg19FirstDense
 from vidgen.networks.style_adversary import StyleAdversary, StyleDiscriminator, soft_targets
 from vidgen.networks.style_hints import HintNorm, color_statistics, random_features
 from vidgen.networks.style_unet import GuideDecoder, StyleUNet
 from vidgen.translators import style2paints
 from vidgen.translators.style2paints import Style2Paints
 from vidgen.types import Batch, Condition, Stage, Step
+from vidgen.weights import pretrained
+from vidgen.weights.pretrained import load_vgg19_fc1
 
 SIDE = 32
 
@@ -49,13 +54,13 @@ _LITERAL_LIKENESS = {"l1": 31.881479, "gray_guide": 7.378787, "color_guide": 28.
 @pytest.mark.parametrize(
     ("discriminator", "literal"),
     [
-        ({"objective": "bce"}, {"gan": 1.06241, "discriminator_real": 0.709316, "discriminator_fake": 0.747003}),
-        ({"objective": "mse"}, {"gan": 0.511789, "discriminator_real": 0.352714, "discriminator_fake": 0.143926}),
+        ({"objective": "bce"}, {"gan": 1.051004, "discriminator_real": 0.700521, "discriminator_fake": 0.721616}),
+        ({"objective": "mse"}, {"gan": 0.459738, "discriminator_real": 0.308011, "discriminator_fake": 0.073659}),
         (
             {"objective": "literal", "generator": "raise"},
-            {"gan": 1.011987, "discriminator_real": -0.002469, "discriminator_fake": 0.747003},
+            {"gan": 1.024329, "discriminator_real": 0.003494, "discriminator_fake": 0.721616},
         ),
-        ({"objective": "dcgan"}, {"gan": 1.049244, "discriminator_real": 0.699408, "discriminator_fake": 0.686942}),
+        ({"objective": "dcgan"}, {"gan": 1.189984, "discriminator_real": 0.784938, "discriminator_fake": 0.602099}),
     ],
 )
 def test_every_loss_is_that_of_its_formula(discriminator: dict[str, str], literal: dict[str, float]) -> None:
@@ -264,6 +269,45 @@ def test_color_statistics_are_those_of_colors_alone() -> None:
     assert color_statistics(picture).shape[1] == style2paints.HINT_CHANNELS["color_statistics"]
     histogram = color_statistics(picture)[0, 6:].square()
     assert histogram.sum().item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_vgg_19_gives_its_first_dense_layer_before_the_relu(tmp_path: Path) -> None:
+    from torchvision.models import vgg19
+
+    torch.manual_seed(0)
+    narrow = filled(Vgg19FirstDense(width_divisor=64))
+    torch.save({**narrow.state_dict(), "classifier.3.weight": torch.zeros(2)}, tmp_path / "vgg19.pth")
+    network = load_vgg19_fc1(tmp_path / "vgg19.pth", width_divisor=64)
+    pictures = lit.pictures("vgg", 2, 3, 224, 224)
+    numbers = network(pictures)
+    x = ((pictures + 1) / 2 - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
+        :, None, None
+    ]
+    with torch.device("meta"):
+        published = vgg19()
+    plain = [type(layer) for layer in published.features]
+    assert plain == [type(layer) for layer in network.features]
+    for layer in network.features:
+        x = layer(x)
+    expected = F.linear(x.flatten(1), network.classifier[0].weight, network.classifier[0].bias)  # type: ignore[arg-type]
+    torch.testing.assert_close(numbers, expected)
+    assert numbers.shape == (2, style2paints.HINT_CHANNELS["vgg19_fc1"])
+    assert numbers.min() < 0
+    with torch.device("meta"):
+        real = Vgg19FirstDense().state_dict()
+    assert {name: value.shape for name, value in published.state_dict().items() if name in real} == {
+        name: value.shape for name, value in real.items()
+    }
+
+
+def test_hints_of_efficientnet_are_the_default_and_are_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+    networks = pretrained.load(style2paints.pretrained(style2paints.Config()), {}).networks
+    with caplog.at_level(logging.INFO, "vidgen"):
+        translator = style2paints.build(_config(hint={}), networks)
+    assert "style hints: 1088 numbers of efficientnet lite0; the paper's are 4096 of VGG-19" in caplog.text
+    hints = translator.hint_of(lit.pictures("style", 2, 3, 64, 64))
+    assert hints.shape == (2, 1088)
+    assert not any("efficientnet" in name or "_encoder" in name for name in translator.state_dict())
 
 
 # -- what is learned -------------------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def test_white_lines_on_black_are_mentioned_and_can_be_turned_over(
     assert "light lines on dark" in caplog.text
     assert "--invert" in caplog.text
     caplog.clear()
-    translate(painter, [str(tmp_path / "negative.png")], str(tmp_path / "two.png"), chosen=style, invert=True)
+    translate(painter, [str(tmp_path / "negative.png")], str(tmp_path / "two.png"), chosen=style, inverted=True)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert np.array_equal(read_picture(tmp_path / "one.png"), read_picture(tmp_path / "two.png"))
 

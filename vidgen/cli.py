@@ -481,8 +481,8 @@ def train(**options: Any) -> Result:
 )
 @_old("--steady", instead="--smoothing", type=Number(0, 1))
 @object_styles
-@option("--sheet", type=PATH, metavar="PICTURE", help="Also write a contact sheet: a row for each input, a column for each style.")
-@option("--invert", is_flag=True, help="Read the input as its negative: for white lines on black.")
+@option("--invert", "inverted", is_flag=True, help="Drawings are light on dark.")
+@option("--sheet", type=PATH, help="Also write a contact sheet (.png): a row for each input, a column for each style and sample.")
 @option("--pretrained", multiple=True, metavar="NAME=FILE", help="Pretrained network that the model needs; repeatable.")
 @option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
 @option("--end", metavar="TIME", help="End time (exclusive).")

@@ -62,25 +62,23 @@ def _pictures_at(path: Path) -> list[Path]:
     return [path]
 
 
-def write_sheet(path: Path, results: Sequence[tuple[Path, Path | None, str]]) -> None:
-    """A picture of results: a row for each input, which comes first, a column for each style, which stands above.
+def write_sheet(path: Path, results: Sequence[tuple[Path, Path | None, int, str]]) -> None:
+    """A picture of results: a row for each input, which comes first, a column for each style, which stands above, and sample.
 
     Args:
-        results: input, style and result each; of videos, the frame in the middle.
+        results: input, style, sample and result each; of videos, the frame in the middle.
     """
-    jobs = list(dict.fromkeys(job for job, _, _ in results))
-    styles = list(dict.fromkeys(style for _, style, _ in results))
+    jobs = list(dict.fromkeys(job for job, *_ in results))
+    columns = list(dict.fromkeys((style, sample) for _, style, sample, _ in results))
+    made = {(job, style, sample): Path(result) for job, style, sample, result in results if Path(result).exists()}
     size = _cell_size(_middle(jobs[0]))
     blank = np.full((*size, 3), 255, np.uint8)
     rows = []
-    if any(style is not None for style in styles):
-        rows.append([blank, *(blank if style is None else _fitted(_middle(style), size) for style in styles)])
+    if any(style is not None for style, _ in columns):
+        rows.append([blank, *(blank if style is None else _fitted(_middle(style), size) for style, _ in columns)])
     for job in jobs:
-        row = [_fitted(_middle(job), size)]
-        for style in styles:
-            made = [Path(result) for other, chosen, result in results if (other, chosen) == (job, style)]
-            row.append(_fitted(_middle(made[0]), size) if made and made[0].exists() else blank)
-        rows.append(row)
+        cells = [made.get((job, *column)) for column in columns]
+        rows.append([_fitted(_middle(job), size), *(blank if cell is None else _fitted(_middle(cell), size) for cell in cells)])
     spaced = [np.concatenate([_framed(cell) for cell in row], axis=1) for row in rows]
     images.write_png(path, np.concatenate(spaced, axis=0))
 

@@ -65,7 +65,7 @@ def translate(
     seed: int = 0,
     weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
     samples: int = 1,
-    invert: bool = False,
+    inverted: bool = False,
     sheet: Path | None = None,
     pretrained: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -85,8 +85,8 @@ def translate(
         styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`. Entries of `chosen`
             that are no CLASS=STYLE are style pictures (files, folders or patterns), for models that read one: every input is
             translated in every style, and where there are several their names go into those of the results.
-        invert: take the main input as its negative.
-        sheet: a picture to write of all results, a row for each input, a column for each style.
+        inverted: drawings are light on dark.
+        sheet: also write a contact sheet of all results, a row for each input, a column for each style and sample.
         pretrained: NAME=FILE of pretrained networks that the model needs in use.
         backend: what computes; auto takes OpenVINO where it is installed and gives torch's frames on this machine.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
@@ -160,7 +160,7 @@ def translate(
                     start=start,
                     end=end,
                     frame_rate=None if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
-                    invert=invert,
+                    inverted=inverted,
                 )
                 if target.is_first_of_job(targets):
                     _check_drawing(loaded, opened.main)
@@ -186,7 +186,7 @@ def translate(
                 failures.append(str(error))
                 log.error("%s", error)
         if sheet is not None and len(results) > len(skipped):
-            write_sheet(sheet, [(target.job, target.style, target.path) for target in (*skipped, *targets)])
+            write_sheet(sheet, [(target.job, target.style, target.sample, target.path) for target in (*skipped, *targets)])
     if failures:
         raise PartialFailure(f"{len(failures)} of {len(failures) + len(results)} inputs failed; the first: {failures[0]}")
     return {"results": results} if len(results) != 1 else results[0]

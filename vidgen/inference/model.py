@@ -335,7 +335,7 @@ class Model:
         start: str | None = None,
         end: str | None = None,
         frame_rate: Fraction | None = None,
-        invert: bool = False,
+        inverted: bool = False,
     ) -> Inputs:
         """Open what a video is translated from.
 
@@ -344,7 +344,7 @@ class Model:
             instances: likewise, for models that read instance maps.
             further: likewise all other inputs by name; see `inputs`. Of those that hold for the whole video, such as a style
                 picture, the first frame.
-            invert: take the main input, a picture, as its negative: light lines on dark become dark lines on light.
+            inverted: take the main input, a picture, as its negative, since its lines are light on dark.
             first_frames: a picture or video to continue, or an image model that makes the first frame.
             frame_rate: of folders of frames, which state none; 25 by default.
 
@@ -355,7 +355,7 @@ class Model:
         main = open_source(where, kind=first.reading, start=start, end=end, frame_rate=frame_rate or FOLDER_FRAME_RATE)
         named = {**(further or {}), **({} if instances is None else {"instances": instances})}
         self._check_further(main.name, others, named)
-        if invert:
+        if inverted:
             if first.reading != "pictures":
                 raise InputError(f"{main.name}: is read as {first.description}, which have no negative")
             main = NegativeSource(main)

@@ -429,7 +429,7 @@ def _lazy(guided: bool, num_steps: int = 400) -> tuple[float, float]:
         optimizer.zero_grad()
         loss.backward()
         if step >= num_steps // 2:
-            middle, head = (float(layer.weight.grad.norm() / layer.weight.norm()) for layer in (unet.middle, unet.head))  # type: ignore[union-attr]
+            middle, head = ((layer.weight.grad.norm() / layer.weight.norm()).item() for layer in (unet.middle, unet.head))  # type: ignore[union-attr]
             ratios.append(middle / head)
         optimizer.step()
     with torch.no_grad():

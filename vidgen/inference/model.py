@@ -198,17 +198,13 @@ class Model:
         why: str,
         pretrained: Mapping[str, Path] | None,
     ) -> Model:
-        import torch
-
         from vidgen.inference.backends.pytorch import TorchBackend
         from vidgen.runtime import Runtime
         from vidgen.weights.model_file import ModelCard, fill
 
-        if threads is not None:
-            torch.set_num_threads(threads)
         found, file = find_weights(path, weights)
         card = ModelCard.read(found.metadata, str(file))
-        runtime = Runtime.choose(device, precision)
+        runtime = Runtime.choose(device, precision, threads)
         networks = card.networks_in_use(path, pretrained or {})
         for network in networks.values():
             runtime.prepare(network)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import vidgen
@@ -191,6 +192,20 @@ def test_what_cannot_be_painted_is_refused_in_one_line(painter: Path, styles: Pa
     with pytest.raises(ConfigError, match="NAME=FILE"):
         translate(painter, [str(drawing)], out, chosen=[str(styles / "red.png")], pretrained=["vgg19"])
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_training_that_is_gone_on_with_gives_the_same_bits_and_can_be_planned(painter: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text((painter / "config.yaml").read_text())
+    sets = ["model.discriminator={base_channels: 4, num_layers: 2, switch_every: 3}", "train.max_steps=14"]
+    planned = train(config, tmp_path / "plan", sets=[*sets, "model.hint.encoder=efficientnet_lite0"], dry_run=True)
+    assert planned["stages"][0]["activations_mb"] >= 0
+    train(config, tmp_path / "whole", sets=sets)
+    train(config, tmp_path / "parts", sets=sets, steps=5)
+    train(config, tmp_path / "parts", sets=sets, resume=True)
+    whole, parts = (read_card(tmp_path / name)[1].tensors for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
 def test_models_say_whether_they_read_a_style(painter: Path, tmp_path: Path) -> None:

@@ -223,6 +223,8 @@ class Style2Paints(Translator[StyleCarry]):
 
     def hint_of(self, pictures: Tensor) -> Tensor:
         """Normalized hints [N,K] of style pictures [N,3,S,S] in -1..1."""
+        if pictures.is_meta:  # only shapes are asked for, and the encoder's weights are elsewhere
+            return pictures.new_empty(len(pictures), HINT_CHANNELS[self.config.hint.encoder])
         with torch.no_grad():
             hints: Tensor = self.generator.norm(self._encoder[0](pictures))
         return hints

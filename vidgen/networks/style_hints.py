@@ -23,6 +23,7 @@ _HISTOGRAM_BINS = 4
 _RANDOM_WIDTHS = (3, 16, 32, 64)
 _RANDOM_SEED = 20170814
 _EPSILON = 1e-5
+_SOFT_LIMIT = 3.0
 
 
 def pooled_features(network: EfficientNetFeatures, pictures: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class HintNorm(nn.Module):
     """The "global normalization" of a hint, which the paper does not define.
 
     "picture" makes the numbers of each hint have mean 0 and deviation 1; "data" each number over the pictures of training, as
-    `measure` finds them.
+    `measure` finds them, and brings what lies far outside of these softly to 3 deviations: style pictures in use are of other kinds.
 
     Buffers:
         mean, scale: [K].
@@ -82,6 +83,6 @@ class HintNorm(nn.Module):
     def forward(self, hints: Tensor) -> Tensor:
         hints = hints.float()
         if self.kind == "data":
-            return (hints - self.mean) * self.scale
+            return _SOFT_LIMIT * torch.tanh((hints - self.mean) * self.scale / _SOFT_LIMIT)
         deviation = hints.std(1, keepdim=True, correction=0)
         return (hints - hints.mean(1, keepdim=True)) / (deviation + _EPSILON)

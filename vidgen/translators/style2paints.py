@@ -264,7 +264,11 @@ class Style2Paints(Translator[StyleCarry]):
     def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
         batches = list(batches)
         if self.config.hint.normalization == "data":
-            self.generator.norm.measure(self._encoder[0](batch.condition.tensors["style"]) for batch in batches)
+            # With their colors exchanged too: what is normal is more than the one look that many data sets have.
+            orders = list(itertools.permutations(range(3)))
+            with torch.no_grad():
+                styles = [batch.condition.tensors["style"][:, order] for batch in batches for order in orders]
+                self.generator.norm.measure(self._encoder[0](style) for style in styles)
         if self.features is not None:
             self.features.calibrate((fold_time(batch.target) for batch in batches), networks["efficientnet_lite0"])
 

@@ -28,7 +28,7 @@ model:
   hint: {{encoder: color_statistics, normalization: data}}
   discriminator: null
   losses: {{l1_weight: 10}}
-  schedule: {{epochs: 20, decay_epochs: 5, learning_rate: 4.0e-3}}
+  schedule: {{epochs: 20, decay_epochs: 5, learning_rate: 5.0e-3}}
 data:
   root: {root}
   target: paintings
@@ -57,7 +57,7 @@ def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_png(folder / "data" / "paintings" / f"{index}.png", _painting(color, index))
     config = folder / "paints.yaml"
     config.write_text(CONFIG.format(root=folder / "data"))
-    train(config, folder / "run", steps=60)
+    train(config, folder / "run", steps=100)
     return folder / "run"
 
 
@@ -87,6 +87,12 @@ def test_a_drawing_takes_the_colors_of_the_style_picture(painter: Path, styles: 
     assert read_picture(tmp_path / "red.png").shape == (HEIGHT, WIDTH, 3)
     assert means["red"][0] > means["blue"][0] + 40
     assert means["blue"][2] > means["red"][2] + 40
+    painted, wanted = (picture.astype(float) for picture in (read_picture(tmp_path / "red.png"), _painting(COLORS["red"], 2)))
+    mean = np.mean([_painting(color, place) for color in COLORS.values() for place in range(6)], axis=0)
+    error = np.abs(painted - wanted).mean()
+    assert error < np.abs(mean - wanted).mean()
+    assert error < np.abs(_drawing(2) - wanted).mean()
+    assert painted.std() > 0.05 * 255
 
 
 def test_the_style_is_an_input_like_any_other(painter: Path, styles: Path, drawing: Path, tmp_path: Path) -> None:
@@ -131,8 +137,11 @@ def test_a_video_of_drawings_has_one_style(painter: Path, styles: Path, tmp_path
     model = vidgen.load(painter)
     read = [frame.pixels for frame in open_source(clip)]
     session = model.session((HEIGHT, WIDTH))
-    alone = [session.step(frame, style=read_picture(styles / "green.png")) for frame in read]
+    alone = [session.step(read[0], style=read_picture(styles / "green.png")), *(session.step(frame) for frame in read[1:])]
     assert max(np.abs(one.astype(int) - other).max() for one, other in zip(frames, alone, strict=True)) <= 3
+    session.reset()
+    with pytest.raises(InputError, match="reads a style picture, but got none"):
+        session.step(read[0])
 
 
 def test_a_slim_model_file_alone_is_enough(painter: Path, styles: Path, drawing: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class HintNorm(nn.Module):
     """The "global normalization" of a hint, which the paper does not define.
 
     "picture" makes the numbers of each hint have mean 0 and deviation 1; "data" each number over the pictures of training, as
-    `measure` finds them, and brings what lies far outside of these softly to 3 deviations: style pictures in use are of other kinds.
+    `measure` finds them, and holds what lies far outside of these softly at 3 deviations: style pictures in use are of other kinds.
 
     Buffers:
         mean, scale: [K].

@@ -198,6 +198,9 @@ def test_what_cannot_be_painted_is_refused_in_one_line(painter: Path, styles: Pa
         translate(painter, [str(tmp_path / "blank.png")], out, chosen=[str(styles / "red.png")])
     with pytest.raises(InputError, match="nowhere"):
         translate(painter, [str(drawing)], out, chosen=[str(tmp_path / "nowhere.png")])
+    write_png(tmp_path / "more" / "red.png", _painting(COLORS["red"], 1))
+    with pytest.raises(OutputError, match="red"):
+        translate(painter, [str(drawing)], out, chosen=[str(styles / "red.png"), str(tmp_path / "more" / "red.png")])
     with pytest.raises(ConfigError, match="NAME=FILE"):
         translate(painter, [str(drawing)], out, chosen=[str(styles / "red.png")], pretrained=["vgg19"])
     assert not (tmp_path / "out.png").exists()

@@ -112,7 +112,6 @@ def translate(
         mark += [str(index + 1)] if samples > 1 else []
         path = _target(out, job if several else None, "-".join(mark))
         targets.append(_Target(job, index, path, _is_picture(job), picture))
-    _check_distinct(targets)
     skipped = [target for target in targets if skip_existing and target.exists]
     targets = [target for target in targets if target not in skipped]
     read = [Path(where) for where in (instances, *(entry.partition("=")[2] for entry in further)) if where]
@@ -211,19 +210,6 @@ def _check_drawing(model: Model, main: FrameSource) -> None:
             main.name,
             main.name,
         )
-
-
-def _check_distinct(targets: Sequence[_Target]) -> None:
-    """
-    Raises:
-        OutputError: two results would have one name.
-    """
-    seen: dict[str, _Target] = {}
-    for target in targets:
-        other = seen.setdefault(target.path, target)
-        if other is not target:
-            clash = [paths.display(item.style or item.job) for item in (other, target)]
-            raise OutputError(f"{paths.display(target.path)}: is the result of both {clash[0]} and {clash[1]}; rename one of them")
 
 
 def _style(model: Model, **options: Any) -> StyleAssignment | None:

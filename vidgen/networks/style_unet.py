@@ -2,8 +2,8 @@
 
 Source: Zhang, Ji, Lin and Liu, "Style Transfer for Anime Sketches with Enhanced Residual U-net and Auxiliary Classifier GAN", ACPR
 2017. "Residual" there means the further outputs of the guide decoders, not residual blocks. Widths are those of the paper's figure;
-it states neither norms nor activations. Here encoders have a norm and leaky ReLUs, and decoders have ReLUs and never a norm: what a
-hint adds to the middle is a constant per channel, which instance norm would subtract again.
+it states neither norms nor activations. Here all have leaky ReLUs, since plain ones die in decoders without a norm; only the encoder
+may have a norm: what a hint adds to the middle is a constant per channel, which instance norm would subtract again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Conv(nn.Module):
 
 
 class _Doubling(nn.Module):
-    """Twice the height and width, and a ReLU; see `Upsampling`."""
+    """Twice the height and width, and a leaky ReLU; see `Upsampling`."""
 
     def __init__(self, in_channels: int, out_channels: int, upsampling: Upsampling) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Doubling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.upsampling == "resize":
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return F.relu(self.conv(x))
+        return F.leaky_relu(self.conv(x), _SLOPE)
 
 
 class StyleUNet(nn.Module):
@@ -189,7 +189,7 @@ class GuideDecoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,in_channels,h,w] -> [N,out_channels,H,W] in -1..1."""
-        x = F.relu(self.first(x))
+        x = F.leaky_relu(self.first(x), _SLOPE)
         for up in self.ups:
             x = up(x)
         return torch.tanh(self.head(x).float())

@@ -49,6 +49,17 @@ class FilePath(click.Path):
 
 PATH = FilePath(path_type=Path)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+KNOWN_DATA_SETS = (
+    "cityscapes",
+    "cityscapes_sequence",
+    "camvid",
+    "ade20k",
+    "coco_stuff",
+    "voc",
+    "mapillary",
+    "facades",
+    "openpose",
+)
 OLD_SPELLINGS_END = "0.3.0"
 """The release that no longer knows the options and commands of 0.1."""
 
@@ -150,6 +161,8 @@ def summarize(result: Result, indent: int = 0) -> str:
             lines += [label, summarize(value, indent + 2)] if value else []
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
             lines += [label, *(summarize(item, indent + 2) for item in value)]
+        elif isinstance(value, list | tuple) and any(isinstance(item, str) and ", " in item for item in value):  # sentences
+            lines += [label, *(f"{'':{indent + 2}}{_plain(item)}" for item in value)]
         elif value is not None:
             lines.append(f"{label:{width + indent}}  {_plain(value)}")
     return "\n".join(lines)
@@ -263,7 +276,10 @@ class Command(click.Command):
             error.hint = error.hint and self._with_options(error.hint)
             raise
         if result is not None:
-            screen.show(result, self.summary)
+            screen.show(result, self._summarize if self.summary is summarize else self.summary)
+
+    def _summarize(self, result: Result) -> str:
+        return self._with_options(summarize(result))
 
     def _with_options(self, message: str) -> str:
         """A message of the library with its parameters, which it names in backticks, as this command's options."""
@@ -375,7 +391,11 @@ object_styles = _options(
 )
 pretrained = _options(
     option(
-        "--pretrained", "weights", multiple=True, metavar="NAME=FILE", help="Pretrained network that a metric needs; repeatable."
+        "--pretrained",
+        "weights",
+        multiple=True,
+        metavar="NAME=FILE",
+        help="Pretrained network that a metric needs; repeatable. The code of a TorchScript file is run.",
     ),
     _old("--weights", instead="--pretrained", multiple=True),
 )
@@ -491,6 +511,7 @@ def train(**options: Any) -> Result:
 @overwrite
 @compute
 @backend
+@option("--compile", "compiled", is_flag=True, help="Compile the network first: a minute or more, for long videos and GPUs.")
 @quality
 @seed
 @option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
@@ -527,6 +548,14 @@ def translate(**options: Any) -> Result:
 @option("--host", default="127.0.0.1", show_default=True, help="Address of the web page; other addresses require a token.")
 @option("--port", type=Count(0, 65535), default=8321, show_default=True, help="Port of the web page; 0 for any free one.")
 @option("--label-encoding", "labels", metavar=label_encoding, help="How the label maps encode classes.  [default: auto]")
+@option(
+    "--to",
+    "kind",
+    type=click.Choice(["lines", "distance", "pose", "body", "hands", "face", "densepose"]),
+    help="Draw this of each frame first, for models of such drawings; see 'vidgen condition'.",
+)
+@option("--apply", "head", type=PATH, metavar="HEAD", help="Label each frame first with the head that 'vidgen label' saved.")
+@option("--weights", type=PATH, metavar="FILE", help="With --to, the wheel that finds people; with --apply, the backbone's file.")
 @option(
     "--work-size",
     type=click.Choice(["auto", "input"]),
@@ -1009,6 +1038,13 @@ engine = _options(
 )
 @option("--kind", type=click.Choice(["flow", "picture"]), help="Raw vectors or color wheel.  [default: by the output's suffix]")
 @option("--max-flow", type=Number(min=0, min_open=True), help="Flow magnitude in pixels of full saturation.")
+@option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]),
+    default="torch",
+    show_default=True,
+    help="Inference engine of the learned network; auto uses OpenVINO if it is installed.",
+)
 @overwrite
 def flow_estimate(**options: Any) -> Result:
     """Estimate the optical flow between two images or along a video."""
@@ -1168,15 +1204,16 @@ def data_check(**options: Any) -> None:
 
 
 @data.command("import", example="vidgen data import cityscapes downloads/cityscapes -o datasets/cityscapes")
-@click.argument("kind", metavar="NAME", type=click.Choice(["cityscapes", "camvid", "ade20k", "facades", "openpose"]))
+@click.argument("kind", metavar="NAME", type=click.Choice(KNOWN_DATA_SETS))
 @click.argument("folder", type=PATH)
 @option("-o", "--out", type=PATH, required=True, help="New folder for the data set.")
 @option("--copy", is_flag=True, help="Copy the files; otherwise links to them are made.")
 def data_import(**options: Any) -> Result:
     """Lay out a well-known data set for training.
 
-    NAME is cityscapes, camvid, ade20k, facades (pictures of two halves, as pix2pix has them) or openpose (keypoints, and the frames
-    or video that they belong to). Label tables are written along; the settings to train with are printed.
+    NAME is cityscapes, cityscapes_sequence (snippets of 30 frames), camvid, ade20k, coco_stuff, voc, mapillary, facades (pictures
+    of two halves, as pix2pix has them) or openpose (keypoints, and the frames or video that they belong to). Label tables are
+    written along; the settings to train with are printed.
     """
     return _call("data.import_data", **options)
 

@@ -61,6 +61,7 @@ def translate(
     precision: Precision | None = None,
     threads: int | None = None,
     backend: BackendName = "auto",
+    compiled: bool = False,
     quality: Literal["draft", "good", "lossless"] = "good",
     seed: int = 0,
     weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
@@ -89,6 +90,7 @@ def translate(
         sheet: also write a contact sheet of all results, a row for each input, a column for each style and sample.
         pretrained: NAME=FILE of pretrained networks that the model needs in use.
         backend: what computes; auto takes OpenVINO where it is installed and gives torch's frames on this machine.
+        compiled: compile the network with torch first.
         shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
 
     Returns:
@@ -133,8 +135,9 @@ def translate(
             weights="ema" if weights == "average" else weights,
             backend=backend,
             threads=threads,
-            num_frames=_total_frames(targets) if backend == "auto" else None,
             pretrained=files_by_name(pretrained, "`pretrained`"),
+            num_frames=_total_frames(targets) if backend == "auto" and not compiled else None,
+            compiled=compiled,
         )
         table = input_table(labels, loaded)
         companions = further_inputs(loaded, further, instances=instances)

@@ -155,6 +155,7 @@ class Model:
         threads: int | None = None,
         num_frames: int | None = None,
         pretrained: Mapping[str, Path] | None = None,
+        compiled: bool = False,
     ) -> Model:
         """From a run folder, a checkpoint folder, a weights file, or an exported graph.
 
@@ -166,6 +167,7 @@ class Model:
             num_frames: how many frames will be translated, where that is known; "auto" prepares no graph for few.
             pretrained: weights files of the pretrained networks that the model needs in use and that no package carries; by default
                 those that its run was trained with.
+            compiled: compile the steps with `torch.compile` when the first frames come, for long videos and GPUs.
 
         Raises:
             CheckpointError: there are no usable weights, or the graph has no card that this version reads.
@@ -173,6 +175,9 @@ class Model:
             MissingExtraError: the backend is not installed.
         """
         path = Path(path)
+        if compiled and (backend not in ("auto", "torch") or path.suffix.lower() == GRAPH_SUFFIX):
+            raise ConfigError(f"`compiled`: compiles networks in torch, and {path} would run on an exported graph")
+        backend = "torch" if compiled else backend
         if path.suffix.lower() == GRAPH_SUFFIX:
             return cls._of_graph(path, backend, device, precision, threads)
         why = "asked for"
@@ -185,7 +190,9 @@ class Model:
                     return cls(graph.card.facts, graph, Choice(engine, graph.precision, why), prepared.file, prepared.sha256)
                 if backend != "auto" or prepared.failed:
                     log.warning("%s is not used: %s; torch takes its place", TITLES[engine], why)
-        return cls._of_weights(path, device, precision, weights, threads, why, pretrained)
+        return cls._of_weights(
+            path, device, precision, weights, threads, why, pretrained=pretrained, compiler="inductor" if compiled else None
+        )
 
     @classmethod
     def _of_weights(
@@ -197,6 +204,7 @@ class Model:
         threads: int | None,
         why: str,
         pretrained: Mapping[str, Path] | None,
+        compiler: str | None,
     ) -> Model:
         from vidgen.inference.backends.pytorch import TorchBackend
         from vidgen.runtime import Runtime
@@ -225,9 +233,8 @@ class Model:
         )
         has_noise = any(item.kind == "noise" for item in card.inputs)
         chosen = Choice("torch", "bf16" if runtime.use_bf16 else "fp32", why)
-        return cls(
-            facts, TorchBackend(translator, runtime, has_noise), chosen, file, _sha256(file), _Parts(translator, card, runtime)
-        )
+        torch_backend = TorchBackend(translator, runtime, has_noise, compiler)
+        return cls(facts, torch_backend, chosen, file, _sha256(file), _Parts(translator, card, runtime))
 
     @classmethod
     def _of_graph(cls, path: Path, backend: BackendName, device: str, precision: Precision, threads: int | None) -> Model:
@@ -244,8 +251,8 @@ class Model:
             require_engine("onnxruntime")
         for name in installed:
             try:
-                graph = GraphBackend(path, name, precision=precision, threads=threads, cache=choice.cache_folder() / "compiled")
-                verdict = choice.verdict_of(graph)
+                cache = choice.cache_folder() / "compiled"
+                graph, verdict = choice.same_frames(path, name, precision, threads=threads, cache=cache)
             except VidgenError as error:
                 if name == installed[-1]:
                     raise
@@ -597,8 +604,7 @@ class _Preparation:
         try:
             place = self.graph()
             compiled = choice.cache_folder() / "compiled"
-            graph = GraphBackend(place, self._engine, precision=self._precision, threads=self._threads, cache=compiled)
-            verdict = choice.verdict_of(graph)
+            graph, verdict = choice.same_frames(place, self._engine, self._precision, threads=self._threads, cache=compiled)
         except MissingExtraError:
             raise
         except (VidgenError, OSError, RuntimeError) as error:

@@ -2,8 +2,8 @@
 
 Source: Zhang, Ji, Lin and Liu, "Style Transfer for Anime Sketches with Enhanced Residual U-net and Auxiliary Classifier GAN", ACPR
 2017. "Residual" there means the further outputs of the guide decoders, not residual blocks. Widths are those of the paper's figure;
-it states neither norms nor activations. Here all have leaky ReLUs, since plain ones die in decoders without a norm; the encoder alone
-may have a norm: what a hint adds to the middle is a constant per channel, which instance norm would subtract again.
+it states neither norms nor activations. Here all have leaky ReLUs, since plain ones die in decoders without norms. The encoder
+alone may have one: what a hint adds to the middle is a constant per channel, which instance norm would subtract again.
 """
 
 from __future__ import annotations

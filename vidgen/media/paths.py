@@ -43,6 +43,8 @@ def comparable(name: str) -> str:
 def missing(path: Path) -> InputError:
     """The error for a name that does not exist, with similar names from the same folder as the hint."""
     folder = path.parent
+    if path.is_symlink():
+        return InputError(f"{display(path)}: is a link to {display(os.readlink(path))}, which does not exist")
     try:
         neighbors = sorted(os.listdir(folder))
     except OSError:
@@ -149,8 +151,8 @@ def pattern_name(pattern: str, number: int) -> str:
 
 
 def matching_glob(pattern: str) -> list[Path]:
-    """Files and folders that match a shell pattern, in natural order."""
-    return sorted((Path(name) for name in glob.glob(pattern)), key=natural_key)
+    """Files and folders that match a shell pattern, in natural order; `**` stands for any folders."""
+    return sorted((Path(name) for name in glob.glob(pattern, recursive=True)), key=natural_key)
 
 
 def is_glob(name: str) -> bool:

@@ -341,6 +341,8 @@ def test_a_new_configuration_needs_only_its_data(kind: str, tmp_path: Path, caps
     else:
         data = tiny.write_data(tmp_path / "data", 1, 30)
         sets = ["--set", f"data.root={data}", "--set", "data.condition.labels={num_classes: 4}"]
+        if kind == "style2paints":
+            sets += ["--set", "data.condition.style={}"]
         if kind == "pix2pix":  # whose U-Net halves its input eight times
             sets += ["--set", "data.width=256", "--set", "data.height=256"]
     assert cli.main(["config", "check", path, *sets]) == 0, capsys.readouterr().err

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, Trainer
-from vidgen.translators import available, consingan, pix2pix, pix2pixhd, singan, vid2vid
+from vidgen.translators import available, consingan, pix2pix, pix2pixhd, singan, style2paints, vid2vid
 from vidgen.translators.base import Translator
 from vidgen.translators.settings import FeatureSettings
 from vidgen.types import Batch, Condition, Pretrained, Stage, Step
@@ -77,6 +77,18 @@ def _pix2pixhd(**changes: Any) -> pix2pixhd.Config:
     )
 
 
+def _style2paints(**changes: Any) -> style2paints.Config:
+    shape = {"base_channels": 4, "mid_channels": 16, "num_levels": 3} | changes.pop("generator", {})
+    return style2paints.Config(
+        num_labels=CLASSES,
+        generator=style2paints.Generator(**shape),
+        hint=changes.pop("hint", style2paints.Hint(encoder="random_features")),
+        discriminator=style2paints.Discriminator(base_channels=4, num_layers=5, **changes.pop("discriminator", {})),
+        schedule=style2paints.ScaleSchedule(epochs=3, decay_epochs=2),
+        **changes,
+    )
+
+
 CONFIGS: dict[str, Any] = {
     "pix2pix": _pix2pix(),
     "pix2pix critic of pixels": _pix2pix(discriminator={"network": "pixel", "objective": "wasserstein"}),
@@ -117,6 +129,13 @@ CONFIGS: dict[str, Any] = {
         crop_size=32,
         penalty_crop_size=24,
         num_kept_cascades=2,
+    ),
+    "style2paints": _style2paints(),
+    "style2paints symmetric": _style2paints(
+        hint=style2paints.Hint(encoder="color_statistics", normalization="data"),
+        generator={"skips": "symmetric", "norm": "instance", "upsampling": "resize"},
+        discriminator={"objective": "mse"},
+        features=FeatureSettings(texture_weight=1, gan_weight=0.1),
     ),
     "vid2vid": _vid2vid(),
     "vid2vid from zeros": _vid2vid(first_frame="zeros"),
@@ -175,7 +194,8 @@ def _condition(num_frames: int, config: Any, seed: int = 0) -> Condition:
     if not hasattr(config, "num_labels"):
         return Condition(frames=torch.zeros(1, num_frames, 0, HEIGHT, WIDTH))
     instances = torch.randint(0, 3, shape, generator=generator) if config.use_instances else None
-    return Condition(labels=torch.randint(0, CLASSES, shape, generator=generator), instances=instances)
+    style = torch.rand(1, 3, 24, 24, generator=generator) * 2 - 1 if config.reads_style else None
+    return Condition(labels=torch.randint(0, CLASSES, shape, generator=generator), instances=instances, style=style)
 
 
 def _batch(num_frames: int, translator: Translator, config: Any) -> Batch:

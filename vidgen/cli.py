@@ -380,7 +380,13 @@ conditioning = _options(
 )
 object_styles = _options(
     option("--styles", type=PATH, help="Styles file written by 'vidgen styles'.  [default: the one beside the model]"),
-    option("--style", "chosen", multiple=True, metavar="CLASS=STYLE", help="Style of all objects of a class; repeatable."),
+    option(
+        "--style",
+        "chosen",
+        multiple=True,
+        metavar="PICTURE|CLASS=STYLE",
+        help="Style picture, for models that read one; or the style of all objects of a class; repeatable.",
+    ),
     option("--reference", nargs=3, metavar="IMAGE LABELS INSTANCES", help="Take the styles from the objects of this image."),
 )
 batches = _options(
@@ -520,6 +526,9 @@ def train(**options: Any) -> Result:
 )
 @_old("--steady", instead="--smoothing", type=Number(0, 1))
 @object_styles
+@option("--invert", "inverted", is_flag=True, help="Drawings are light on dark.")
+@option("--sheet", type=PATH, help="Also write a contact sheet (.png): a row for each input, a column for each style and sample.")
+@option("--pretrained", multiple=True, metavar="NAME=FILE", help="Pretrained network that the model needs; repeatable.")
 @option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
 @option("--end", metavar="TIME", help="End time (exclusive).")
 @batches
@@ -931,6 +940,7 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
 @option("--source", metavar="INPUT", help="The video that OUTPUT was translated from.")
 @option("--target", metavar="INPUT", help="Ground truth: the paired real video.")
 @option("--reference-set", metavar="FOLDER", help="Unpaired real images or videos.")
+@option("--styles", metavar="FOLDER", help="Style pictures: whether each result has the colors of its own.")
 @option("--metrics", default="default", show_default=True, metavar="default|all|A,B", help="Metrics to compute.")
 @option("--flow", default="dis", show_default=True, metavar="ENGINE", help="Optical flow engine.")
 @option("--flow-weights", type=PATH, help="Weights file of the flow engine, if it needs one.")

@@ -28,7 +28,7 @@ def _check(value: Tensor | None, name: str, dims: int, floating: bool) -> None:
         raise ValueError(f"{name}: expected {'floating point' if floating else 'int64'}, got {value.dtype}")
 
 
-InputKind = Literal["labels", "instances", "picture", "edges", "class_id", "style_picture", "styles", "noise"]
+InputKind = Literal["labels", "instances", "picture", "lines", "edges", "class_id", "style_picture", "styles", "noise"]
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,12 @@ class Pretrained:
     Attributes:
         name: key in the catalog of pretrained networks, such as "vgg19".
         because: the setting that asks for it, for messages, such as "model.losses.perceptual_weight".
+        when: whether training alone needs it, or use too.
     """
 
     name: str
     because: str
+    when: Literal["training", "both"] = "training"
 
 
 class Condition:
@@ -74,6 +76,7 @@ class Condition:
     - reference: float [B,T,3,H,W], -1..1, pictures of the scene whose style is wanted.
     - styles: float [B,T,C,H,W], -1..1, a style for every pixel, for generators with a feature encoder.
     - noise: int64 [B], seed of a generator's noise, the same for all frames of a video.
+    - style: float [B,3,S,S], -1..1, the picture whose style a whole video is to have.
 
     Args:
         whole_video: names of further tensors that hold for the whole video, without a time axis (a class id, a style picture).
@@ -83,7 +86,7 @@ class Condition:
         ValueError: a tensor has another type or shape than its name says, or there is none to take sizes from.
     """
 
-    _WHOLE_VIDEO = frozenset({"noise"})
+    _WHOLE_VIDEO = frozenset({"noise", "style"})
     _DIMS: Mapping[str, tuple[int, bool]] = {
         "labels": (4, False),
         "frames": (5, True),

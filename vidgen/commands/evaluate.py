@@ -111,7 +111,11 @@ def run(
         if not (name and sign and path) or name in others:
             raise ConfigError(f"`compare` {text!r}: expected NAME=PATH, each NAME once")
         others[name] = path
-    read = (output, *others.values(), *(options.get(name) for name in ("source", "target", "reference_set", "label_maps")))
+    read = (
+        output,
+        *others.values(),
+        *(options.get(name) for name in ("source", "target", "reference_set", "label_maps", "styles")),
+    )
     inputs = [file for where in read if where is not None for file in files_read(where)]
     with durable.claim([path for path in (per_frame, csv) if path is not None], inputs=inputs, overwrite=overwrite):
         files = WeightsFile.parse_all(weights)

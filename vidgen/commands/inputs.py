@@ -66,6 +66,21 @@ def further_inputs(model: Model, entries: Sequence[str], *, instances: str | Non
     return {**result, **dict(zip(left, unnamed, strict=False))}
 
 
+def files_by_name(entries: Sequence[str], what: str) -> dict[str, Path]:
+    """Files by name from `NAME=FILE` entries.
+
+    Raises:
+        ConfigError: an entry is something else.
+    """
+    named = {}
+    for entry in entries:
+        name, sign, path = entry.partition("=")
+        if not (name and sign and path):
+            raise ConfigError(f"{what} {entry}: expected NAME=FILE, such as vgg19=vgg19.pth")
+        named[name] = Path(path)
+    return named
+
+
 class Companion:
     """What belongs to each of several inputs: one source for one input, or a folder that holds one for each.
 

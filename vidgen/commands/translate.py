@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -27,14 +28,15 @@ from vidgen.commands.batches import (
     is_whole,
     lay_out,
 )
-from vidgen.commands.inputs import check_order, files_of_model, further_inputs
-from vidgen.errors import ConfigError, VidgenError
+from vidgen.commands.inputs import check_order, files_by_name, files_of_model, further_inputs
+from vidgen.commands.sheets import STYLE, style_pictures, write_sheet
+from vidgen.errors import ConfigError, InputError, VidgenError
 from vidgen.inference.backends.choice import BackendName
 from vidgen.inference.model import GRAPH_SUFFIX, WORTH_PREPARING, Model, Options
 from vidgen.inference.session import WorkSize
 from vidgen.jobs.clips import Clip, parse_shard, place_of
-from vidgen.media import labels
-from vidgen.media.frames import files_read, open_source, output_place, sidecar_place
+from vidgen.media import labels, lines
+from vidgen.media.frames import FrameSource, files_read, open_source, output_place, sidecar_place
 from vidgen.media.labels import LabelTable
 from vidgen.weights.checkpoints import find_files
 
@@ -85,6 +87,9 @@ def translate(
     seed: int = 0,
     weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
     samples: int = 1,
+    inverted: bool = False,
+    sheet: Path | None = None,
+    pretrained: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Translate one or many inputs; see `Model.open` for what an input may be.
 
@@ -99,7 +104,12 @@ def translate(
         labels: how the input stores classes: auto (as in training), ids, palette:NAME or a table file.
         frame_rate: frames per second of folders of frames, which state none; 25 by default.
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
-        styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`.
+        styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`. Entries of `chosen`
+            that are no CLASS=STYLE are style pictures (files, folders or patterns), for models that read one: every input is
+            translated in every style, and where there are several their names go into those of the results.
+        inverted: drawings are light on dark.
+        sheet: also write a contact sheet of all results, a row for each input, a column for each style and sample.
+        pretrained: NAME=FILE of pretrained networks that the model needs in use.
         backend: what computes; auto takes OpenVINO where it is installed and gives torch's frames on this machine.
         compiled: compile the network with torch first.
         inputs_list, shard, engine, workers, address, gpus: many inputs; see `batches.Scale`.
@@ -123,6 +133,8 @@ def translate(
         named = [(place_of(sources[0].path).name, out)]
     if reference and backend == "auto":
         backend = "torch"  # the encoder, which looks at the reference, is no part of an exported graph
+    chosen, further, pictures = style_pictures(chosen, further)
+    styles_of_results: list[Path | None] = [*pictures] or [None]
     companions, fixed = _companions(further, instances, first_frame, several=several)
     clips = []
     for source, (identity, output) in zip(sources, named, strict=True):
@@ -130,12 +142,15 @@ def translate(
         if fault is None:
             values, fault = companions.of(source, identity if several else None)
             values = {**fixed, **values}
-        for index in range(samples):
+        for style, index in itertools.product(styles_of_results, range(samples)):
             own: dict[str, Any] = {"input": str(source.path)}
-            own |= {"inputs": values} if values else {}
+            named_values = values if style is None else {**values, STYLE: str(style)}
+            own |= {"inputs": named_values} if named_values else {}
             own |= {"sample": index} if samples > 1 else {}
             own |= {"options": {_OPTIONS[name][0]: value for name, value in source.options.items()}} if source.options else {}
-            clips.append(Clip(identity, output if samples == 1 else _numbered(output, index + 1), own, fault))
+            mark = [style.stem] if style is not None and len(pictures) > 1 else []
+            mark += [str(index + 1)] if samples > 1 else []
+            clips.append(Clip(identity, _marked(output, "-".join(mark)) if mark else output, own, fault))
     options: dict[str, Any] = {
         "model": str(model),
         "labels": labels,
@@ -157,12 +172,20 @@ def translate(
         "weights": weights,
         "samples": samples,
         "compiled": compiled,
+        "inverted": inverted,
+        "pretrained": list(pretrained),
         "num_frames": _enough_frames(sources) if backend == "auto" and not compiled else None,
     }
+    if sheet is not None:
+        durable.check_places(
+            [output_place(sheet, single=True)], inputs=[file for clip in clips for file in _reads(clip)], overwrite=overwrite
+        )
     if not several:
-        return _translate_one(clips, options, overwrite=overwrite, skip_existing=skip_existing)
+        result = _translate_one(clips, options, overwrite=overwrite, skip_existing=skip_existing)
+        _write_sheet(sheet, clips)
+        return result
     ignored = ("device", "threads", "backend", "compiled", "num_frames", "samples", "model")
-    return batches.run(
+    result = batches.run(
         "translate",
         "vidgen.commands.translate:Worker",
         clips,
@@ -174,6 +197,20 @@ def translate(
         places=_places,
         reads=lambda clip: [*_reads(clip), *files_of_model(model)],
     )
+    _write_sheet(sheet, clips)
+    return result
+
+
+def _write_sheet(sheet: Path | None, clips: Sequence[Clip]) -> None:
+    if sheet is None:
+        return
+    rows = []
+    for clip in clips:
+        style = clip.values.get("inputs", {}).get(STYLE)
+        rows.append(
+            (Path(clip.values["input"]), None if style is None else Path(style), clip.values.get("sample", 0), str(clip.output))
+        )
+    write_sheet(sheet, rows)
 
 
 def _translate_one(clips: Sequence[Clip], options: Mapping[str, Any], *, overwrite: bool, skip_existing: bool) -> dict[str, Any]:
@@ -207,6 +244,7 @@ class Worker:
             backend=options["backend"],
             num_frames=options["num_frames"],
             compiled=options["compiled"],
+            pretrained=files_by_name(options["pretrained"], "`pretrained`"),
             **self._loading,
         )
         self._tables = {options["labels"]: input_table(options["labels"], self.model)}
@@ -223,6 +261,7 @@ class Worker:
         ]
         self._first_models: dict[str, Model] = {}
         self._has_warned = False
+        self._last_main = ""
 
     def __call__(self, clip: Clip, claim: durable.Claim | None = None) -> dict[str, Any]:
         """Translate a clip and save it, with the JSON file beside it.
@@ -241,7 +280,11 @@ class Worker:
             start=own["start"],
             end=own["end"],
             frame_rate=None if rate is None else Fraction(rate).limit_denominator(1001),
+            inverted=own["inverted"],
         )
+        if opened.main.name != self._last_main:
+            self._last_main = opened.main.name
+            _check_drawing(self.model, opened.main)
         if own["steady"] is None and self.model.facts.num_past_frames == 0 and opened.main.num_frames != 1 and not self._has_warned:
             self._has_warned = True
             log.warning(_FLICKERS, self.model.kind)
@@ -277,6 +320,27 @@ class Worker:
         if str(path) not in self._first_models:
             self._first_models[str(path)] = Model.load(path, **self._loading)
         return self._first_models[str(path)]
+
+
+def _check_drawing(model: Model, main: FrameSource) -> None:
+    """Say where a model of line drawings is given something else.
+
+    Raises:
+        InputError: a picture is blank.
+    """
+    if model.condition.lines is None or model.inputs[0].kind != "lines":
+        return
+    kind = lines.kind_of_drawing(main.read(0, 1)[0].pixels)
+    if kind == "blank" and main.num_frames == 1:
+        raise InputError(f"{main.name}: is blank; a line drawing was expected")
+    if kind == "inverted":
+        log.warning("%s: looks like light lines on dark, and drawings are dark lines on light; --invert turns it over", main.name)
+    if kind == "photo":
+        log.warning(
+            "%s: looks like a photo, not like a line drawing; 'vidgen condition %s --to lines -o lines.png' draws its lines",
+            main.name,
+            main.name,
+        )
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -369,11 +433,11 @@ def _enough_frames(sources: Sequence[Source]) -> int | None:
     return total
 
 
-def _numbered(out: str, number: int) -> str:
+def _marked(out: str, mark: str) -> str:
     path = Path(out)
     if out.endswith(("/", os.sep)):
-        return f"{path}-{number}/"
-    return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+        return f"{path}-{mark}/"
+    return str(path.with_name(f"{path.stem}-{mark}{path.suffix}"))
 
 
 def input_table(text: str | None, model: Model) -> LabelTable | None:

@@ -67,12 +67,24 @@ def draw_positions(settings: AugmentSettings, generator: np.random.Generator, si
         return None
     positions = np.mgrid[: size[0], : size[1]].reshape(2, -1).T.astype(float)
     if spline:
-        lines = np.linspace(0, 1, _GRID_POINTS)
-        control = np.stack(np.meshgrid(lines, lines, indexing="ij"), axis=-1).reshape(-1, 2) * extent
-        positions = thin_plate_spline(control, control + shifts, positions)
+        positions = _bent(positions, shifts, extent)
     positions = (positions - extent / 2) @ matrix.T + extent / 2 + offset
     field = np.ascontiguousarray(positions.T.reshape(2, *size), dtype=np.float32)
     return _swap(field, *patches) if swapped else field
+
+
+def bent_positions(shifts: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Where each pixel is taken from when 3x3 control points move by `shifts` [9,2], in shares of the height and width:
+    float32 [2,H,W]."""
+    extent = np.array(size, float) - 1
+    positions = np.mgrid[: size[0], : size[1]].reshape(2, -1).T.astype(float)
+    return np.ascontiguousarray(_bent(positions, shifts * extent, extent).T.reshape(2, *size), dtype=np.float32)
+
+
+def _bent(positions: np.ndarray, shifts: np.ndarray, extent: np.ndarray) -> np.ndarray:
+    lines = np.linspace(0, 1, _GRID_POINTS)
+    control = np.stack(np.meshgrid(lines, lines, indexing="ij"), axis=-1).reshape(-1, 2) * extent
+    return thin_plate_spline(control, control + shifts, positions)
 
 
 def thin_plate_spline(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:

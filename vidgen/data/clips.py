@@ -22,8 +22,9 @@ from vidgen.data.conditions import ConditionBuilder
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
 from vidgen.data.sequences import Sequence, find_sequences
 from vidgen.data.settings import DataSettings, Size, source_settings
+from vidgen.data.style_pictures import StyleView, as_style, draw_recoloring, recolor
 from vidgen.errors import ConfigError, InputError
-from vidgen.media import conditions, pixels
+from vidgen.media import lines, pixels
 from vidgen.media.labels import LabelTable
 from vidgen.types import Batch, Condition, FlowEstimator, Stage
 
@@ -43,6 +44,9 @@ class _Cut:
     top: int
     left: int
     crop_size: Size
+    pen: lines.Pen | None = None
+    style: StyleView | None = None
+    recoloring: np.ndarray | None = None
 
 
 class Clips:
@@ -212,7 +216,18 @@ class Clips:
         left = int(generator.integers(0, width - crop[1] + 1))
         frames = tuple(range(start, start + num_frames * step, step))
         positions = augment.draw_positions(self.settings.augment, np.random.default_rng([self._seed, 3, sample]), (height, width))
-        return _Cut(chosen, frames, mirrored, (height, width), positions, top, left, crop)
+        drawn = self._draw_condition(np.random.default_rng([self._seed, 5, sample]))
+        return _Cut(chosen, frames, mirrored, (height, width), positions, top, left, crop, *drawn)
+
+    def _draw_condition(self, generator: np.random.Generator) -> tuple[lines.Pen | None, StyleView | None, np.ndarray | None]:
+        """What is random about lines and style of a clip."""
+        condition = self.settings.condition
+        pen = None if condition.lines is None else condition.lines.pen(generator)
+        if condition.style is None:
+            return pen, None, None
+        view = StyleView.draw(condition.style, generator)
+        recoloring = draw_recoloring(generator)
+        return pen, view, recoloring if generator.random() < condition.style.recolor else None
 
     def _clip(self, cut: _Cut, primer_frames: int) -> Batch:
         moments = [self._builder.encode(self._layers(cut, frame)) for frame in cut.frames]
@@ -224,6 +239,9 @@ class Clips:
             return np.ascontiguousarray(array[..., ::-1] if cut.mirrored else array)
 
         cut_moments = [{name: view(array) for name, array in moment.items()} for moment in moments]
+        style = self.settings.condition.style
+        if style is not None:
+            cut_moments[0]["style"] = pixels.normalize(self._style_picture(cut, cut_moments[0]["target"], style.size))
         condition = self._builder.condition(cut_moments)
         pictures = np.stack([moment["target"] for moment in cut_moments])
         target = torch.from_numpy(pixels.normalize(pictures))[None]
@@ -236,20 +254,33 @@ class Clips:
 
     def _layers(self, cut: _Cut, frame: int) -> dict[str, np.ndarray]:
         """The layers of one moment, deformed where the cut says so; "target" is uint8 [3,H,W]."""
-        layers = self._loaded(cut.sequence, frame, cut.load_size)
+        layers = dict(self._loaded(cut.sequence, frame, cut.load_size))
+        if "line_source" in layers:
+            assert self.settings.condition.lines is not None
+            source = np.ascontiguousarray(layers.pop("line_source").transpose(1, 2, 0))
+            layers["lines"] = lines.draw(source, cut.pen or self.settings.condition.lines.plain, cut.load_size)[None]
+        if cut.recoloring is not None:
+            layers["target"] = recolor(layers["target"], cut.recoloring)
         if cut.positions is None:
             return layers
         return {name: augment.deform(layer, cut.positions) for name, layer in layers.items()}
+
+    def _style_picture(self, cut: _Cut, first: np.ndarray, side: int) -> np.ndarray:
+        """uint8 [3,side,side]: the clip's first frame [3,H,W] itself, or what the cut says instead."""
+        if cut.style is None:
+            return as_style(first, side)
+        if cut.style.place is not None:
+            frame = int(cut.style.place * self.sequences[cut.sequence].num_frames)
+            first = self._loaded(cut.sequence, frame, cut.load_size)["target"]
+            first = first if cut.recoloring is None else recolor(first, cut.recoloring)
+        return cut.style(first, side)
 
     def _loaded(self, sequence: int, frame: int, size: Size) -> dict[str, np.ndarray]:
         """The layers of one moment at `size`."""
 
         def make() -> dict[str, np.ndarray]:
             frames = self.sequences[sequence].read(frame)
-            target = frames["target"]
-            layers = self._builder.load_layers(size, {"edges": target, **frames})
-            layers["target"] = np.ascontiguousarray(conditions.resize_picture(target.pixels, size).transpose(2, 0, 1))
-            return layers
+            return self._builder.load_training_layers(size, frames)
 
         return self._cache.get((sequence, frame, size), make)
 

@@ -12,12 +12,16 @@ import numpy as np
 
 from vidgen.data.settings import ConditionSettings, FileInput, Size
 from vidgen.errors import InputError
-from vidgen.media import conditions, labels, pixels
+from vidgen.media import conditions, labels, lines, pixels
 from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 
 if TYPE_CHECKING:
     from vidgen.types import Condition
+
+
+WHOLE_VIDEO = ("style",)
+"""Names of arrays that hold for a whole video, without a time axis and of sizes of their own."""
 
 
 class ConditionBuilder:
@@ -32,7 +36,8 @@ class ConditionBuilder:
         self.table = table
 
     def build(self, size: Size, frames: Mapping[str, Frame]) -> dict[str, np.ndarray]:
-        """Arrays of one moment: "labels" int64 [H,W], "instances" int64 [H,W], "frames" float32 [C,H,W] in -1..1.
+        """Arrays of one moment: "labels" int64 [H,W], "instances" int64 [H,W], "frames" float32 [C,H,W] in -1..1; and for the whole
+        video "style" float32 [3,S,S] in -1..1.
 
         Where the model reads nothing, "frames" has no channels.
 
@@ -46,14 +51,37 @@ class ConditionBuilder:
 
     def load_layers(self, size: Size, frames: Mapping[str, Frame]) -> dict[str, np.ndarray]:
         """What `encode` builds a moment from, and what may be deformed before: "labels" and "instances" as there, "pictures" uint8
-        [3N,H,W], "edge_source" uint8 [3,H,W].
+        [3N,H,W], "lines" uint8 [1,H,W], "edge_source" uint8 [3,H,W]; and "style" uint8 [3,S,S].
 
         Raises:
             InputError: as for `build`.
         """
-        read = [(item, self._frame_of(item, frames)) for item in self.settings.file_inputs]
-        for _, frame in read[1:]:
-            first = read[0][1]
+        return self._layers(size, [(item, self._frame_of(item, frames)) for item in self.settings.file_inputs])
+
+    def load_training_layers(self, size: Size, frames: Mapping[str, Frame]) -> dict[str, np.ndarray]:
+        """The same of a moment of a data set, whose inputs without a folder are found in the "target": that is uint8 [3,H,W] here,
+        and instead of "lines" and "style" there is what to draw them from, "line_source" uint8 [3,h,w].
+
+        Raises:
+            InputError: as for `build`.
+        """
+        target = frames["target"]
+        of_target = {"edges": target}
+        items = [item for item in self.settings.file_inputs if item.kind not in ("lines", "style_picture")]
+        layers = self._layers(size, [(item, self._frame_of(item, {**of_target, **frames})) for item in items])
+        layers["target"] = _planes(target, size)
+        if self.settings.lines is not None:
+            enlarged = [
+                max(side, min(round(side * self.settings.lines.enlarge), whole))
+                for side, whole in zip(size, target.pixels.shape[:2], strict=True)
+            ]
+            layers["line_source"] = _planes(target, (enlarged[0], enlarged[1]))
+        return layers
+
+    def _layers(self, size: Size, read: Sequence[tuple[FileInput, Frame]]) -> dict[str, np.ndarray]:
+        per_frame = [frame for item, frame in read if item.per_frame]
+        for frame in per_frame[1:]:
+            first = per_frame[0]
             if frame.pixels.shape[:2] != first.pixels.shape[:2]:
                 raise InputError(
                     f"{frame.name}: is {_size_text(frame)}, but {first.name} is {_size_text(first)}; frames of one moment "
@@ -69,6 +97,11 @@ class ConditionBuilder:
                 layers["instances"] = conditions.resize_labels(labels.instance_ids(frame.pixels, frame.name), size)
             elif item.kind == "edges":
                 layers["edge_source"] = _planes(frame, size)
+            elif item.kind == "lines":
+                layers["lines"] = lines.read(frame.pixels, size)[None]
+            elif item.kind == "style_picture":
+                assert self.settings.style is not None
+                layers["style"] = _planes(frame, (self.settings.style.size, self.settings.style.size))
             else:
                 pictures.append(_planes(frame, size))
         return {**layers, "pictures": np.concatenate(pictures)}
@@ -81,8 +114,12 @@ class ConditionBuilder:
 
     def encode(self, layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays of a moment from its layers: edges are detected here, and pictures brought to -1..1; others are kept."""
-        arrays = {name: layer for name, layer in layers.items() if name not in ("pictures", "edge_source")}
+        arrays = {name: layer for name, layer in layers.items() if name not in ("pictures", "lines", "edge_source", "style")}
         frames = pixels.normalize(layers["pictures"])
+        if "lines" in layers:
+            frames = np.concatenate([frames, pixels.normalize(layers["lines"])])
+        if "style" in layers:
+            arrays["style"] = pixels.normalize(layers["style"])
         settings = self.settings.edges
         if settings is not None:
             source = np.ascontiguousarray(layers["edge_source"].transpose(1, 2, 0))
@@ -99,13 +136,15 @@ class ConditionBuilder:
 
     @staticmethod
     def condition(moments: Sequence[dict[str, np.ndarray]]) -> Condition:
-        """A batch of one: [1,T,...]."""
+        """A batch of one: [1,T,...]; what holds for the whole video is taken from the first moment, [1,...]."""
         import torch  # here, because translation with an exported graph does without
 
         from vidgen.types import Condition
 
         names = [name for name in ("labels", "frames", "instances") if name in moments[0]]
-        return Condition(**{name: torch.from_numpy(np.stack([moment[name] for moment in moments]))[None] for name in names})
+        tensors = {name: torch.from_numpy(np.stack([moment[name] for moment in moments]))[None] for name in names}
+        whole = {name: torch.from_numpy(moments[0][name])[None] for name in WHOLE_VIDEO if name in moments[0]}
+        return Condition(**tensors, **whole)
 
 
 def _planes(frame: Frame, size: Size) -> np.ndarray:

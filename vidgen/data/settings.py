@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from vidgen.config import Settings
 from vidgen.data.augment import AugmentSettings
 from vidgen.errors import ConfigError
-from vidgen.media import labels
+from vidgen.media import labels, lines
 from vidgen.media.frames import FrameSource
 from vidgen.media.labels import LabelTable
 
@@ -39,6 +40,11 @@ class FileInput:
     folder: str | None
 
     @property
+    def per_frame(self) -> bool:
+        """Whether each frame has its own; one holds for the whole video otherwise."""
+        return self.kind != "style_picture"
+
+    @property
     def reading(self) -> Literal["labels", "pictures"]:
         """How its files are decoded."""
         return "labels" if self.kind in ("labels", "instances") else "pictures"
@@ -46,7 +52,13 @@ class FileInput:
     @property
     def description(self) -> str:
         """For messages, such as "label maps" or "pictures of poses"."""
-        fixed = {"labels": "label maps", "instances": "instance maps", "edges": "pictures to detect edges in"}
+        fixed = {
+            "labels": "label maps",
+            "instances": "instance maps",
+            "edges": "pictures to detect edges in",
+            "lines": "line drawings",
+            "style_picture": "a style picture",
+        }
         return fixed.get(self.kind, f"pictures of {self.name}")
 
 
@@ -84,6 +96,60 @@ class EdgeSettings(Settings):
     class (DeepSIM's super-primitive)."""
 
 
+class LineSettings(Settings):
+    """Line drawings as a condition: drawn from the target in training, read as they are in use.
+
+    Every clip is drawn by a pen of its own, so that a model does not know one kind of lines alone.
+    """
+
+    methods: Annotated[tuple[lines.Method, ...], Field(min_length=1)] = lines.METHODS
+    """xdog: dark lines and dark areas, as a pen inks them. high_pass: what is darker than its surroundings, paler and finer."""
+    width: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=10)]] = (0.7, 1.3)
+    """Least and greatest width of lines."""
+    enlarge: Annotated[float, Field(ge=1, le=8)] = 2.0
+    """They are drawn from the picture at up to this times the working size, since drawings in use are larger too."""
+    strength: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=1)]] = (0.6, 1.0)
+    """Palest and darkest ink."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LineSettings:
+        for name in ("width", "strength"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: {low} exceeds {high}; the smaller one comes first")
+        return self
+
+    def pen(self, generator: np.random.Generator) -> lines.Pen:
+        """A pen for a clip."""
+        method = self.methods[int(generator.integers(len(self.methods)))]
+        width, strength = (float(generator.uniform(*ends)) for ends in (self.width, self.strength))
+        return lines.Pen(method, width, float(generator.uniform(1, self.enlarge)), strength)
+
+    @property
+    def plain(self) -> lines.Pen:
+        """The pen of samples and of validation."""
+        return lines.Pen(self.methods[0], sum(self.width) / 2, self.enlarge)
+
+
+class StyleSettings(Settings):
+    """A picture whose style the whole video is to have. In training it is found in the target, and varied, so that it tells colors
+    rather than where they are."""
+
+    size: Annotated[int, Field(ge=8, le=1024)] = 224
+    """Style pictures are brought to size x size, whatever their aspect."""
+    source: Literal["frame", "sequence"] = "sequence"
+    """frame: the clip's first frame itself. sequence: any frame of its sequence."""
+    flip: bool = True
+    """Mirror half of them."""
+    warp: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """The control points of a thin-plate spline move by up to this part of the width and of the height."""
+    smallest_part: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """A random part of the picture is taken, with sides of at least this share."""
+    recolor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Part of the clips whose frames and style picture are recolored together (hue, saturation, tint): where a data set has one
+    look, a model learns from these that colors follow the style."""
+
+
 class ConditionSettings(Settings):
     """Everything a model reads of a frame; empty for generators that read only noise."""
 
@@ -95,18 +161,25 @@ class ConditionSettings(Settings):
     in the last of the other inputs."""
     instances: str | None = None
     """Folder of instance maps, of which the boundaries are read."""
+    lines: LineSettings | None = None
+    """Line drawings, one channel: in training they are drawn from the target."""
+    style: StyleSettings | None = None
+    """A style picture for the whole video, for models that read one."""
 
     @property
     def num_picture_channels(self) -> int:
-        return 3 * len(self.pictures) + (1 if self.edges and self.edges.drawn == "apart" else 0)
+        edges = self.edges is not None and self.edges.drawn == "apart"
+        return 3 * len(self.pictures) + int(edges) + int(self.lines is not None)
 
     @property
     def file_inputs(self) -> tuple[FileInput, ...]:
         """What is read from files, the main input first; none for generators that read only noise."""
         inputs = [FileInput("labels", "labels", self.labels.folder)] if self.labels else []
         inputs += [FileInput(folder, "picture", folder) for folder in self.pictures]
+        inputs += [FileInput("lines", "lines", None)] if self.lines else []
         inputs += [FileInput("edges", "edges", None)] if self.edges else []
         inputs += [FileInput("instances", "instances", self.instances)] if self.instances is not None else []
+        inputs += [FileInput("style", "style_picture", None)] if self.style else []
         return tuple(inputs)
 
     @model_validator(mode="after")

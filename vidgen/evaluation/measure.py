@@ -29,6 +29,7 @@ from vidgen.evaluation.compare import compare_reports, rank
 from vidgen.evaluation.inputs import FramesLike, Inputs, as_tensor, is_set, name_of, open_set, pixels_of, place_of, resampled
 from vidgen.evaluation.networks import WeightsFile, at_hand, load_networks, missing_weights
 from vidgen.evaluation.report import Gate, MetricValue, Provenance, Report, SegmenterUsed, Verdict, WeightsUsed
+from vidgen.evaluation.styles import measure_styles
 from vidgen.media import labels as label_tables
 from vidgen.media.frames import VideoSource
 from vidgen.media.labels import LabelTable
@@ -67,6 +68,7 @@ _NEEDS: dict[Need, str] = {
     "reference_set": "reference_set",
     "segmenter": "segmenter",
     "labels": "source or label_maps",
+    "styles": "styles",
 }
 
 
@@ -98,6 +100,7 @@ def evaluate(
     target: FramesLike | None = None,
     reference_set: str | Path | None = None,
     label_maps: str | Path | None = None,
+    styles: str | Path | None = None,
     compare: Mapping[str, FramesLike] | None = None,
     metrics: str | Sequence[str] = "default",
     strides: Sequence[int] = (1, 3, 9),
@@ -125,6 +128,8 @@ def evaluate(
         target: paired real frames, where there are any.
         reference_set: real frames that are not paired: a folder of pictures, or of videos.
         label_maps: label maps of the result's frames; by default the source.
+        styles: the style pictures among which each result's own is to be the one most alike; the result is then a folder of
+            pictures or videos, or one of these, named or described as `translate` does.
         compare: other videos, by name, to be measured in the same way and compared.
         metrics: "default", "all" (also the slow ones), or names, as a list or separated by commas.
         strides: distances in frames at which steadiness is measured; 1 is always among them.
@@ -159,7 +164,11 @@ def evaluate(
         raise ConfigError(f"`fps` {float(fps):g}: expected more than 0 and at most {MAX_FRAME_RATE} frames per second")
     gates = [Gate.parse(text) for text in fail_if]
     places = {name: where for name, where in (("source", source), ("target", target)) if where is not None}
-    available = _available(places.keys(), has_set=reference_set is not None, has_segmenter=segmenter is not None)
+    available = _available(
+        places.keys(), has_set=reference_set is not None, has_segmenter=segmenter is not None, has_styles=styles is not None
+    )
+    if metrics == "default" and available == {"styles"}:
+        metrics = "style_retrieval"  # the others are of a video, and results in many styles are none
     files = weights or {}
     only_set = reference_set is not None and not places and segmenter is None and is_set(result)
     chosen = _choose_metrics(metrics, available, files, only_set=only_set)
@@ -174,6 +183,7 @@ def evaluate(
     evaluator = _Evaluator(
         places=places,
         reference_set=reference_set,
+        styles=styles,
         chosen=chosen,
         strides=_checked_strides((1,) if fast else strides),
         engine=Engine.create(flow, flow_weights, fast=fast),
@@ -201,7 +211,7 @@ def evaluate(
 # --- choosing -------------------------------------------------------------------------------------------------------------
 
 
-def _available(roles: Iterable[str], *, has_set: bool, has_segmenter: bool) -> frozenset[Need]:
+def _available(roles: Iterable[str], *, has_set: bool, has_segmenter: bool, has_styles: bool) -> frozenset[Need]:
     """What is there to measure with."""
     needs: set[Need] = set()
     if "source" in roles:
@@ -212,6 +222,8 @@ def _available(roles: Iterable[str], *, has_set: bool, has_segmenter: bool) -> f
         needs |= {"reference_set", "real"}
     if has_segmenter:
         needs |= {"segmenter", "labels"}
+    if has_styles:
+        needs |= {"styles"}
     return frozenset(needs)
 
 
@@ -338,6 +350,7 @@ class _Evaluator:
 
     places: Mapping[str, FramesLike]
     reference_set: str | Path | None
+    styles: str | Path | None
     chosen: frozenset[str]
     strides: tuple[int, ...]
     engine: Engine
@@ -368,6 +381,9 @@ class _Evaluator:
             reference: what is known of the reference set.
             only_set: measure nothing but the distance to it; `result` may then hold several videos.
         """
+        if self.chosen == {"style_retrieval"}:
+            scores = self._style_scores(result)
+            return self._report(scores, [], self._provenance(result, num_frames=scores["style_retrieval"].count))
         if only_set and reference is not None and is_set(result):
             assert isinstance(result, str | Path)
             sample = self._sample(result, reference.height, as_stills=False)
@@ -375,6 +391,13 @@ class _Evaluator:
             provenance = self._provenance(result, num_frames=sample.num_frames)
             return self._report(scores, temporal.verdict(scores), provenance)
         return self._measure_video(result, reference)
+
+    def _style_scores(self, result: FramesLike) -> dict[str, Score]:
+        if "style_retrieval" not in self.chosen or self.styles is None:
+            return {}
+        if not isinstance(result, str | Path):
+            return {"style_retrieval": Score.missing("needs files, whose names say which style they have")}
+        return {"style_retrieval": measure_styles(result, self.styles)}
 
     def _measure_video(self, result: FramesLike, reference: _SetSample | None) -> Report:
         inputs = Inputs(
@@ -413,6 +436,7 @@ class _Evaluator:
         reasons = temporal.verdict(scores)
         if sample is not None and reference is not None:
             scores |= sample.scores(reference)
+        scores |= self._style_scores(result)
         provenance = self._provenance(result, inputs=inputs)
         return self._report(scores, reasons, provenance, cuts=cuts, columns=columns, remarks=_remarks(inputs, scores))
 

@@ -35,6 +35,7 @@ from vidgen.media.frames import (
     FOLDER_FRAME_RATE,
     Frame,
     FrameSource,
+    NegativeSource,
     open_sink,
     open_source,
     output_place,
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 
 Prefer = Literal["auto", "ema", "last", "best"]
 GRAPH_SUFFIX = ".onnx"
+_SMALLEST_STYLE = 8
 WORTH_PREPARING = 100
 """Frames of a clip from which on preparing a graph for a faster backend (half a minute, once for a model) pays off."""
 
@@ -69,11 +71,13 @@ class Inputs:
         main: the model's first input: label maps, or pictures.
         further: its other inputs by name.
         first_frames: known pictures of the first frames; the video continues them.
+        whole_video: what holds for all frames, by name, such as a style picture.
     """
 
     main: FrameSource
     further: Mapping[str, FrameSource] = field(default_factory=dict)
     first_frames: tuple[np.ndarray, ...] = ()
+    whole_video: Mapping[str, Frame] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
@@ -150,6 +154,7 @@ class Model:
         backend: BackendName = "torch",
         threads: int | None = None,
         num_frames: int | None = None,
+        pretrained: Mapping[str, Path] | None = None,
         compiled: bool = False,
     ) -> Model:
         """From a run folder, a checkpoint folder, a weights file, or an exported graph.
@@ -160,6 +165,8 @@ class Model:
                 fails, torch takes its place, with a warning.
             threads: of the processor.
             num_frames: how many frames will be translated, where that is known; "auto" prepares no graph for few.
+            pretrained: weights files of the pretrained networks that the model needs in use and that no package carries; by default
+                those that its run was trained with.
             compiled: compile the steps with `torch.compile` when the first frames come, for long videos and GPUs.
 
         Raises:
@@ -183,7 +190,9 @@ class Model:
                     return cls(graph.card.facts, graph, Choice(engine, graph.precision, why), prepared.file, prepared.sha256)
                 if backend != "auto" or prepared.failed:
                     log.warning("%s is not used: %s; torch takes its place", TITLES[engine], why)
-        return cls._of_weights(path, device, precision, weights, threads, why, compiler="inductor" if compiled else None)
+        return cls._of_weights(
+            path, device, precision, weights, threads, why, pretrained=pretrained, compiler="inductor" if compiled else None
+        )
 
     @classmethod
     def _of_weights(
@@ -194,6 +203,7 @@ class Model:
         weights: Prefer,
         threads: int | None,
         why: str,
+        pretrained: Mapping[str, Path] | None,
         compiler: str | None,
     ) -> Model:
         from vidgen.inference.backends.pytorch import TorchBackend
@@ -202,9 +212,12 @@ class Model:
 
         found, file = find_weights(path, weights)
         card = ModelCard.read(found.metadata, str(file))
-        translator = card.build_for(found, file)
-        fill(translator, found, file)
         runtime = Runtime.choose(device, precision, threads)
+        networks = card.networks_in_use(path, pretrained or {})
+        for network in networks.values():
+            runtime.prepare(network)
+        translator = card.build_for(found, file, networks)
+        fill(translator, found, file)
         runtime.prepare(translator)
         runtime.prepare_for_use(translator)
         facts = Facts(
@@ -325,13 +338,16 @@ class Model:
         start: str | None = None,
         end: str | None = None,
         frame_rate: Fraction | None = None,
+        inverted: bool = False,
     ) -> Inputs:
         """Open what a video is translated from.
 
         Args:
             where: a video, folder, pattern or picture of the model's main input.
             instances: likewise, for models that read instance maps.
-            further: likewise all other inputs by name; see `inputs`.
+            further: likewise all other inputs by name; see `inputs`. Of those that hold for the whole video, such as a style
+                picture, the first frame.
+            inverted: take the main input, a picture, as its negative, since its lines are light on dark.
             first_frames: a picture or video to continue, or an image model that makes the first frame.
             frame_rate: of folders of frames, which state none; 25 by default.
 
@@ -342,9 +358,16 @@ class Model:
         main = open_source(where, kind=first.reading, start=start, end=end, frame_rate=frame_rate or FOLDER_FRAME_RATE)
         named = {**(further or {}), **({} if instances is None else {"instances": instances})}
         self._check_further(main.name, others, named)
-        opened = {item.name: open_source(named[item.name], kind=item.reading, start=start, end=end) for item in others}
+        if inverted:
+            if first.reading != "pictures":
+                raise InputError(f"{main.name}: is read as {first.description}, which have no negative")
+            main = NegativeSource(main)
+        opened = {
+            item.name: open_source(named[item.name], kind=item.reading, start=start, end=end) for item in others if item.per_frame
+        }
         check_partners([main, *opened.values()])
-        inputs = Inputs(main, opened)
+        whole = {item.name: _only_frame(named[item.name]) for item in others if not item.per_frame}
+        inputs = Inputs(main, opened, whole_video=whole)
         return replace(inputs, first_frames=self._first_frames(inputs, first_frames))
 
     def _check_further(self, main: str, declared: Sequence[FileInput], named: Mapping[str, str | Path]) -> None:
@@ -505,7 +528,7 @@ class Model:
         """The condition as a picture, uint8 [H,W,3] at the input's size."""
         if "labels" in arrays and self.table is not None:
             return self.table.colorize(conditions.resize_labels(arrays["labels"][0, 0, : work[0], : work[1]], size))
-        if self.condition.pictures:
+        if self.condition.pictures or self.condition.lines is not None:
             return frame.pixels
         edges = pixels.quantize(arrays["frames"][0, 0, 0])
         return fit(np.repeat(edges[..., None], 3, axis=2), work, size)
@@ -642,6 +665,7 @@ def load(
     precision: Precision = "auto",
     weights: Prefer = "auto",
     backend: BackendName = "torch",
+    pretrained: Mapping[str, Path] | None = None,
 ) -> Model:
     """A trained model from a run folder, a checkpoint folder, a weights file or an exported graph.
 
@@ -653,20 +677,36 @@ def load(
         precision: auto, fp32 or bf16; auto takes bf16 where the processor computes it fast.
         weights: of a checkpoint: the averaged ones, the last ones, or the averaged ones where there are any.
         backend: torch, openvino, onnxruntime, or auto: OpenVINO where it is installed and gives torch's frames here.
+        pretrained: see `Model.load`.
 
     Raises:
         CheckpointError: there are no usable weights.
         ConfigError: the device does not exist.
         MissingExtraError: the backend is not installed.
     """
-    return Model.load(path, device=device, precision=precision, weights=weights, backend=backend)
+    return Model.load(path, device=device, precision=precision, weights=weights, backend=backend, pretrained=pretrained)
 
 
 def moments(session: Session, inputs: Inputs, decoded: Iterator[tuple[Frame, ...]] | None = None) -> Iterator[tuple[Frame, Arrays]]:
     """Each frame of the main input with its condition; `decoded` are the frames of all sources, where they are read already."""
     names = [session.main_input, *inputs.further]
     for frames in decoded or _together(inputs.sources):
-        yield frames[0], session.build(dict(zip(names, frames, strict=True)))
+        yield frames[0], session.build({**dict(zip(names, frames, strict=True)), **inputs.whole_video})
+
+
+def _only_frame(where: str | Path) -> Frame:
+    """The picture at `where`, or the first frame of a video there.
+
+    Raises:
+        InputError: there is none, or it is one even color too small to have a style.
+    """
+    frame = next(iter(open_source(where)))
+    height, width = frame.pixels.shape[:2]
+    if min(height, width) < _SMALLEST_STYLE:
+        raise InputError(
+            f"{frame.name}: is {width}x{height}; a style picture has at least {_SMALLEST_STYLE}x{_SMALLEST_STYLE} pixels"
+        )
+    return frame
 
 
 class Translation:
@@ -749,6 +789,7 @@ class Translation:
             "working_size": list(model.working_size(main.size, self.options.work_size)),
             "fps": float(main.frame_rate),
             "first_frames_given": len(self.inputs.first_frames),
+            **{name: frame.name for name, frame in self.inputs.whole_video.items()},
             "smoothing": self.options.smoothing,
             "side_by_side": side_by_side,
             "runtime": model.backend.describe(),

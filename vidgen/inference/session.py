@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 
-from vidgen.data.conditions import ConditionBuilder
+from vidgen.data.conditions import WHOLE_VIDEO, ConditionBuilder
 from vidgen.data.settings import Size
 from vidgen.errors import InputError
 from vidgen.inference.facts import Facts
@@ -21,7 +21,8 @@ from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 
 Arrays = Mapping[str, np.ndarray]
-"""The condition of one moment by the names of `vidgen.types.Condition`, [1,1,...] each: int64, or float32 in -1..1."""
+"""The condition of one moment by the names of `vidgen.types.Condition`, [1,1,...] each: int64, or float32 in -1..1; what holds for
+the whole video, [1,...]."""
 
 WorkSize = Literal["auto", "input"]
 
@@ -96,6 +97,7 @@ class Session:
         self._style = style
         self._seed = seed
         self._state: Any = None
+        self._whole_video: dict[str, Frame] = {}
         self.size = size
         self.work_size = model.working_size(size, work_size)
 
@@ -108,22 +110,28 @@ class Session:
     def reset(self) -> None:
         """Begin another video."""
         self._state = None
+        self._whole_video.clear()
 
     def build(self, frames: Mapping[str, Frame]) -> Arrays:
         """The condition of a moment, padded to the model's multiple; safe to call ahead of `step`.
 
         Args:
-            frames: by the names of the model's inputs.
+            frames: by the names of the model's inputs. Those that hold for the whole video, such as a style picture, are taken from
+                its first moment; later ones may leave them out.
 
         Raises:
             InputError: an input is missing, has another size than its companions, or holds an unknown value.
         """
-        arrays = self._builder.build(self.work_size, frames)
+        for item in self._builder.settings.file_inputs:
+            if not item.per_frame and item.name in frames:
+                self._whole_video.setdefault(item.name, frames[item.name])
+        arrays = self._builder.build(self.work_size, {**frames, **self._whole_video})
         multiple = self._model.facts.size_multiple
+        whole = {name: arrays.pop(name)[None] for name in WHOLE_VIDEO if name in arrays}
         padded = {name: conditions.pad_to_multiple(array, multiple) for name, array in arrays.items()}
         if self._style is not None:
             padded["styles"] = self._style.features(*regions(padded, self._model.facts))
-        return {name: np.ascontiguousarray(array)[None, None] for name, array in padded.items()}
+        return {**{name: np.ascontiguousarray(array)[None, None] for name, array in padded.items()}, **whole}
 
     def step(self, main: np.ndarray | Frame | Arrays, /, **further: np.ndarray | Frame) -> np.ndarray:
         """The next frame, uint8 [H,W,3].

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -314,6 +314,28 @@ class PictureSource(FrameSource):
                 hint="if they are single pictures, train with data.pairs=stills",
             )
         return Frame(pixels, index, paths.display(path))
+
+
+class NegativeSource(FrameSource):
+    """Pictures with light and dark exchanged."""
+
+    def __init__(self, whole: FrameSource) -> None:
+        self._whole = whole
+        for name in FrameSource.__annotations__:
+            setattr(self, name, getattr(whole, name))
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(self._negative, self._whole)
+
+    def count(self) -> int:
+        return self._whole.count()
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        return [self._negative(frame) for frame in self._whole.read(start, stop)]
+
+    @staticmethod
+    def _negative(frame: Frame) -> Frame:
+        return replace(frame, pixels=255 - frame.pixels)
 
 
 class AnimationSource(FrameSource):

@@ -9,7 +9,7 @@ from typing import Literal
 Better = Literal["low", "high", "one", "context"]
 """Which way a value is better; "one": a ratio that is best at 1; "context": it says how far to trust the others."""
 
-Need = Literal["source", "target", "reference", "real", "reference_set", "segmenter", "labels"]
+Need = Literal["source", "target", "reference", "real", "reference_set", "segmenter", "labels", "styles"]
 """What a metric needs besides the video under test; "reference" is the motion of the source or of the target, "real" are real
 pictures: the target, or the reference set where there is no target."""
 
@@ -114,6 +114,9 @@ METRICS: dict[str, Metric] = {
         "i3d",
     ),
     "kvd": Metric("distance", "low", _SET, "kernel distance of the same logits; unbiased, so about 0 at best", "i3d"),
+    "style_retrieval": Metric(
+        "fraction", "high", frozenset({"styles"}), "results whose own style picture is the one most alike in colors, of all styles"
+    ),
     "clip_consistency": Metric(
         "cosine", "context", _ALONE, "likeness to the frame before and the first, by CLIP; a frozen one has 1", "clip"
     ),

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Vgg19Features(nn.Module):
@@ -53,3 +54,43 @@ class Vgg19Features(nn.Module):
             if index in self._TAPS:
                 taps.append(x)
         return taps
+
+
+class Vgg19FirstDense(nn.Module):
+    """The first fully connected layer of VGG-19 before its ReLU, frozen: 4096 numbers that describe a picture as a whole.
+
+    Source: Simonyan and Zisserman, ICLR 2015. Module names are those of torchvision's `vgg19()`.
+
+    Args:
+        width_divisor: divides every width; 1 for the real network, larger only in tests.
+    """
+
+    _WIDTHS = (64, 64, "pool", 128, 128, "pool", *(256,) * 4, "pool", *(512,) * 4, "pool", *(512,) * 4, "pool")
+    _SIDE = 224
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width_divisor: int = 1) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for item in self._WIDTHS:
+            if isinstance(item, str):
+                layers.append(nn.MaxPool2d(2))
+            else:
+                layers += [nn.Conv2d(channels, item // width_divisor, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = item // width_divisor
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(nn.Linear(channels * (self._SIDE // 32) ** 2, 4096))
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """[N,3,H,W] in -1..1 -> [N,4096]; pictures of other sizes are brought to 224x224 first."""
+        if pictures.shape[-2:] != (self._SIDE, self._SIDE):
+            pictures = F.interpolate(pictures, (self._SIDE, self._SIDE), mode="bilinear", antialias=True, align_corners=False)
+        x = ((pictures + 1) / 2 - self.mean) / self.std
+        numbers: Tensor = self.classifier(self.features(x).flatten(1))
+        return numbers

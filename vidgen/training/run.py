@@ -134,7 +134,13 @@ def follow_data(settings: RunSettings, table: LabelTable | None, size: tuple[int
         ConfigError: the model states another number than the data have, or reads a condition where there is none.
     """
     condition = settings.data.condition
-    facts = DataFacts(table.num_classes if table else 0, condition.num_picture_channels, condition.instances is not None, size)
+    facts = DataFacts(
+        num_labels=table.num_classes if table else 0,
+        condition_channels=condition.num_picture_channels,
+        has_instances=condition.instances is not None,
+        size=size,
+        has_style=condition.style is not None,
+    )
     return settings.model_copy(update={"model": settings.model.following(facts)})
 
 

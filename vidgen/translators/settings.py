@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
@@ -25,12 +25,14 @@ class DataFacts:
         condition_channels: channels of the condition pictures and edges together.
         has_instances: whether there are instance maps.
         size: (height, width) of the ground truth.
+        has_style: whether a picture says which style the whole video is to have.
     """
 
     num_labels: int
     condition_channels: int
     has_instances: bool
     size: tuple[int, int]
+    has_style: bool = False
 
 
 class ModelConfig(Settings):
@@ -59,6 +61,9 @@ class ModelConfig(Settings):
 class ConditionalConfig(ModelConfig):
     """A model that reads label maps, pictures, edges or instances of every frame."""
 
+    reads_style: ClassVar[bool] = False
+    """Whether it also reads a style picture for the whole video."""
+
     num_labels: Annotated[int, Field(ge=0)] = 0
     """Classes of the label maps; 0 where the condition is pictures."""
     condition_channels: Annotated[int, Field(ge=0)] = 0
@@ -82,6 +87,10 @@ class ConditionalConfig(ModelConfig):
     def following(self, facts: DataFacts) -> Self:
         if not facts.num_labels and not facts.condition_channels:
             raise ConfigError("data.condition: is empty, but this model needs label maps, pictures or edges; set one of them")
+        if facts.has_style != self.reads_style:
+            kind = getattr(self, "kind", "this model")
+            fault = "is not set, but {} reads a style picture" if self.reads_style else "is set, but {} reads no style picture"
+            raise ConfigError(f"data.condition.style: {fault.format(kind)}")
         return self._filled(
             num_labels=facts.num_labels, condition_channels=facts.condition_channels, use_instances=facts.has_instances
         )

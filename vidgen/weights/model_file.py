@@ -21,7 +21,8 @@ from vidgen.media import labels
 from vidgen.media.labels import LabelTable
 from vidgen.translators.base import Networks, Translator
 from vidgen.translators.settings import ModelConfig
-from vidgen.types import Input
+from vidgen.types import Input, Pretrained
+from vidgen.weights import pretrained
 from vidgen.weights.checkpoints import find_weights
 from vidgen.weights.files import Weights, load_into
 
@@ -126,7 +127,36 @@ class ModelCard:
         translator: Translator[Any] = translators.find(self.kind).build(self.model, networks)
         return translator
 
-    def build_for(self, weights: Weights, where: Path) -> Translator[Any]:
+    def networks_in_use(self, where: Path, files: Mapping[str, Path]) -> Networks:
+        """The pretrained networks that the model needs in use.
+
+        Args:
+            where: the model; of a run folder, the files that its configuration names serve too.
+            files: weights files by the network's name.
+
+        Raises:
+            ConfigError, CheckpointError: one has no file, or another one than in training.
+        """
+        declared = [item for item in self.declared_networks if item.when == "both"]
+        if not declared:
+            return {}
+        known = {**_files_of_run(where), **files}
+        loaded = pretrained.load(declared, {item.name: known[item.name] for item in declared if item.name in known})
+        for name, found in loaded.sha256.items():
+            expected = self.pretrained.get(name, found)
+            if found != expected:
+                raise CheckpointError(
+                    f"{printable(where)}: was trained with {name} of SHA-256 {expected[:12]}..., but that here has {found[:12]}..."
+                )
+        return loaded.networks
+
+    @property
+    def declared_networks(self) -> tuple[Pretrained, ...]:
+        """The pretrained networks that the model declares."""
+        declared: tuple[Pretrained, ...] = translators.find(self.kind).pretrained(self.model)
+        return declared
+
+    def build_for(self, weights: Weights, where: Path, networks: Networks | None = None) -> Translator[Any]:
         """The untrained translator for tensors at hand; a card that asks for one of another size takes no memory.
 
         Raises:
@@ -134,7 +164,19 @@ class ModelCard:
         """
         num_elements = sum(tensor.numel() for tensor in weights.tensors.values())
         with _Allocations(_MORE_ELEMENTS * num_elements + _SPARE_ELEMENTS, where):
-            return self.build()
+            return self.build(networks)
+
+
+def _files_of_run(where: Path) -> dict[str, Path]:
+    """Weights files of pretrained networks that the configuration of a run folder names; none of anything else."""
+    place = where / "config.yaml"
+    if not place.is_file():
+        return {}
+    try:
+        named = config.read(place).data.get("train", {}).get("pretrained", {})
+        return {name: Path(path) for name, path in named.items()}
+    except (VidgenError, AttributeError, TypeError):
+        return {}
 
 
 class _Allocations(TorchFunctionMode):
@@ -166,7 +208,9 @@ def for_use(card: ModelCard, weights: Weights, where: Path) -> Weights:
 
     Training can start from it (its discriminators then start anew), but not resume.
     """
-    slim = replace(card, model=card.model.for_use(), pretrained={})
+    used = {item.name for item in card.declared_networks if item.when == "both"}
+    hashes = {name: digest for name, digest in card.pretrained.items() if name in used}
+    slim = replace(card, model=card.model.for_use(), pretrained=hashes)
     names = slim.build_for(weights, where).state_dict().keys()
     tensors = {
         name: value.half() if value.ndim > 1 and value.is_floating_point() else value

@@ -15,7 +15,7 @@ from torch import nn
 
 from vidgen.errors import CheckpointError, ConfigError
 from vidgen.networks.efficientnet import EfficientNetFeatures
-from vidgen.networks.features import Vgg19Features
+from vidgen.networks.features import Vgg19Features, Vgg19FirstDense
 from vidgen.types import Pretrained
 from vidgen.weights.files import load_into
 from vidgen.weights.state_dicts import read_state_dict
@@ -60,6 +60,18 @@ def load_vgg19(path: Path, sha256: str | None = None, *, width_divisor: int = 1)
     return features.eval()
 
 
+def load_vgg19_fc1(path: Path, sha256: str | None = None, *, width_divisor: int = 1) -> Vgg19FirstDense:
+    """VGG-19 up to its first fully connected layer, from torchvision's `vgg19` weights.
+
+    Raises:
+        CheckpointError: the file is missing or is not VGG-19 with its classifier.
+    """
+    state = read_state_dict(path, sha256)
+    network = Vgg19FirstDense(width_divisor)
+    load_into(network, {name: value for name, value in state.items() if name in network.state_dict()}, str(path))
+    return network.eval()
+
+
 def load_efficientnet_lite0(path: Path, sha256: str | None = None) -> EfficientNetFeatures:
     """EfficientNet-Lite0 features from its published state dict.
 
@@ -81,6 +93,7 @@ CATALOG: dict[str, Entry] = {
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
     "vgg19": Entry(load_vgg19, "the state dict of torchvision.models.vgg19 (vgg19-dcbb9e9d.pth)"),
+    "vgg19_fc1": Entry(load_vgg19_fc1, "the state dict of torchvision.models.vgg19 (vgg19-dcbb9e9d.pth)"),
 }
 
 

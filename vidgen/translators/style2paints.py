@@ -1,0 +1,394 @@
+"""style2paints V1: a line drawing in the colors of a reference picture.
+
+Source: Zhang, Ji, Lin and Liu, "Style Transfer for Anime Sketches with Enhanced Residual U-net and Auxiliary Classifier GAN", ACPR
+2017. The authors released neither code for training nor weights, and the paper states neither optimizer, schedule, data, nor the
+weight of L1: all of these are choices made here. Where we differ on purpose: the discriminator's outputs are trained by binary
+cross-entropy with the style as soft target, since equation 3 as printed drives all of them to 1 (`discriminator.objective: literal`
+does what is printed); and its generator is asked to reach the outputs of the wanted style, not to raise all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidgen.config import Settings
+from vidgen.networks.encoding import encode, fold_time
+from vidgen.networks.feature_adversary import LITE0_CHANNELS, FeatureAdversary
+from vidgen.networks.layers import NormKind, Upsampling
+from vidgen.networks.style_adversary import StyleAdversary, StyleDiscriminator, StyleObjective, soft_targets
+from vidgen.networks.style_hints import HintEncoder, HintNorm, HintNormalization, color_statistics, pooled_features, random_features
+from vidgen.networks.style_unet import GuideDecoder, SkipKind, StyleUNet
+from vidgen.translators.base import Networks, Translator
+from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
+from vidgen.types import Batch, Condition, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
+
+log = logging.getLogger(__name__)
+
+RENAMES: dict[str, str] = {}
+"""There are no published weights of this system."""
+
+EncoderName = Literal["efficientnet_lite0", "vgg19_fc1", "color_statistics", "random_features"]
+HINT_CHANNELS: dict[str, int] = {
+    "efficientnet_lite0": 2 * sum(LITE0_CHANNELS),
+    "vgg19_fc1": 4096,
+    "color_statistics": 70,
+    "random_features": 128,
+}
+_GRAY = (0.299, 0.587, 0.114)
+
+
+class Generator(Settings):
+    """The U-Net; the defaults are the figure's."""
+
+    base_channels: Count = 16
+    mid_channels: Count = 2048
+    """Width of the middle, which is also what the hint is brought to."""
+    num_levels: Annotated[int, Field(ge=2, le=8)] = 5
+    """Sizes of the encoder; sides are multiples of 2^num_levels."""
+    skips: SkipKind = "paper"
+    """paper: from the first convolution of a level, as wide as the level before; symmetric: from the whole level."""
+    norm: NormKind = "none"
+    """Of the encoder alone; the paper names none."""
+    upsampling: Upsampling = "transposed"
+
+
+class Hint(Settings):
+    """What describes a style."""
+
+    encoder: EncoderName = "efficientnet_lite0"
+    """vgg19_fc1 is the paper's (4096 numbers; needs `train.pretrained.vgg19_fc1`, torchvision's file); efficientnet_lite0 (1088
+    pooled features) comes with vidgen; color_statistics are 70 numbers of colors alone; random_features are for checks."""
+    normalization: HintNormalization = "picture"
+    """The paper's "global normalization": of the numbers of each hint; or, with data, of each number over the training pictures."""
+
+
+class Discriminator(Settings):
+    """The discriminator of styles."""
+
+    objective: Literal["bce", "mse", "literal", "dcgan"] = "bce"
+    """dcgan tells real from generated and knows no styles (equation 4); literal is equation 3 as printed, which loses the style."""
+    generator: Literal["match", "raise"] = "match"
+    """The generator reaches the outputs of the wanted style, or raises all of them as printed."""
+    switch_every: Annotated[int, Field(ge=0)] = 0
+    """Alternate between the objective and dcgan every so many steps; 0 never."""
+    base_channels: Count = 64
+    num_layers: Annotated[int, Field(ge=1, le=8)] = 5
+    norm: NormKind = "none"
+    """batch is DCGAN's; with few pictures at once it subtracts what tells the style."""
+
+    @property
+    def has_styles(self) -> bool:
+        return self.objective != "dcgan"
+
+    @property
+    def has_realness(self) -> bool:
+        return not self.has_styles or self.switch_every > 0
+
+
+class LossWeights(Settings):
+    """Weights of the loss terms; the paper states those of the guides alone."""
+
+    gan_weight: Weight = 1.0
+    l1_weight: Weight = 100.0
+    """Of the three pictures together."""
+    gray_guide_weight: Weight = 0.3
+    """Share of the guide at the entry of the middle, which paints gray; 0 for no such guide."""
+    color_guide_weight: Weight = 0.9
+    """Share of the guide at the exit of the middle, which paints in color; 0 for no such guide."""
+    gray_guide_target: Literal["gray", "color"] = "gray"
+    """color is the paper's first version: the entry of the middle knows no style, and its guide paints mean colors then."""
+
+
+class Config(ConditionalConfig):
+    """A style2paints model."""
+
+    reads_style: ClassVar[bool] = True
+
+    kind: Literal["style2paints"] = "style2paints"
+    generator: Generator = Generator()
+    hint: Hint = Hint()
+    discriminator: Discriminator | None = Discriminator()
+    losses: LossWeights = LossWeights()
+    features: FeatureSettings | None = None
+    """Losses and a discriminator on pretrained features; none in the original."""
+    schedule: ScaleSchedule = ScaleSchedule()
+
+    @model_validator(mode="after")
+    def _plays(self) -> Config:
+        if self.discriminator is not None and not self.discriminator.has_styles and self.discriminator.switch_every:
+            raise ValueError("discriminator.switch_every: alternates between styles and dcgan, but the objective is dcgan")
+        return self
+
+    def for_use(self) -> Config:
+        losses = self.losses.model_copy(update={"gray_guide_weight": 0.0, "color_guide_weight": 0.0})
+        return self.model_copy(update={"discriminator": None, "features": None, "losses": losses})
+
+
+def inputs(config: Config) -> tuple[Input, ...]:
+    """The drawing of every frame, and one style picture for the whole video."""
+    return (*config.frame_inputs(), Input("style", "style_picture", 3, per_frame=False))
+
+
+def pretrained(config: Config) -> tuple[Pretrained, ...]:
+    """The encoder of hints, which is needed in use too, and EfficientNet-Lite0 for losses on features."""
+    networks: dict[str, Pretrained] = {}
+    if config.features is not None:
+        networks["efficientnet_lite0"] = Pretrained("efficientnet_lite0", "model.features")
+    if config.hint.encoder in ("efficientnet_lite0", "vgg19_fc1"):
+        networks[config.hint.encoder] = Pretrained(config.hint.encoder, "model.hint.encoder", when="both")
+    return tuple(networks.values())
+
+
+@dataclass(frozen=True)
+class StyleCarry:
+    """The hint [B,K] of a video, read from its style picture once."""
+
+    hint: Tensor
+
+    def detach(self) -> StyleCarry:
+        return StyleCarry(self.hint.detach())
+
+
+class Painter(nn.Module):
+    """What use needs: the U-Net and the normalization of its hints."""
+
+    def __init__(self, unet: StyleUNet, norm: HintNorm) -> None:
+        super().__init__()
+        self.unet = unet
+        self.norm = norm
+
+
+class Style2Paints(Translator[StyleCarry]):
+    """The U-Net with its guide decoders and its discriminator.
+
+    Args:
+        encoder: of hints; frozen, and no part of the weights.
+    """
+
+    generator: Painter
+
+    def __init__(self, config: Config, encoder: HintEncoder) -> None:
+        super().__init__()
+        self.config = config
+        self._encoder = (encoder,)  # in a tuple, so that a network is no submodule
+        shape, weights = config.generator, config.losses
+        num_styles = HINT_CHANNELS[config.hint.encoder]
+        unet = StyleUNet(
+            config.channels_per_frame,
+            num_styles,
+            base_channels=shape.base_channels,
+            mid_channels=shape.mid_channels,
+            num_levels=shape.num_levels,
+            skips=shape.skips,
+            norm=shape.norm,
+            upsampling=shape.upsampling,
+        )
+        self.generator = Painter(unet, HintNorm(num_styles, config.hint.normalization))
+        self.size_multiple = 2**shape.num_levels
+
+        def guide(in_channels: int, out_channels: int) -> GuideDecoder:
+            return GuideDecoder(in_channels, unet.exit_channels, shape.num_levels, out_channels, upsampling=shape.upsampling)
+
+        self.gray_guide: GuideDecoder | None = None
+        if weights.gray_guide_weight:
+            self.gray_guide = guide(unet.entry_channels, 1 if weights.gray_guide_target == "gray" else 3)
+        self.color_guide = guide(unet.exit_channels, 3) if weights.color_guide_weight else None
+        self.discriminator: StyleDiscriminator | None = None
+        if config.discriminator is not None:
+            judged = config.discriminator
+            self.discriminator = StyleDiscriminator(
+                num_styles if judged.has_styles else 0,
+                base_channels=judged.base_channels,
+                num_layers=judged.num_layers,
+                norm=judged.norm,
+                has_realness=judged.has_realness,
+            )
+        self.features: FeatureAdversary | None = None
+        if config.features is not None:
+            chosen = config.features
+            self.features = FeatureAdversary(
+                config.channels_per_frame, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift
+            )
+
+    # -- use ------------------------------------------------------------------------------------------------------------
+
+    def hint_of(self, pictures: Tensor) -> Tensor:
+        """Normalized hints [N,K] of style pictures [N,3,S,S] in -1..1."""
+        if pictures.is_meta:  # only shapes are asked for, and the encoder's weights are elsewhere
+            return pictures.new_empty(len(pictures), HINT_CHANNELS[self.config.hint.encoder])
+        with torch.no_grad():
+            hints: Tensor = self.generator.norm(self._encoder[0](pictures))
+        return hints
+
+    def translate(self, condition: Condition, carry: StyleCarry | None = None) -> tuple[Output, StyleCarry]:
+        carry = StyleCarry(self._hint(condition)) if carry is None else carry
+        drawings = self._encode(condition)
+        hints = carry.hint.repeat_interleave(drawings.shape[1], 0)
+        pairs = zip(fold_time(drawings).split(1), hints.split(1), strict=True)  # one by one, so that no statistics mix them
+        frames = torch.cat([self.generator.unet(drawing, hint) for drawing, hint in pairs])
+        return Output(frames.unflatten(0, drawings.shape[:2])), carry
+
+    def _hint(self, condition: Condition) -> Tensor:
+        style = condition.tensors.get("style")
+        if style is None:
+            raise ValueError("this model reads a style picture, but the condition has none")
+        return self.hint_of(style)
+
+    def _encode(self, condition: Condition) -> Tensor:
+        return encode(condition, num_labels=self.config.num_labels, use_instances=self.config.use_instances)
+
+    # -- learning -------------------------------------------------------------------------------------------------------
+
+    def rollout(self, batch: Batch, step: Step, carry: StyleCarry | None = None) -> tuple[Output, None]:
+        """All frames at once, with the pictures of the guide decoders in the extras."""
+        condition = batch.window_condition
+        drawings = self._encode(condition)
+        hint = self._hint(condition).repeat_interleave(drawings.shape[1], 0)
+        painting = self.generator.unet.paint(fold_time(drawings), hint)
+        extras = {"condition": fold_time(drawings), "hint": hint}
+        if self.gray_guide is not None:
+            extras["gray"] = self.gray_guide(painting.entry)
+        if self.color_guide is not None:
+            extras["color"] = self.color_guide(painting.exit)
+        return Output(painting.frame.unflatten(0, drawings.shape[:2]), extras=extras), None
+
+    def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
+        batches = list(batches)
+        if self.config.hint.normalization == "data":
+            # With their colors exchanged too: what is normal is more than the one look that many data sets have.
+            orders = list(itertools.permutations(range(3)))
+            with torch.no_grad():
+                styles = [batch.condition.tensors["style"][:, order] for batch in batches for order in orders]
+                self.generator.norm.measure(self._encoder[0](style) for style in styles)
+        if self.features is not None:
+            self.features.calibrate((fold_time(batch.target) for batch in batches), networks["efficientnet_lite0"])
+
+    def phases(self, stage: Stage) -> tuple[Phase, ...]:
+        guides = tuple(guide for guide in (self.gray_guide, self.color_guide) if guide is not None)
+        phases = [Phase("generator", (self.generator, *guides))]
+        if stage.adversarial == (0.0, 0.0):
+            return tuple(phases)
+        if self.features is not None and self.features.heads:
+            assert self.config.features is not None
+            scale = self.config.features.learning_rate_scale
+            phases.append(Phase("feature_discriminator", self.features.heads, OptimizerSettings(scale, (0.0, 0.99))))
+        if self.discriminator is not None:
+            phases.append(Phase("discriminator", (self.discriminator,)))
+        return tuple(phases)
+
+    def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
+        fake, real = fold_time(output.frames), fold_time(batch.window_target)
+        target, realness = soft_targets(output.extras["hint"]), self._plays_dcgan(step)
+        if phase.name == "discriminator":
+            return self._adversary.discriminator_losses(fake, real, target, realness=realness)
+        if phase.name == "feature_discriminator":
+            assert self.features is not None
+            backbone = networks["efficientnet_lite0"]
+            return self.features.discriminator_losses(fake, real, output.extras["condition"], output, backbone)
+        losses = self._likeness(fake, real, output)
+        factor = step.between(step.stage.adversarial)
+        if self.discriminator is not None and factor:
+            losses |= self._adversary.generator_losses(fake, target, realness=realness, factor=factor)
+        if self.features is not None:
+            backbone = networks["efficientnet_lite0"]
+            losses |= self.features.generator_losses(fake, real, output.extras["condition"], output, backbone, factor=factor)
+        return losses
+
+    def _likeness(self, fake: Tensor, real: Tensor, output: Output) -> Losses:
+        """L1 of the picture and of the guides, section 3.2 of the paper."""
+        weights = self.config.losses
+        losses: Losses = {"l1": weights.l1_weight * F.l1_loss(fake, real)}
+        if "gray" in output.extras:
+            wanted = gray(real) if weights.gray_guide_target == "gray" else real
+            losses["gray_guide"] = weights.l1_weight * weights.gray_guide_weight * F.l1_loss(output.extras["gray"], wanted)
+        if "color" in output.extras:
+            losses["color_guide"] = weights.l1_weight * weights.color_guide_weight * F.l1_loss(output.extras["color"], real)
+        return losses
+
+    def _plays_dcgan(self, step: Step) -> bool:
+        """Whether the discriminator tells real from generated in this step, rather than styles."""
+        judged = self.config.discriminator
+        if judged is None or not judged.has_styles:
+            return True
+        if not judged.switch_every:
+            return False
+        return round(step.progress * step.stage.num_steps) // judged.switch_every % 2 == 1
+
+    @property
+    def _adversary(self) -> StyleAdversary:
+        judged = self.config.discriminator
+        assert self.discriminator is not None
+        assert judged is not None
+        objective: StyleObjective = "bce" if judged.objective == "dcgan" else judged.objective
+        return StyleAdversary(self.discriminator, objective, judged.generator == "match", self.config.losses.gan_weight)
+
+
+def gray(pictures: Tensor) -> Tensor:
+    """[N,3,H,W] -> [N,1,H,W], ITU-R BT.601."""
+    weights = torch.tensor(_GRAY, device=pictures.device, dtype=pictures.dtype).view(1, 3, 1, 1)
+    return (pictures * weights).sum(1, keepdim=True)
+
+
+def build(config: Config, networks: Networks | None = None) -> Style2Paints:
+    """An untrained model.
+
+    Args:
+        networks: with the declared encoder of hints; without it the model cannot be used.
+
+    Raises:
+        ConfigError: it has no condition to read.
+    """
+    config.check_condition()
+    if config.discriminator is not None and config.discriminator.objective == "literal":
+        log.warning(
+            "model.discriminator.objective: literal drives all outputs for real pictures to 1, whatever their style; bce does not"
+        )
+    if networks and config.hint.encoder != "vgg19_fc1":
+        log.info(
+            "style hints: %d numbers of %s; the paper's are 4096 of VGG-19 (model.hint.encoder: vgg19_fc1, with its file)",
+            HINT_CHANNELS[config.hint.encoder],
+            config.hint.encoder.replace("_", " "),
+        )
+    return Style2Paints(config, _encoder(config.hint.encoder, networks or {}))
+
+
+def _encoder(name: EncoderName, networks: Networks) -> HintEncoder:
+    if name == "color_statistics":
+        return color_statistics
+    if name == "random_features":
+        return random_features
+
+    def encoder(pictures: Tensor) -> Tensor:
+        if name not in networks:
+            raise ValueError(f"the encoder of style hints, {name}, is not loaded")
+        if name == "efficientnet_lite0":
+            return pooled_features(networks[name], pictures)
+        hints: Tensor = networks[name](pictures)
+        return hints
+
+    return encoder
+
+
+def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
+    """The schedule: one stage per stretch in which nothing changes its slope."""
+    schedule = config.schedule
+    edges = sorted(edge for edge in schedule.edges if edge <= schedule.total_epochs)
+    return tuple(
+        Stage(
+            name="painting",
+            num_steps=(stop - start) * steps_per_epoch,
+            learning_rate=schedule.rate(start),
+            final_learning_rate=schedule.rate(stop),
+            adversarial=schedule.adversarial_between(start, stop),
+        )
+        for start, stop in itertools.pairwise(edges)
+    )

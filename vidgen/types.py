@@ -74,6 +74,7 @@ class Condition:
     - reference: float [B,T,3,H,W], -1..1, pictures of the scene whose style is wanted.
     - styles: float [B,T,C,H,W], -1..1, a style for every pixel, for generators with a feature encoder.
     - noise: int64 [B], seed of a generator's noise, the same for all frames of a video.
+    - class_id: int64 [B], which of the model's classes the video shows.
 
     Args:
         whole_video: names of further tensors that hold for the whole video, without a time axis (a class id, a style picture).
@@ -83,7 +84,7 @@ class Condition:
         ValueError: a tensor has another type or shape than its name says, or there is none to take sizes from.
     """
 
-    _WHOLE_VIDEO = frozenset({"noise"})
+    _WHOLE_VIDEO = frozenset({"noise", "class_id"})
     _DIMS: Mapping[str, tuple[int, bool]] = {
         "labels": (4, False),
         "frames": (5, True),

@@ -25,12 +25,14 @@ class DataFacts:
         condition_channels: channels of the condition pictures and edges together.
         has_instances: whether there are instance maps.
         size: (height, width) of the ground truth.
+        num_classes: classes of whole pictures; 0 where they have none.
     """
 
     num_labels: int
     condition_channels: int
     has_instances: bool
     size: tuple[int, int]
+    num_classes: int = 0
 
 
 class ModelConfig(Settings):

@@ -28,7 +28,7 @@ def _check(value: Tensor | None, name: str, dims: int, floating: bool) -> None:
         raise ValueError(f"{name}: expected {'floating point' if floating else 'int64'}, got {value.dtype}")
 
 
-InputKind = Literal["labels", "instances", "picture", "edges", "class_id", "style_picture", "styles", "noise"]
+InputKind = Literal["labels", "instances", "picture", "edges", "sketch", "class_id", "style_picture", "styles", "noise"]
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from flow.warp import warp
 from vidgen.data import augment
 from vidgen.data.conditions import ConditionBuilder
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
-from vidgen.data.sequences import Sequence, find_sequences
+from vidgen.data.sequences import Sequence, class_name, find_classes, find_sequences
 from vidgen.data.settings import DataSettings, Size, source_settings
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import conditions, pixels
+from vidgen.media.edge_maps import EdgeMapOptions, edge_map
 from vidgen.media.labels import LabelTable
 from vidgen.types import Batch, Condition, FlowEstimator, Stage
 
@@ -68,7 +69,9 @@ class Clips:
         self.settings = settings
         self.sequences = sequences
         self.table = table
+        settings = find_classes(settings, sequences)
         self._builder = ConditionBuilder(settings.condition, self.table)
+        self._classes = settings.condition.classes.names if settings.condition.classes is not None else ()
         self._seed = seed
         self._multiple = size_multiple
         self._flow = flow
@@ -225,6 +228,9 @@ class Clips:
 
         cut_moments = [{name: view(array) for name, array in moment.items()} for moment in moments]
         condition = self._builder.condition(cut_moments)
+        if self._classes:
+            number = self._classes.index(class_name(self.sequences[cut.sequence].name))
+            condition = condition.with_tensors(class_id=torch.tensor([number]))
         pictures = np.stack([moment["target"] for moment in cut_moments])
         target = torch.from_numpy(pixels.normalize(pictures))[None]
         if self._flow is None:
@@ -246,7 +252,11 @@ class Clips:
 
         def make() -> dict[str, np.ndarray]:
             frames = self.sequences[sequence].read(frame)
-            target = frames["target"]
+            target, sketch = frames["target"], self.settings.condition.sketch
+            if sketch is not None and "sketch" not in frames:
+                options = EdgeMapOptions(sketch.detector, threshold=sketch.threshold, min_pixels=sketch.min_pixels)
+                drawing = edge_map(target.pixels, options)
+                frames["sketch"] = replace(target, pixels=drawing if sketch.polarity == "dark" else 255 - drawing)
             layers = self._builder.load_layers(size, {"edges": target, **frames})
             layers["target"] = np.ascontiguousarray(conditions.resize_picture(target.pixels, size).transpose(2, 0, 1))
             return layers

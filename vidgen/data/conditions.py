@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from vidgen.data.settings import ConditionSettings, FileInput, Size
 from vidgen.errors import InputError
-from vidgen.media import conditions, labels, pixels
+from vidgen.media import conditions, edge_maps, labels, pixels
 from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 
@@ -20,16 +21,26 @@ if TYPE_CHECKING:
     from vidgen.types import Condition
 
 
+_NO_DRAWING = {
+    "blank": ("is blank; a sketch needs strokes", None),
+    "inverted": ("is light on dark, but sketches are dark on light", "say that it is inverted"),
+    "photo": ("looks like a photo, not like a sketch", "draw its edge map first: the condition edge-map"),
+}
+
+
 class ConditionBuilder:
     """Turns the frames of one moment into numpy channels at a working size, and several moments into a `Condition`.
 
     Args:
         table: meaning of the label values; None where the model reads no labels.
+        is_video: what comes is one video, so that the first drawing tells whether it is one; later ones may be blank.
     """
 
-    def __init__(self, settings: ConditionSettings, table: LabelTable | None) -> None:
+    def __init__(self, settings: ConditionSettings, table: LabelTable | None, *, is_video: bool = False) -> None:
         self.settings = settings
         self.table = table
+        self._is_video = is_video
+        self._knows_drawing = False
 
     def build(self, size: Size, frames: Mapping[str, Frame]) -> dict[str, np.ndarray]:
         """Arrays of one moment: "labels" int64 [H,W], "instances" int64 [H,W], "frames" float32 [C,H,W] in -1..1.
@@ -46,7 +57,7 @@ class ConditionBuilder:
 
     def load_layers(self, size: Size, frames: Mapping[str, Frame]) -> dict[str, np.ndarray]:
         """What `encode` builds a moment from, and what may be deformed before: "labels" and "instances" as there, "pictures" uint8
-        [3N,H,W], "edge_source" uint8 [3,H,W].
+        [3N,H,W], "sketch" uint8 [1,H,W] (distances, 0 on strokes), "edge_source" uint8 [3,H,W].
 
         Raises:
             InputError: as for `build`.
@@ -69,6 +80,9 @@ class ConditionBuilder:
                 layers["instances"] = conditions.resize_labels(labels.instance_ids(frame.pixels, frame.name), size)
             elif item.kind == "edges":
                 layers["edge_source"] = _planes(frame, size)
+            elif item.kind == "sketch":
+                layers["sketch"] = np.rint(255 * cv2.resize(self._distance(frame), (size[1], size[0]), interpolation=cv2.INTER_AREA))
+                layers["sketch"] = layers["sketch"].astype(np.uint8)[None]
             else:
                 pictures.append(_planes(frame, size))
         return {**layers, "pictures": np.concatenate(pictures)}
@@ -79,10 +93,28 @@ class ConditionBuilder:
             raise InputError(f"this model reads {item.description}, but got none")
         return frames[item.name]
 
+    def _distance(self, frame: Frame) -> np.ndarray:
+        """Distances to the strokes of a drawing, float32 [H,W] in 0..1; 1 everywhere where a later frame of a video has none."""
+        sketch = self.settings.sketch
+        assert sketch is not None
+        drawing = frame.pixels if sketch.polarity == "dark" else 255 - frame.pixels
+        kind = edge_maps.kind_of(drawing)
+        if self._is_video and self._knows_drawing:
+            if kind == "blank":
+                return np.ones(drawing.shape[:2], np.float32)
+        elif kind != "drawing":
+            message, hint = _NO_DRAWING[kind]
+            raise InputError(f"{frame.name}: {message}", hint=hint)
+        self._knows_drawing = True
+        mask = edge_maps.strokes(drawing)
+        return edge_maps.stroke_distance(mask) if mask.any() and not mask.all() else np.ones(drawing.shape[:2], np.float32)
+
     def encode(self, layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays of a moment from its layers: edges are detected here, and pictures brought to -1..1; others are kept."""
-        arrays = {name: layer for name, layer in layers.items() if name not in ("pictures", "edge_source")}
+        arrays = {name: layer for name, layer in layers.items() if name not in ("pictures", "sketch", "edge_source")}
         frames = pixels.normalize(layers["pictures"])
+        if "sketch" in layers:
+            frames = np.concatenate([frames, pixels.normalize(layers["sketch"])])
         settings = self.settings.edges
         if settings is not None:
             source = np.ascontiguousarray(layers["edge_source"].transpose(1, 2, 0))

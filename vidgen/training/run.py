@@ -132,7 +132,9 @@ def follow_data(settings: RunSettings, table: LabelTable | None, size: tuple[int
         ConfigError: the model states another number than the data have, or reads a condition where there is none.
     """
     condition = settings.data.condition
-    facts = DataFacts(table.num_classes if table else 0, condition.num_picture_channels, condition.instances is not None, size)
+    num_classes = len(condition.classes.names) if condition.classes is not None else 0
+    num_labels = table.num_classes if table else 0
+    facts = DataFacts(num_labels, condition.num_picture_channels, condition.instances is not None, size, num_classes)
     return settings.model_copy(update={"model": settings.model.following(facts)})
 
 

@@ -467,6 +467,9 @@ def train(**options: Any) -> Result:
 @option("--side-by-side", is_flag=True, help="Show the input beside the result.")
 @option("--num-samples", "samples", type=POSITIVE, default=1, show_default=True, help="Results per input, for models with noise.")
 @_old("--samples", instead="--num-samples", type=POSITIVE)
+@option("--class", "class_name", metavar="NAME", help="What the inputs show, for models that know classes.")
+@option("--invert", "inverted", is_flag=True, help="Sketches are light on dark.")
+@option("--sheet", type=PATH, help="Also write a contact sheet (.png): each input picture and its samples in a row.")
 @option(
     "--smoothing",
     "steady",
@@ -629,9 +632,10 @@ def label(**options: Any) -> Result:
 @option(
     "--to",
     "kind",
-    type=click.Choice(["edges", "lines", "distance", "pose", "body", "hands", "face", "densepose"]),
+    type=click.Choice(["edges", "edge-map", "lines", "distance", "pose", "body", "hands", "face", "densepose"]),
     required=True,
-    help="What to draw: Canny edges, pen lines, distances from edges; or people, from --points; densepose spreads the part ids.",
+    help="What to draw: Canny edges, edges as a sketch (edge-map), pen lines, distances from edges; or people, from --points; "
+    "densepose spreads the part ids.",
 )
 @option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames.")
 @option("--points", metavar="PATH", help="Folder of OpenPose JSON or of text files of 68 landmarks; or a COCO keypoints file.")

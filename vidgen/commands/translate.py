@@ -13,12 +13,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from vidgen import durable, progress
 from vidgen.commands.inputs import check_order, further_inputs, partner_of
 from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
 from vidgen.inference.backends.choice import BackendName
 from vidgen.inference.model import Model, Options
-from vidgen.inference.session import WorkSize
+from vidgen.inference.session import WorkSize, class_number, with_polarity
 from vidgen.media import images, labels, paths, video
 from vidgen.media.frames import OUTPUT_SUFFIXES, files_read, list_sources, open_source, output_place, sidecar_place
 from vidgen.media.labels import LabelTable
@@ -64,6 +66,9 @@ def translate(
     seed: int = 0,
     weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
     samples: int = 1,
+    class_name: str | None = None,
+    inverted: bool = False,
+    sheet: Path | None = None,
 ) -> dict[str, Any]:
     """Translate one or many inputs; see `Model.open` for what an input may be.
 
@@ -72,6 +77,9 @@ def translate(
             each result, named after the whole of it (out.mp4.json), tells how it was made.
         samples: how many results of each input, from one seed each; the number goes into their names (out-1.png). They differ
             where the model has noise (the dropout of pix2pix) or draws styles.
+        class_name: what the inputs show, for models that know classes.
+        inverted: sketches are light on dark.
+        sheet: also write a contact sheet (.png) of single pictures, each input and its samples in a row.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
         further, instances: the model's other inputs; see `further_inputs`. For several inputs, each of these and `first_frame` is
             a folder that holds one for each, under its name.
@@ -99,12 +107,15 @@ def translate(
         _Target(job, index, _target(out, job if several else None, index + 1 if samples > 1 else None), _is_picture(job))
         for job, index in itertools.product(jobs, range(samples))
     ]
+    if sheet is not None and not all(target.single for target in targets):
+        raise ConfigError(f"`sheet` {sheet}: shows single pictures, and there are videos among the inputs")
     skipped = [target for target in targets if skip_existing and target.exists]
     targets = [target for target in targets if target not in skipped]
     read = [Path(where) for where in (instances, *(entry.partition("=")[2] for entry in further)) if where]
     read += [first_frame] if first_frame is not None else []
     files = [file for where in (*(target.job for target in targets), *read) for file in files_read(where)]
     places = [place for target in targets for place in (target.place, sidecar_place(target.path))]
+    places += [durable.Output(sheet)] if sheet is not None else []
     results: list[dict[str, Any]] = [{"output": target.path, "skipped": True} for target in skipped]
     with ExitStack() as stack:
         durable.check_places(places, inputs=[*files, model], overwrite=overwrite)
@@ -122,6 +133,8 @@ def translate(
             num_frames=_total_frames(targets) if backend == "auto" else None,
         )
         table = input_table(labels, loaded)
+        class_number(loaded.condition, class_name)
+        with_polarity(loaded.condition, inverted=inverted)
         companions = further_inputs(loaded, further, instances=instances)
         assignments = [
             _style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
@@ -146,7 +159,9 @@ def translate(
                 if steady is None and loaded.facts.num_past_frames == 0 and opened.main.num_frames != 1:
                     steady = 0.0
                     log.warning(_FLICKERS, loaded.kind)
-                chosen_options = Options(seed + target.sample, table, work_size, steady or 0.0, assignments[target.sample])
+                chosen_options = Options(
+                    seed + target.sample, table, work_size, steady or 0.0, assignments[target.sample], class_name, inverted
+                )
                 translation = loaded.translate(opened, options=chosen_options)
                 what = f"translating {Path(target.path).name}"
                 with progress.task(what, translation.inputs.main.num_frames) as report:
@@ -164,6 +179,8 @@ def translate(
                     raise
                 failures.append(str(error))
                 log.error("%s", error)
+    if sheet is not None and results:
+        _write_sheet(sheet, [target for target in (*skipped, *targets) if Path(target.path).is_file()])
     if failures:
         raise PartialFailure(f"{len(failures)} of {len(failures) + len(results)} inputs failed; the first: {failures[0]}")
     return {"results": results} if several or samples > 1 or not results else results[0]
@@ -176,6 +193,19 @@ def _style(model: Model, **options: Any) -> StyleAssignment | None:
     from vidgen.commands.styles import choose_style
 
     return choose_style(model, **options)
+
+
+def _write_sheet(out: Path, targets: Sequence[_Target]) -> None:
+    from vidgen.single_image.pictures import contact_sheet  # here, because it needs torch, which exported graphs do without
+
+    rows: dict[Path, list[np.ndarray]] = {}
+    for target in targets:
+        row = rows.setdefault(target.job, [])
+        if not row:
+            row.append(images.read_picture(target.job))
+        row.append(images.read_picture(Path(target.path)))
+    pictures = [picture for row in rows.values() for picture in row]
+    images.write_png(out, contact_sheet(pictures, num_columns=max(len(row) for row in rows.values())))
 
 
 def _total_frames(targets: Sequence[_Target]) -> int | None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _NO_DRAWING = {
     "blank": ("is blank; a sketch needs strokes", None),
-    "inverted": ("is light on dark, but sketches are dark on light", "say that it is inverted"),
-    "photo": ("looks like a photo, not like a sketch", "draw its edge map first: the condition edge-map"),
+    "inverted": ("is light on dark, but sketches are dark on light", "give `inverted`"),
+    "photo": ("looks like a photo, not like a sketch", "draw its edge map first: vidgen condition edge-map"),
 }
 
 

@@ -121,7 +121,9 @@ def test_a_clip_has_the_distances_to_the_strokes_and_its_class(things: Path) -> 
         assert found.tensors["class_id"].tolist() == [CLASSES.index(sequence.name.split("/")[0])]
         assert found.frames is not None
         distance = (found.frames[0, 0, 0].numpy() + 1) / 2
-        strokes = cv2.resize(255 - read_picture(sequence.inputs["sketch"].paths[0])[..., 0], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        strokes = cv2.resize(
+            255 - read_picture(sequence.inputs["sketch"].paths[0])[..., 0], (SIZE, SIZE), interpolation=cv2.INTER_AREA
+        )
         assert distance[strokes > 100].max() < 0.2
         assert distance.max() > 0.9
 
@@ -272,4 +274,6 @@ def test_transparent_drawings_lie_on_white_and_tiny_ones_are_refused(model: Path
 def test_sheets_are_of_pictures(model: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "frames" / "0.png", _drawing("disc", 7))
     with pytest.raises(ConfigError, match="shows single pictures"):
-        translating.translate(model, [str(tmp_path / "frames")], str(tmp_path / "out.mp4"), class_name="disc", sheet=tmp_path / "s.png")
+        translating.translate(
+            model, [str(tmp_path / "frames")], str(tmp_path / "out.mp4"), class_name="disc", sheet=tmp_path / "s.png"
+        )

@@ -1,7 +1,7 @@
 """Pictures of five classes cut from the procedural street, with hand-like sketches: a small data set for SketchyGAN.
 
-    python tools/street_classes.py data/things               # photos/CLASS/*.png and sketches/CLASS/*-1.png, 64x64; some minutes
-    python tools/street_classes.py data/things --num-streets 40 --size 32
+python tools/street_classes.py data/things               # photos/CLASS/*.png and sketches/CLASS/*-1.png, 128x128; some minutes
+python tools/street_classes.py data/things --num-streets 40 --size 32
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from vidgen.data.street import CLASSES, Street, StreetFrame
-from vidgen.media.edge_maps import EdgeMapOptions, edge_map
+from vidgen.media.edge_maps import WHITE_FROM, EdgeMapOptions, drawn, edge_map
 from vidgen.media.images import write_png
 
 LABELS = {"car": "car", "house": "building", "person": "pedestrian", "sign": "pole", "tree": "tree"}
@@ -56,12 +56,16 @@ def cut(kind: str, mask: np.ndarray, size: int, rng: np.random.Generator) -> tup
     if kind in ("house", "tree"):
         side = min(side, 256 if kind == "tree" else int(rng.integers(160, 260)))
         place = rng.integers(len(rows))
-        y, x = (int(rows[place]), int(columns[place])) if kind == "house" or side == 256 else ((top + bottom) // 2, (left + right) // 2)
+        y, x = (
+            (int(rows[place]), int(columns[place]))
+            if kind == "house" or side == 256
+            else ((top + bottom) // 2, (left + right) // 2)
+        )
     else:
         if top == 0 or left == 0 or bottom == mask.shape[0] or right == mask.shape[1]:
             return None
         y, x = (top + bottom) // 2, (left + right) // 2
-    if side < size * 0.5 or side > HEIGHT * 0.8:
+    if side < 32 or side > HEIGHT * 0.8:
         return None
     top, left = (int(np.clip(middle - side // 2, 0, whole - side)) for middle, whole in ((y, HEIGHT), (x, WIDTH)))
     window = slice(top, top + side), slice(left, left + side)
@@ -96,12 +100,12 @@ def sketch(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> n
 @click.command(help=__doc__)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--num-streets", default=160)
-@click.option("--size", default=64)
+@click.option("--size", default=128)
 @click.option("--most", default=260, help="Pictures of a class.")
 @click.option("--first-seed", default=5000)
 def main(out: Path, num_streets: int, size: int, most: int, first_seed: int) -> None:
     counts: Counter[str] = Counter()
-    drawing = 4 * size  # sketches are drawn large, as people do
+    drawing = 256  # sketches are drawn large, as people do
     for seed in range(first_seed, first_seed + num_streets):
         rng = np.random.default_rng([seed, 7])
         frame = next(iter(Street(seed, HEIGHT, WIDTH, variety=float(rng.uniform(0.3, 0.9))).frames(1, int(rng.integers(0, 200)))))
@@ -114,11 +118,12 @@ def main(out: Path, num_streets: int, size: int, most: int, first_seed: int) -> 
             large = cv2.resize(picture, (drawing, drawing), interpolation=cv2.INTER_LINEAR)
             silhouette = cv2.resize(part.astype(np.uint8), (drawing, drawing), interpolation=cv2.INTER_LINEAR) > 0
             lines = sketch(large, silhouette, rng)
-            if (lines == 0).sum() < 3 * size:
+            if (lines == 0).sum() < drawing:
                 continue
+            small = drawn(cv2.resize(lines, (size, size), interpolation=cv2.INTER_AREA) < WHITE_FROM)
             name = f"{counts[kind]:04d}"
             write_png(out / "photos" / kind / f"{name}.png", cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA))
-            write_png(out / "sketches" / kind / f"{name}-1.png", lines)
+            write_png(out / "sketches" / kind / f"{name}-1.png", small)
             counts[kind] += 1
             own[kind] += 1
     click.echo(dict(counts))

@@ -81,7 +81,9 @@ class ConditionBuilder:
             elif item.kind == "edges":
                 layers["edge_source"] = _planes(frame, size)
             elif item.kind == "sketch":
-                layers["sketch"] = np.rint(255 * cv2.resize(self._distance(frame), (size[1], size[0]), interpolation=cv2.INTER_AREA))
+                layers["sketch"] = np.rint(
+                    255 * cv2.resize(self._distance(frame), (size[1], size[0]), interpolation=cv2.INTER_AREA)
+                )
                 layers["sketch"] = layers["sketch"].astype(np.uint8)[None]
             else:
                 pictures.append(_planes(frame, size))

@@ -71,9 +71,7 @@ def match_names(roles: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]
     return {role: _without_common_end(found) for role, found in roles.items()}
 
 
-def several_drawings(
-    targets: Mapping[str, Path], drawings: Mapping[str, Path]
-) -> tuple[dict[str, Path], dict[str, Path]]:
+def several_drawings(targets: Mapping[str, Path], drawings: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
     """Pairs of targets and drawings, where a target has several that end with -1, -2: each becomes a pair of its own.
 
     Targets without a drawing are left out. Names that need no such thing stay as they are.

@@ -22,8 +22,8 @@ from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 
 Arrays = Mapping[str, np.ndarray]
-"""The condition of one moment by the names of `vidgen.types.Condition`, [1,1,...] each: int64, or float32 in -1..1; the class, which
-holds for the whole video, is [1]."""
+"""The condition of one moment by the names of `vidgen.types.Condition`, [1,1,...] each: int64, or float32 in -1..1; the class,
+which holds for the whole video, is [1]."""
 
 WorkSize = Literal["auto", "input"]
 

@@ -1,7 +1,7 @@
 """Edge maps that look like drawings, from photos; and what a network sees of either: the distance to the nearest stroke.
 
-Source: Chen and Hays, "SketchyGAN", CVPR 2018, section 3, and facts of the authors' release: edges, binarization, thinning, removal of
-isolated pixels, of small components and of spurs. Drawings are dark on light, uint8.
+Source: Chen and Hays, "SketchyGAN", CVPR 2018, section 3, and facts of the authors' release: edges, binarization, thinning, removal
+of isolated pixels, of small components and of spurs. Drawings are dark on light, uint8.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class EdgeMapOptions:
     Attributes:
         detector: canny, sobel (the gradient of the smoothed picture, thinned across), or a `Detector`.
         blur: standard deviation in pixels of the Gaussian before canny and sobel; 2 at 256 pixels, 1 at 64, by default.
-        threshold: strength, in parts of the greatest, from which on there is an edge; 25 of 255 in the release. Canny's upper one is
-            twice it.
+        threshold: strength, in parts of the greatest, from which on there is an edge; 25 of 255 in the release. Canny's upper
+            one is twice it.
         min_pixels: smaller components are removed. 5 in the release, whose detector sees few textures; gradients need more.
         num_spurs: how often the ends of lines are cut off by one pixel.
     """
@@ -134,7 +134,9 @@ def thin(mask: np.ndarray) -> np.ndarray:
         for turn in (0, 1):
             around = _around(mask)
             count = np.sum(around, axis=0, dtype=np.int8)
-            rises = np.sum([~one & other for one, other in zip(around, [*around[1:], around[0]], strict=True)], axis=0, dtype=np.int8)
+            rises = np.sum(
+                [~one & other for one, other in zip(around, [*around[1:], around[0]], strict=True)], axis=0, dtype=np.int8
+            )
             above, right, below, left = around[0], around[2], around[4], around[6]
             if turn == 0:
                 open_sides = ~(above & right & below) & ~(right & below & left)
@@ -209,7 +211,7 @@ def kind_of(drawing: np.ndarray) -> Literal["drawing", "blank", "inverted", "pho
 
 
 def stroke_distance(mask: np.ndarray) -> np.ndarray:
-    """The Euclidean distance to the nearest stroke of bool [H,W], as parts of the greatest: float32 [H,W], 0 on strokes, 1 farthest.
+    """The Euclidean distance to the nearest stroke of bool [H,W], in parts of the greatest: float32 [H,W], 0 on strokes.
 
     Raises:
         ValueError: there is no stroke, or nothing else, so that there is no distance.

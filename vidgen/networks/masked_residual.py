@@ -6,6 +6,7 @@ authors' release, whose units differ from the paper's; `Form` names both.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -50,8 +51,8 @@ class ClassNorm(nn.Module):
     the batch's own statistics at test too.
 
     Args:
-        statistics: "none" scales and shifts alone, which serves the projected noise: the release normalizes it over the batch, which
-            erases it at batch size 1.
+        statistics: "none" scales and shifts alone, which serves the projected noise: the release normalizes it over the batch,
+            which erases it at batch size 1.
         num_classes: 0 for one scale and offset for all.
     """
 
@@ -173,8 +174,7 @@ class MaskedResidualUnit(nn.Module):
                 self.input_gate, self.output_gate = conv(both, channels), conv(both, out_channels)
             widths = [both, *[out_channels] * num_convs]
             self.layers = nn.ModuleList(
-                _Layer(conv(before, after), make_norm(after), activation())
-                for before, after in zip(widths[:-1], widths[1:], strict=True)
+                _Layer(conv(before, after), make_norm(after), activation()) for before, after in itertools.pairwise(widths)
             )
         self.end = _Layer(nn.Identity(), make_norm(out_channels), activation()) if is_last and form == "image" else None
 
@@ -227,7 +227,8 @@ class SketchGenerator(nn.Module):
     """Picture from a sketch, a class and noise; every unit sees the sketch at its scale.
 
     The noise enters where the decoder begins, in the place of a skip connection; those of the encoder are part of the image that
-    the decoder's units see. Height and width must be multiples of `size_multiple`.
+    the decoder's units see. Height and width must be multiples of 2 to the number of units of
+    the encoder plus one.
 
     Args:
         sketch_channels: of the sketch.
@@ -250,9 +251,7 @@ class SketchGenerator(nn.Module):
     ) -> None:
         super().__init__()
         depth, base = num_downsamplings(size), base_channels
-        self.size_multiple = 2 ** (depth + 1)
         self._noise_side = size >> depth
-        self.noise_channels = noise_channels
         make_norm = partial(_class_norm, norm, num_classes)
         self.begin = _convolution(sketch_channels, 8, 7, stride=2)
         widths = [8, *(min(base << level, 8 * base) for level in range(depth))]
@@ -368,7 +367,7 @@ class SketchDiscriminator(nn.Module):
                 is_spectral=is_spectral,
                 is_last=level == depth - 1,
             )
-            for level, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+            for level, (before, after) in enumerate(itertools.pairwise(widths))
         )
         self.judgment = _convolution(widths[-1], 1, 1, is_spectral=is_spectral, keeps_scale=not is_spectral)
         self.class_head: nn.Module | None = None

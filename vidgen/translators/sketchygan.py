@@ -23,7 +23,7 @@ from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.feature_adversary import FeatureAdversary, FeatureWeights
 from vidgen.networks.layers import frame_by_frame
 from vidgen.networks.losses import adversarial, diversity, dragan_penalty, focal_cross_entropy, gradient_penalty, perceptual
-from vidgen.networks.masked_residual import Form, NormKind, SketchDiscriminator, SketchGenerator
+from vidgen.networks.masked_residual import Form, NormKind, SketchDiscriminator, SketchGenerator, num_downsamplings
 from vidgen.networks.noise import normal_of_video, seed_of
 from vidgen.translators.base import Carry, Networks, Translator
 from vidgen.translators.settings import ConditionalConfig, Count, DataFacts, Weight
@@ -116,8 +116,8 @@ class LossWeights(Settings):
 class Curriculum(Settings):
     """How training goes over from edge maps to sketches: the share of samples of one of `data.sources`.
 
-    The share is first + min(last - first, span t^exponent) after the part t of the training. The paper: 0.1 to 0.9 with a span of 1,
-    so that it ends at t = 0.8. The release: 0.2 to 0.8 with a span of 0.6.
+    The share is first + min(last - first, span t^exponent) after the part t of the training. The paper: 0.1 to 0.9 with a span
+    of 1, so that it ends at t = 0.8. The release: 0.2 to 0.8 with a span of 0.6.
     """
 
     source: str = "sketches"
@@ -237,7 +237,7 @@ class SketchyGAN(Translator[Carry]):
             is_class_head_spectral=judge.class_head_spectral_norm,
             has_projection=judge.projection,
         )
-        self.size_multiple = self.generator.size_multiple
+        self.size_multiple = 2 * 2 ** num_downsamplings(config.size)
         self.features: FeatureAdversary | None = None
         if config.losses.feature_setting is not None:
             shift = min(8, config.size // 8)
@@ -249,7 +249,7 @@ class SketchyGAN(Translator[Carry]):
     def translate(self, condition: Condition, carry: Carry | None = None) -> tuple[Output, None]:
         """One noise for the whole video; without a seed the mean of all noises, zero."""
         seeds = condition.tensors.get("noise")
-        shape, sketch = (1, self.generator.noise_channels), self._encode(condition)
+        shape, sketch = (1, self.config.generator.noise_channels), self._encode(condition)
         noise = torch.zeros(shape) if seeds is None else normal_of_video(shape, seed_of(seeds))
         classes = _classes(condition)[:1]
 
@@ -278,7 +278,7 @@ class SketchyGAN(Translator[Carry]):
         sketch, num_frames = fold_time(self._encode(condition)), condition.num_frames
         classes = _classes(condition).repeat_interleave(num_frames)
         count = 2 if self.config.losses.diversity_weight else 1
-        noises = torch.randn(count * len(sketch), self.generator.noise_channels, device=sketch.device)
+        noises = torch.randn(count * len(sketch), self.config.generator.noise_channels, device=sketch.device)
         pictures = self.generator(sketch.repeat(count, 1, 1, 1), noises, classes.repeat(count))
         extras = {"sketch": sketch, "classes": classes}
         if count == 2:

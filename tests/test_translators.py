@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, Trainer
-from vidgen.translators import available, consingan, pix2pix, pix2pixhd, singan, vid2vid
+from vidgen.translators import available, consingan, pix2pix, pix2pixhd, singan, sketchygan, vid2vid
 from vidgen.translators.base import Translator
 from vidgen.translators.settings import FeatureSettings
 from vidgen.types import Batch, Condition, Pretrained, Stage, Step
@@ -77,6 +77,19 @@ def _pix2pixhd(**changes: Any) -> pix2pixhd.Config:
     )
 
 
+def _sketchygan(**changes: Any) -> sketchygan.Config:
+    return sketchygan.Config(
+        num_labels=CLASSES,
+        num_classes=3,
+        image_size=32,
+        generator=sketchygan.Generator(base_channels=4, noise_channels=8, **changes.pop("generator", {})),
+        discriminator=sketchygan.Discriminator(base_channels=4, **changes.pop("discriminator", {})),
+        losses=sketchygan.LossWeights(**changes.pop("losses", {})),
+        schedule=sketchygan.Schedule(epochs=9),
+        **changes,
+    )
+
+
 CONFIGS: dict[str, Any] = {
     "pix2pix": _pix2pix(),
     "pix2pix critic of pixels": _pix2pix(discriminator={"network": "pixel", "objective": "wasserstein"}),
@@ -117,6 +130,17 @@ CONFIGS: dict[str, Any] = {
         crop_size=32,
         penalty_crop_size=24,
         num_kept_cascades=2,
+    ),
+    "sketchygan": _sketchygan(),
+    "sketchygan as released": _sketchygan(
+        generator={"encoder_form": "image", "decoder_form": "stretched", "num_convs": 2},
+        discriminator={"form": "image", "objective": "logistic", "class_head_spectral_norm": True},
+        losses={"decay_weight": 1e-5, "feature_gan_weight": 0.1, "perceptual_size": 64, "diversity_cap": 0.2},
+    ),
+    "sketchygan critic of sketches": _sketchygan(
+        generator={"norm": "instance"},
+        discriminator={"form": "gru", "objective": "wasserstein", "projection": True, "sees_sketch": True},
+        losses={"diversity_weight": 0},
     ),
     "vid2vid": _vid2vid(),
     "vid2vid from zeros": _vid2vid(first_frame="zeros"),
@@ -175,7 +199,8 @@ def _condition(num_frames: int, config: Any, seed: int = 0) -> Condition:
     if not hasattr(config, "num_labels"):
         return Condition(frames=torch.zeros(1, num_frames, 0, HEIGHT, WIDTH))
     instances = torch.randint(0, 3, shape, generator=generator) if config.use_instances else None
-    return Condition(labels=torch.randint(0, CLASSES, shape, generator=generator), instances=instances)
+    class_id = torch.tensor([1]) if getattr(config, "num_classes", 0) else None
+    return Condition(labels=torch.randint(0, CLASSES, shape, generator=generator), instances=instances, class_id=class_id)
 
 
 def _batch(num_frames: int, translator: Translator, config: Any) -> Batch:

@@ -97,13 +97,14 @@ def sketch(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> n
     return canvas
 
 
-@click.command(help=__doc__)
+@click.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--num-streets", default=160)
 @click.option("--size", default=128)
 @click.option("--most", default=260, help="Pictures of a class.")
 @click.option("--first-seed", default=5000)
 def main(out: Path, num_streets: int, size: int, most: int, first_seed: int) -> None:
+    """Write the pictures and the sketches."""
     counts: Counter[str] = Counter()
     drawing = 256  # sketches are drawn large, as people do
     for seed in range(first_seed, first_seed + num_streets):

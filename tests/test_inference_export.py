@@ -68,6 +68,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         {"pictures": ["a"]},
         (32, 48),
     ),
+    "pix2pix, compact": (
+        {"kind": "pix2pix", "generator": {"network": "compact", "num_downsamplings": 3, "width": 0.25}},
+        {"edges": {"low": 50, "high": 100}},
+        (32, 48),
+    ),
     "pix2pixhd with styles": (
         {
             "kind": "pix2pixhd",

@@ -12,6 +12,7 @@ from vidgen.networks.coarse_to_fine import average_by_region
 from vidgen.networks.image_pool import ImagePool
 from vidgen.networks.losses import gradient_penalty
 from vidgen.translators import pix2pix, pix2pixhd
+from vidgen.translators.settings import FeatureSettings, ScaleSchedule
 from vidgen.types import Condition
 from vidgen.weights.files import load_into
 
@@ -61,6 +62,38 @@ def test_dropout_makes_each_seed_a_picture_of_its_own_and_leaves_a_still_video_s
 def test_without_dropout_at_test_the_seed_does_not_matter() -> None:
     translator, condition = _pix2pix(dropout_at_test=False), _condition()
     assert torch.equal(_frames(translator, 1, condition), _frames(translator, 2, condition))
+
+
+def _compact(**changes: Any) -> pix2pix.Pix2Pix:
+    torch.manual_seed(0)
+    shape = pix2pix.Generator(network="compact", num_downsamplings=3, width=0.25)
+    return pix2pix.build(pix2pix.Config(num_labels=CLASSES, generator=shape, **changes))
+
+
+def test_the_compact_generator_draws_each_frame_by_itself_and_has_no_noise() -> None:
+    translator, condition = _compact().eval(), _condition(2)
+    both = _frames(translator, 1, condition)
+    assert torch.equal(both, _frames(translator, 2, condition))
+    assert condition.labels is not None
+    torch.testing.assert_close(both[:, 1:], _frames(translator, 1, Condition(labels=condition.labels[:, 1:])))
+    assert "noise" not in [item.name for item in pix2pix.inputs(translator.config)]
+
+
+def test_discriminators_join_when_the_schedule_says_so_and_use_needs_none() -> None:
+    schedule = ScaleSchedule(epochs=4, decay_epochs=2, warmup_epochs=1, adversarial_from_epoch=3, adversarial_ramp_epochs=1)
+    translator = _compact(features=FeatureSettings(gan_weight=0.2), schedule=schedule)
+    stages = pix2pix.stages(translator.config, 10)
+    names = [[phase.name for phase in translator.phases(stage)] for stage in stages]
+    assert [stage.num_steps for stage in stages] == [10, 20, 10, 20]
+    assert names == [["generator"], ["generator"], *2 * [["discriminator", "generator", "feature_discriminator"]]]
+    assert [stage.adversarial for stage in stages] == [(0.0, 0.0), (0.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    used = pix2pix.build(translator.config.for_use())
+    assert {name.split(".")[0] for name in used.state_dict()} == {"generator"}
+
+
+def test_the_compact_generator_has_three_to_six_halvings() -> None:
+    with pytest.raises(ValueError, match="3 to 6"):
+        pix2pix.Config(generator=pix2pix.Generator(network="compact", num_downsamplings=8))
 
 
 def test_statistics_at_test_are_the_pictures_own_unless_the_configuration_says_running() -> None:

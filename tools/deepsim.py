@@ -1,6 +1,6 @@
 """What thin-plate splines give a model of one pair: trained with and without them, compared on edits and on unseen deformations.
 
-    python tools/deepsim.py shared/data/deepsim_car -o out/deepsim
+    python tools/deepsim.py data/deepsim_car -o out/deepsim
 
 DATA holds image.png, labels.png and edited label maps edited_*.png. Trains the configuration twice (a second call goes on where
 the first ended), renders every edit with both models, and measures both on the pair bent by smooth random fields of another kind

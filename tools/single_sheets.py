@@ -1,7 +1,7 @@
 """What single pictures are enough for, as contact sheets, and the methods compared in one table.
 
-    python tools/single_sheets.py ../shared/data/single -o sheets              # everything by patches
-    python tools/single_sheets.py ../shared/data/single -o sheets --table      # the table
+    python tools/single_sheets.py data/single -o sheets              # everything by patches
+    python tools/single_sheets.py data/single -o sheets --table      # the table
 
 The pictures go by their usual names: balloons, birds, 33039_LR, lightning1, edit/tree, harmonize/oil_tree.
 Models are stored in OUT/models.

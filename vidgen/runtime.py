@@ -1,4 +1,4 @@
-"""Where and how precisely to compute: device, bf16 where it is fast, memory layout."""
+"""Where and how precisely to compute: device, bf16 where it is fast, threads, memory layout."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def bf16_is_fast(device: torch.device) -> bool:
     return False
 
 
+def limit_threads(threads: int | None) -> None:
+    """Let torch use so many processor threads; None leaves their number as it is."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class Runtime:
     """A device and a precision. Weights stay float32; convolutions run in bf16 under autocast where that is chosen."""
@@ -32,12 +38,13 @@ class Runtime:
     use_bf16: bool
 
     @classmethod
-    def choose(cls, device: str = "auto", precision: Precision = "auto") -> Runtime:
-        """Resolve "auto".
+    def choose(cls, device: str = "auto", precision: Precision = "auto", threads: int | None = None) -> Runtime:
+        """Resolve "auto", and limit the threads.
 
         Raises:
             ConfigError: the device does not exist here.
         """
+        limit_threads(threads)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         if device == "cuda" and "LOCAL_RANK" in os.environ:

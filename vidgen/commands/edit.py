@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from vidgen import durable
 from vidgen.commands.inputs import check_order, files_of_model, further_inputs, suggestion
@@ -97,9 +96,7 @@ def edit_labels(
         raise ConfigError("edits need an image to write", hint="-o edited.png")
     if output is not None and output.suffix.lower() != ".png":
         raise ConfigError(f"{output}: edited images are written as .png", hint=suggestion(output, ".png"))
-    if threads is not None:
-        torch.set_num_threads(threads)
-    loaded = Model.load(model, device=device, precision=precision or "auto")
+    loaded = Model.load(model, device=device, precision=precision or "auto", threads=threads)
     table = loaded.table
     if table is None:
         raise ConfigError(f"{model}: this model reads no label maps, so there is nothing to edit")

@@ -7,8 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vidgen import durable
 from vidgen.errors import ConfigError
 from vidgen.labeling import writing
@@ -18,6 +16,7 @@ from vidgen.media import images
 from vidgen.media import labels as tables
 from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, files_read
 from vidgen.media.labels import LabelTable
+from vidgen.runtime import limit_threads
 
 
 def label(
@@ -51,8 +50,7 @@ def label(
         confidence, overlay, instances: further outputs.
         counted: names of the classes whose objects instance maps count, separated by commas; all by default.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    limit_threads(threads)
     if head is None and not painted:
         raise ConfigError("no painted frame was given", hint="paint one frame of the clip, or give a saved head with `head`")
     if counted is not None and instances is None:

@@ -23,6 +23,7 @@ from vidgen.media.frames import files_read, open_sink, output_place
 from vidgen.metrics.learned import MetricNetworks
 from vidgen.metrics.single import sifid, single_scores
 from vidgen.networks import patches
+from vidgen.runtime import limit_threads
 from vidgen.single_image import library
 from vidgen.single_image.clips import loop_gap
 from vidgen.single_image.options import Method, Purpose, Shape, SingleImageOptions, Walk
@@ -66,8 +67,7 @@ class _Call:
         Raises:
             ConfigError: one of them says nothing that can be done.
         """
-        if threads is not None:
-            torch.set_num_threads(threads)
+        limit_threads(threads)
         options = SingleImageOptions(method, budget_seconds, _max_side(max_size), model, seed, device)
         return cls(options, overwrite, dry_run, time.monotonic())
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from vidgen import durable, progress
 from vidgen.commands.inputs import files_of_model
@@ -54,10 +53,8 @@ def styles(
         ConfigError: the model has no encoder.
         InputError: the data cannot be used.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
     with durable.claim([output], inputs=files_of_model(model), overwrite=overwrite):
-        loaded = Model.load(model, device=device, precision=precision or "auto")
+        loaded = Model.load(model, device=device, precision=precision or "auto", threads=threads)
         gathered = gather(_objects(loaded, data))
         found = Styles(cluster(gathered, num_styles, seed=seed), {"model_sha256": loaded.sha256, "data": str(data)})
         found.write(output)

@@ -116,9 +116,7 @@ def train(
         settings = _stretched(settings, run.load_run_config(folder.config, []).train.stretch)
     if devices > 1 and "RANK" not in os.environ and not dry_run:
         _restart_under_torchrun(devices, threads)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    runtime = Runtime.choose(device, settings.train.precision)
+    runtime = Runtime.choose(device, settings.train.precision, threads)
     sequences = find_sequences(settings.data)
     settings = settings.model_copy(update={"data": find_classes(settings.data, sequences)})
     table = find_table(settings.data, sequences)

@@ -194,19 +194,15 @@ class Model:
         threads: int | None,
         why: str,
     ) -> Model:
-        import torch
-
         from vidgen.inference.backends.pytorch import TorchBackend
         from vidgen.runtime import Runtime
         from vidgen.weights.model_file import ModelCard, fill
 
-        if threads is not None:
-            torch.set_num_threads(threads)
         found, file = find_weights(path, weights)
         card = ModelCard.read(found.metadata, str(file))
         translator = card.build_for(found, file)
         fill(translator, found, file)
-        runtime = Runtime.choose(device, precision)
+        runtime = Runtime.choose(device, precision, threads)
         runtime.prepare(translator)
         runtime.prepare_for_use(translator)
         facts = Facts(

@@ -8,27 +8,30 @@ by the configuration; the dropout's zeros depend on the seed alone, so a video d
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidgen.config import Settings
-from vidgen.networks import coarse_to_fine, discriminators, unet
+from vidgen.networks import coarse_to_fine, compact, discriminators, unet
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import GlobalGenerator
+from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.discriminators import PatchDiscriminator, PixelDiscriminator
 from vidgen.networks.encoding import encode, fold_time
+from vidgen.networks.feature_adversary import FeatureAdversary
 from vidgen.networks.layers import BatchNorm, NoiseDropout, NormKind, frame_by_frame, initialize
 from vidgen.networks.losses import CriticObjective
 from vidgen.networks.noise import seed_of
 from vidgen.networks.unet import UNet
 from vidgen.translators.base import Carry, Networks, Translator
-from vidgen.translators.settings import ConditionalConfig, Count, ScaleSchedule, Weight
-from vidgen.types import Batch, Condition, Input, Losses, Output, Phase, Pretrained, Stage, Step
+from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
+from vidgen.types import Batch, Condition, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
 
 RENAMES = {
     "unet": unet.rename_original,
@@ -41,10 +44,15 @@ RENAMES = {
 class Generator(Settings):
     """The generator's shape."""
 
-    network: Literal["unet", "resnet"] = "unet"
+    network: Literal["unet", "resnet", "compact"] = "unet"
+    """unet and resnet: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the condition;
+    it draws more in the same time on a processor, has no dropout, and of the settings below it reads only width and
+    num_downsamplings."""
+    width: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    """Of the compact generator: factor on the channels of all levels."""
     base_channels: Count = 64
     num_downsamplings: Annotated[int, Field(ge=1, le=10)] | None = None
-    """8 for the U-Net (pictures of 256x256; 7 for 128x128), 2 for the ResNet by default."""
+    """8 for the U-Net (pictures of 256x256; 7 for 128x128), 2 for the ResNet, 4 for the compact generator by default."""
     num_blocks: Count = 9
     """Residual blocks of the ResNet."""
     norm: NormKind = "batch"
@@ -54,7 +62,7 @@ class Generator(Settings):
     @property
     def depth(self) -> int:
         """Number of down-samplings."""
-        return self.num_downsamplings or (8 if self.network == "unet" else 2)
+        return self.num_downsamplings or {"unet": 8, "resnet": 2, "compact": 4}[self.network]
 
 
 class Discriminator(Settings):
@@ -84,8 +92,11 @@ class Config(ConditionalConfig):
 
     kind: Literal["pix2pix"] = "pix2pix"
     generator: Generator = Generator()
-    discriminator: Discriminator = Discriminator()
+    discriminator: Discriminator | None = Discriminator()
+    """null for none."""
     losses: LossWeights = LossWeights()
+    features: FeatureSettings | None = None
+    """Losses and a discriminator on pretrained features; none in the original."""
     schedule: ScaleSchedule = ScaleSchedule()
     batch_norm_at_test: Literal["batch", "running"] = "batch"
     """Batch norm at test normalises by the picture's own statistics, as published, or by the averages of training."""
@@ -95,7 +106,16 @@ class Config(ConditionalConfig):
     @property
     def has_noise(self) -> bool:
         """Whether results depend on a seed."""
-        return self.dropout_at_test and self.generator.dropout > 0
+        return self.dropout_at_test and self.generator.dropout > 0 and self.generator.network != "compact"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.generator.network == "compact" and not 3 <= self.generator.depth <= 6:
+            raise ValueError("generator.num_downsamplings: the compact generator has 3 to 6 of them")
+        return self
+
+    def for_use(self) -> Config:
+        return self.model_copy(update={"discriminator": None, "features": None})
 
 
 def inputs(config: Config) -> tuple[Input, ...]:
@@ -105,8 +125,8 @@ def inputs(config: Config) -> tuple[Input, ...]:
 
 
 def pretrained(config: Config) -> tuple[Pretrained, ...]:
-    """It needs none."""
-    return ()
+    """EfficientNet-Lite0 for losses on features."""
+    return () if config.features is None else (Pretrained("efficientnet_lite0", "model.features"),)
 
 
 class Pix2Pix(Translator[Carry]):
@@ -116,7 +136,7 @@ class Pix2Pix(Translator[Carry]):
         super().__init__()
         self.config = config
         self.generator = _generator(config)
-        self.discriminator = _discriminator(config)
+        self.discriminator = None if config.discriminator is None else _discriminator(config, config.discriminator)
         self.size_multiple = 2**config.generator.depth
         for part in self.generator.modules():
             if isinstance(part, BatchNorm):
@@ -124,23 +144,53 @@ class Pix2Pix(Translator[Carry]):
         drops = [part for part in self.generator.modules() if isinstance(part, NoiseDropout)]
         for index, part in enumerate(drops):
             part.layer_index = index
-        initialize(self, zero_biases=True)
+        if not isinstance(self.generator, CompactGenerator):  # which begins with weights of its own
+            initialize(self.generator, zero_biases=True)
+        if self.discriminator is not None:
+            initialize(self.discriminator, zero_biases=True)
+        self.features: FeatureAdversary | None = None
+        if config.features is not None:
+            chosen = config.features
+            self.features = FeatureAdversary(
+                config.channels_per_frame, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift
+            )
 
     def translate(self, condition: Condition, carry: Carry | None = None) -> tuple[Output, None]:
         seeds = condition.tensors.get("noise")
         seed = seed_of(seeds) if seeds is not None and self.config.has_noise else None
-        return Output(frame_by_frame(functools.partial(self.generator, seed=seed), self._encode(condition))), None
+        draw = _compactly(self.generator) or functools.partial(self.generator, seed=seed)
+        return Output(frame_by_frame(draw, self._encode(condition))), None
 
     def rollout(self, batch: Batch, step: Step, carry: Carry | None = None) -> tuple[Output, None]:
         encoded = self._encode(batch.window_condition)
-        frames = frame_by_frame(self.generator, encoded, together=True)
+        draw = _compactly(self.generator, training=True) or self.generator
+        frames = frame_by_frame(draw, encoded, together=True)
         return Output(frames, extras={"condition": fold_time(encoded)}), None
 
     def _encode(self, condition: Condition) -> Tensor:
         return encode(condition, num_labels=self.config.num_labels, use_instances=self.config.use_instances)
 
+    @property
+    def per_class_parameters(self) -> frozenset[str]:
+        return compact.per_class_parameters(self)
+
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
-        return Phase("discriminator", (self.discriminator,)), Phase("generator", (self.generator,))
+        betas = (0.5, 0.99) if isinstance(self.generator, CompactGenerator) else (0.5, 0.999)
+        phases = [Phase("generator", (self.generator,), OptimizerSettings(betas=betas))]
+        if stage.adversarial == (0.0, 0.0):
+            return tuple(phases)
+        if self.discriminator is not None:
+            phases.insert(0, Phase("discriminator", (self.discriminator,)))
+        if self.features is not None and self.features.heads:
+            assert self.config.features is not None
+            scale = self.config.features.learning_rate_scale
+            phases.append(Phase("feature_discriminator", self.features.heads, OptimizerSettings(scale, (0.0, 0.99))))
+        return tuple(phases)
+
+    def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
+        if self.features is not None:
+            frames = (fold_time(batch.target) for batch in batches)
+            self.features.calibrate(frames, networks["efficientnet_lite0"])
 
     def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
         condition: Tensor = output.extras["condition"]
@@ -148,12 +198,23 @@ class Pix2Pix(Translator[Carry]):
         pairs = torch.cat([condition, fake], 1), torch.cat([condition, real], 1)
         if phase.name == "discriminator":
             return self._adversary.discriminator_losses([pairs[0]], pairs[1])
-        losses = self._adversary.generator_losses([pairs[0]], pairs[1], factor=step.between(step.stage.adversarial))
+        if phase.name == "feature_discriminator":
+            assert self.features is not None
+            return self.features.discriminator_losses(fake, real, condition, output, networks["efficientnet_lite0"])
+        factor = step.between(step.stage.adversarial)
+        losses: Losses = {}
+        if self.discriminator is not None and factor:
+            losses |= self._adversary.generator_losses([pairs[0]], pairs[1], factor=factor)
+        if self.features is not None:
+            backbone = networks["efficientnet_lite0"]
+            losses |= self.features.generator_losses(fake, real, condition, output, backbone, factor=factor)
         return losses | {"l1": self.config.losses.l1_weight * F.l1_loss(fake, real)}
 
     @property
     def _adversary(self) -> Adversary:
         weights = self.config.losses
+        assert self.discriminator is not None
+        assert self.config.discriminator is not None
         return Adversary(
             self.discriminator,
             self.config.discriminator.objective,
@@ -164,6 +225,10 @@ class Pix2Pix(Translator[Carry]):
 
 def _generator(config: Config) -> nn.Module:
     shape = config.generator
+    if shape.network == "compact":
+        extras = config.channels_per_frame - config.num_labels
+        widths = default_widths(shape.depth, shape.width)
+        return CompactGenerator(config.num_labels, extras, widths=widths, num_blocks=default_blocks(shape.depth))
     sizes = (config.channels_per_frame, 3, shape.base_channels, shape.depth)
     if shape.network == "unet":
         return UNet(*sizes, norm=shape.norm, dropout=shape.dropout)
@@ -171,8 +236,15 @@ def _generator(config: Config) -> nn.Module:
     return GlobalGenerator(*sizes, shape.num_blocks, norm=shape.norm, dropout=shape.dropout, bias=bias)
 
 
-def _discriminator(config: Config) -> nn.Module:
-    shape, channels = config.discriminator, config.channels_per_frame + 3
+def _compactly(generator: nn.Module, *, training: bool = False) -> Callable[[Tensor], Tensor] | None:
+    """The compact generator as a function of the encoded condition; None for the others."""
+    if not isinstance(generator, CompactGenerator):
+        return None
+    return lambda encoded: generator(encoded, noise_shift=draw_noise_shift() if training else (0, 0)).frame
+
+
+def _discriminator(config: Config, shape: Discriminator) -> nn.Module:
+    channels = config.channels_per_frame + 3
     if shape.network == "pixel":
         return PixelDiscriminator(channels, shape.base_channels, norm=shape.norm)
     return PatchDiscriminator(
@@ -197,9 +269,15 @@ def build(config: Config, networks: Networks | None = None) -> Pix2Pix:
 
 
 def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
-    """The published schedule: a constant learning rate, then one that falls to zero."""
+    """The published schedule is a constant learning rate, then one that falls to zero; one stage per stretch in which nothing
+    bends.
+    """
     schedule = config.schedule
-    rate = schedule.learning_rate
-    constant = Stage("constant rate", schedule.epochs * steps_per_epoch, learning_rate=rate, final_learning_rate=rate)
-    falling = Stage("falling rate", schedule.decay_epochs * steps_per_epoch, learning_rate=rate, final_learning_rate=0.0)
-    return tuple(stage for stage in (constant, falling) if stage.num_steps)
+    result = []
+    for start, stop in itertools.pairwise(sorted(edge for edge in schedule.edges if edge <= schedule.total_epochs)):
+        rates = schedule.rate(start), schedule.rate(stop)
+        name = "constant rate" if rates[0] == rates[1] else "falling rate" if rates[0] > rates[1] else "rising rate"
+        adversarial = schedule.adversarial_between(start, stop)
+        steps = (stop - start) * steps_per_epoch
+        result.append(Stage(name, steps, learning_rate=rates[0], final_learning_rate=rates[1], adversarial=adversarial))
+    return tuple(result)

@@ -933,6 +933,19 @@ def evaluate(strict: bool, **options: Any) -> None:
     _call("evaluate.enforce", report=report, strict=strict)
 
 
+@cli.command("evaluate-classes", example="vidgen evaluate-classes generated --real datasets/things/photos")
+@click.argument("generated", type=PATH)
+@option("--real", type=PATH, required=True, metavar="FOLDER", help="Real pictures, in one folder per class.")
+@pretrained
+def evaluate_classes(**options: Any) -> Result:
+    """Measure generated pictures in folders of classes: recognition, diversity, Inception Score and FID.
+
+    A classifier learns from the real pictures. NAME-1.png, NAME-2.png ... are samples of one sketch. '--pretrained inception=FILE'
+    adds Inception Score and FID.
+    """
+    return _call("evaluate.classes", **options)
+
+
 @cli.command(example="vidgen report scores.json runs/street -o report.html")
 @click.argument("inputs", nargs=-1, required=True, metavar="RUN|SCORES...")
 @option("-o", "--out", type=PATH, default=Path("report.html"), show_default=True, help="HTML file to write.")
@@ -1180,6 +1193,7 @@ def data_import(**options: Any) -> Result:
 @option("-o", "--out", type=PATH, required=True, help="Image to write (.png).")
 @option("--num-columns", type=POSITIVE, default=4, show_default=True, help="Frames per sequence.")
 @_old("--columns", instead="--num-columns", type=POSITIVE)
+@option("--edge-maps", "show_edge_maps", is_flag=True, help="Show how pictures become edge maps, step by step.")
 @overwrite
 def data_preview(**options: Any) -> Result:
     """Draw a contact sheet, with label maps in color."""

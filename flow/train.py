@@ -7,10 +7,10 @@ A run lives in a folder: `last.safetensors` (everything needed to go on), `weigh
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,8 @@ from flow.network import FlowNetwork
 from flow.pixels import normalize
 from flow.synthetic import KnownPair, Scenes, Texture
 
+messages = logging.getLogger(__name__)
+
 CHECKPOINT = "last.safetensors"
 WEIGHTS = "weights.safetensors"
 LOG = "log.jsonl"
@@ -46,6 +48,10 @@ StepLosses = Callable[[FlowNetwork, int], dict[str, Tensor]]
 
 Evaluation = Callable[[FlowNetwork], dict[str, float]]
 """network -> name -> number for the log."""
+
+
+Follow = Callable[[range], Iterable[int]]
+"""The steps to do -> the same, one by one."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def train_supervised(
     initial: Path | str | None = None,
     evaluate: Evaluation | None = None,
     device: str = "cpu",
-    show_progress: bool = True,
+    follow: Follow = iter,
 ) -> Path:
     """Train on synthetic pairs, or go on with the run that `folder` holds.
 
@@ -110,7 +116,7 @@ def train_supervised(
         initial: weights to begin with; not used on resume.
         evaluate: called at every checkpoint; its numbers go to the log next to the error on held-out synthetic pairs.
         device: of torch.
-        show_progress: a bar on stderr.
+        follow: takes the steps that are to be done and gives them one by one, so that it can show how far the run is.
 
     Returns:
         The weights file.
@@ -141,7 +147,7 @@ def train_supervised(
         error = float(endpoint_error(flow, held_out.flow, held_out.visible))
         return {"held_out_endpoint_error": error, **(evaluate(network) if evaluate else {})}
 
-    return _run(Path(folder), config, losses, evaluate_all, initial, device, show_progress)
+    return _run(Path(folder), config, losses, evaluate_all, initial, device, follow)
 
 
 def fine_tune(
@@ -152,7 +158,7 @@ def fine_tune(
     initial: Path | str | None = None,
     evaluate: Evaluation | None = None,
     device: str = "cpu",
-    show_progress: bool = True,
+    follow: Follow = iter,
 ) -> Path:
     """Adapt the network to a video without truth (census, smoothness, occlusion), or go on with the run in `folder`.
 
@@ -172,7 +178,7 @@ def fine_tune(
             forward, backward = network(torch.cat([first, second]), torch.cat([second, first])).chunk(2)
         return unsupervised_loss(first, second, forward, backward, smoothness_weight=config.smoothness_weight)
 
-    return _run(Path(folder), config, losses, evaluate or (lambda network: {}), initial, device, show_progress)
+    return _run(Path(folder), config, losses, evaluate or (lambda network: {}), initial, device, follow)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -191,7 +197,7 @@ def _run(
     evaluate: Evaluation,
     initial: Path | str | None,
     device: str,
-    show_progress: bool,
+    follow: Follow,
 ) -> Path:
     check_folder(folder)
     network = _new_network(config, initial).to(device)
@@ -201,15 +207,16 @@ def _run(
     if start == config.num_steps:  # it may have been stopped between the last two files
         _save(folder, config, network, optimizer, start, log)
     began = time.monotonic()
-    with _progress_bar(config.num_steps, start, show_progress) as advance:
-        for step in range(start, config.num_steps):
-            values = _step(network, optimizer, losses, learning_rate(config, step), step)
-            advance(values)
-            done = step + 1
-            if done % config.checkpoint_every_steps == 0 or done == config.num_steps:
-                entry = {"step": done, "seconds": round(time.monotonic() - began, 1), **values, **_evaluated(network, evaluate)}
-                log.append(json.dumps(entry))
-                _save(folder, config, network, optimizer, done, log)
+    for step in follow(range(start, config.num_steps)):
+        values = _step(network, optimizer, losses, learning_rate(config, step), step)
+        done = step + 1
+        if done % config.checkpoint_every_steps == 0 or done == config.num_steps:
+            values |= _evaluated(network, evaluate)
+            log.append(json.dumps({"step": done, "seconds": round(time.monotonic() - began, 1), **values}))
+            _save(folder, config, network, optimizer, done, log)
+            messages.info(
+                "step %d of %d: %s", done, config.num_steps, ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+            )
     return folder / WEIGHTS
 
 
@@ -347,19 +354,3 @@ def _read_log(folder: Path, step: int) -> list[str]:
 
 def _precision(config: TrainConfig, device: str) -> torch.autocast:
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
-
-
-@contextmanager
-def _progress_bar(num_steps: int, start: int, show: bool) -> Iterator[Callable[[dict[str, float]], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("flow"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
-        task = progress.add_task("", total=num_steps, completed=start)
-
-        def advance(values: dict[str, float]) -> None:
-            text = " ".join(f"{name} {value:.3f}" for name, value in values.items())
-            progress.update(task, advance=1, description=text)
-
-        yield advance

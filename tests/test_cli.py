@@ -237,6 +237,7 @@ def test_a_result_is_lines_for_people_and_one_object_for_programs(run_file: Path
 def test_nested_results_are_indented() -> None:
     result = {"a": 1.23456789, "long_name": None, "b": {"c": True, "d": [1, 2.5]}, "e": [{"f": "x"}], "g": {}}
     assert cli.summarize(result) == "a          1.2346\nb\n  c  yes\n  d  1, 2.5\ne\n  f  x"
+    assert cli.summarize({"size": [2, 3], "notes": ["a, b", "c"]}) == "size   2, 3\nnotes\n  a, b\n  c"
 
 
 def test_show_prints_a_configuration_that_is_valid_again(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

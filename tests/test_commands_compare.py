@@ -13,9 +13,11 @@ import skimage.data
 
 from vidgen.cli import main
 from vidgen.commands.compare import compare
+from vidgen.commands.flow import estimate
 from vidgen.errors import ConfigError, InputError, OutputError
 from vidgen.media.frames import open_sink, open_source
 from vidgen.media.images import write_png
+from vidgen.pages.players import embed
 
 HEIGHT, WIDTH = 64, 96
 
@@ -111,6 +113,21 @@ def test_frames_of_a_slower_video_are_shown_longer(tmp_path: Path):
     assert [frame[-5, -5, 0] for frame in frames] == list(range(6))
     with pytest.raises(InputError, match=r"slow has 3 frames \(0.30 s\), short has 4 frames \(0.20 s\)"):
         compare([slow, save(tmp_path / "short.mkv", shades([1, 2, 3, 4]), 20)], tmp_path / "new.mkv")
+
+
+def test_the_last_frame_is_shown_as_long_as_in_the_video_that_leads(tmp_path: Path):
+    with open_sink(tmp_path / "long.mkv", time_base=Fraction(1, 100), frame_rate=Fraction(10)) as sink:
+        for pixels, pts in zip(shades([40, 80, 120]), (0, 10, 20), strict=True):
+            sink.write(pixels, pts, 300 if pts == 20 else 10)
+    compare([str(tmp_path / "long.mkv")] * 2, tmp_path / "both.mp4")
+    estimate(tmp_path / "long.mkv", output=tmp_path / "flow.mp4")
+    encoded = embed({"long": open_source(tmp_path / "long.mkv")}, lead="long", max_bytes=10**6, max_height=64)
+    (tmp_path / "page.mp4").write_bytes(encoded.videos["long"])
+    for name, num_frames in (("both.mp4", 3), ("flow.mp4", 2), ("page.mp4", 3)):
+        clip = open_source(tmp_path / name)
+        shown = list(clip)
+        assert len(shown) == num_frames
+        assert shown[-1].duration * clip.time_base == pytest.approx(3, abs=0.011), name
 
 
 def test_videos_of_as_many_frames_are_shown_frame_by_frame_whatever_their_rates(tmp_path: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vidgen.commands import demo
-from vidgen.errors import OutputError
+from vidgen.errors import OutputError, OutputExistsError
 from vidgen.media.frames import open_source
 
 
@@ -33,5 +33,9 @@ def test_the_demo_leaves_one_page_whose_videos_show_the_same_frame(tmp_path: Pat
     assert "://" not in page
     assert result["scores"]["warp_error@1"] is not None
     assert (out / "preview.png").stat().st_size > 1000
-    with pytest.raises(OutputError, match="holds other things"):
+    assert {entry.name for entry in out.iterdir()} == demo.WRITTEN
+    with pytest.raises(OutputExistsError, match="demo: holds an earlier demo"):
         demo.demo(out, minutes=0.02)
+    (out / "thesis.tex").touch()
+    with pytest.raises(OutputError, match=r"holds other things, such as thesis\.tex"):
+        demo.demo(out, minutes=0.02, overwrite=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from flow.engines import estimate as estimate_flow
 from flow.errors import FlowError
 from flow.files import read_flow, write_flow
 from flow.synthetic import Scenes
+from vidgen import progress
 from vidgen.commands import flow as command
+from vidgen.commands import progress as displays
 from vidgen.commands.flow_table import as_text, table
 from vidgen.errors import InputError, OutputError
 from vidgen.media.frames import open_sink, open_source
@@ -218,23 +221,30 @@ TINY = {"num_steps": 2, "batch_size": 1, "height": 48, "width": 64, "warmup_step
 
 
 def test_training_and_fine_tuning_make_weights_that_the_learned_engine_uses(clip, tmp_path):
-    trained = command.train(tmp_path / "run", textures=clip, show_progress=False, **TINY)
-    tuned = command.train(tmp_path / "tuned", video=clip, initial=Path(trained["weights"]), show_progress=False, **TINY)
+    trained = command.train(tmp_path / "run", textures=clip, **TINY)
+    tuned = command.train(tmp_path / "tuned", video=clip, initial=Path(trained["weights"]), **TINY)
     assert trained["settings"]["num_steps"] == 2
     assert "census" in json.loads((tmp_path / "tuned/log.jsonl").read_text().splitlines()[0])
     result = command.estimate(clip, output=tmp_path / "flow", engine="learned", weights=Path(tuned["weights"]))
     assert result["num_fields"] == 3
 
 
-def test_measured_pairs_go_to_the_training_log(clip, tmp_path):
+def test_measured_pairs_go_to_the_training_log_and_steps_to_the_shared_display(clip, tmp_path, caplog, monkeypatch):
     pair = tmp_path / "set/mine"
     pair.mkdir(parents=True)
     for index in (0, 1):
         (pair / f"{index}.png").write_bytes((clip / f"{index}.png").read_bytes())
     write_flow(pair / "truth.flo", torch.zeros(2, 48, 64))
-    command.train(tmp_path / "run", measure_on=tmp_path / "set", show_progress=False, **{**TINY, "num_steps": 1})
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(displays, "SECONDS_BETWEEN_LINES", 0.0)
+    with progress.shown_on(displays.Lines()):
+        command.train(tmp_path / "run", measure_on=tmp_path / "set", **{**TINY, "num_steps": 1})
     entry = json.loads((tmp_path / "run/log.jsonl").read_text())
     assert entry["endpoint_error_mine"] > 0
+    measured, follows = [record.message for record in caplog.records if record.message.startswith(("step", "training"))]
+    assert measured.startswith("step 1 of 1: endpoint ")
+    assert f"endpoint_error_mine {entry['endpoint_error_mine']:.3f}" in measured
+    assert follows.startswith(f"training flow in {tmp_path / 'run'}: 1 of 1, ")
 
 
 def test_a_setting_that_does_not_exist_is_named(tmp_path):

@@ -175,6 +175,16 @@ def test_a_fault_does_not_hide_the_overview(root: Path, capsys: pytest.CaptureFi
     assert report["roles"][1]["classes"]
 
 
+def test_sequences_without_a_partner_are_in_the_overview(root: Path) -> None:
+    (root / "images/clip0/001.png").unlink()
+    (root / "labels/clip0/002.png").unlink()
+    (root / "images/clip1").rename(root / "images/other")
+    report = check(root)
+    assert len(report["faults"]) == 2
+    assert [(role["sequences"], role["frames"]) for role in report["roles"]] == [(2, 7), (2, 7)]
+    assert list(report["roles"][1]["classes"]) == ["id 0", "id 1", "id 2", "id 3"]
+
+
 def test_roles_come_from_the_configuration_where_there_is_one(root: Path, tmp_path: Path) -> None:
     (root / "images").rename(root / "a")
     (root / "labels").rename(root / "b")

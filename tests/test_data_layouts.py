@@ -11,6 +11,7 @@ import pytest
 
 from vidgen import cli
 from vidgen.commands.data import import_data
+from vidgen.data import layouts
 from vidgen.data.clips import Clips
 from vidgen.data.sequences import find_sequences, find_table
 from vidgen.data.settings import DataSettings
@@ -37,7 +38,7 @@ def _first_batch(part: dict[str, object]) -> Batch:
         place = values
         for section in sections:
             place = place.setdefault(section, {})  # type: ignore[assignment]
-        place[name] = value.strip("[]").split(",") if value.startswith("[") else value
+        place[name] = value.strip("[]").split(",") if value.startswith("[") else {} if value == "{}" else value
     data = DataSettings.model_validate(values)
     sequences = find_sequences(data)
     clips = Clips(data, sequences, find_table(data, sequences), seed=0, size_multiple=8, flow=None)
@@ -138,6 +139,96 @@ def test_ade20k_is_read_with_0_as_no_class(tmp_path: Path) -> None:
     assert batch.condition.labels.unique().tolist() == [-1, 149]
 
 
+def _snippets(folder: Path, annotated: tuple[int, ...]) -> Path:
+    """Two snippets of one recording, numbered with a gap between them, and label maps of the frames at some positions of each."""
+    for first in (0, 275):
+        for position in range(4):
+            name = f"aachen_000000_{first + position:06d}"
+            write_png(folder / "leftImg8bit_sequence/train/aachen" / f"{name}_leftImg8bit.png", _photo(90 + position))
+            if position in annotated:
+                write_png(folder / "gtFine/train/aachen" / f"{name}_gtFine_labelIds.png", np.full(SIZE, 7, np.uint8))
+    return folder
+
+
+def test_snippets_of_cityscapes_become_sequences_with_the_annotated_frame_to_label_the_rest_from(tmp_path: Path) -> None:
+    (part,) = import_data("cityscapes_sequence", _snippets(tmp_path / "downloads", (2,)), tmp_path / "ours")["parts"]
+    root = tmp_path / "ours/train"
+    assert sorted(path.name for path in (root / "images").iterdir()) == ["aachen_000000_000000", "aachen_000000_000275"]
+    assert (part["images"], part["painted"], part["label_table"]) == (8, 2, "cityscapes")
+    assert (root / "painted/aachen_000000_000275/2.png").samefile(
+        tmp_path / "downloads/gtFine/train/aachen/aachen_000000_000277_gtFine_labelIds.png"
+    )
+    batch = _first_batch(part)
+    assert batch.condition.labels is None
+    assert batch.condition.frames is not None  # edges
+
+
+def test_snippets_whose_every_frame_has_a_label_map_are_trained_on_with_them(tmp_path: Path) -> None:
+    (part,) = import_data("cityscapes_sequence", _snippets(tmp_path / "downloads", (0, 1, 2, 3)), tmp_path / "ours")["parts"]
+    assert (part["images"], part["labels"], "painted" in part) == (8, 8, False)
+    batch = _first_batch(part)
+    assert batch.condition.labels is not None
+    assert batch.condition.labels.unique().tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "maps"),
+    [("images/train2017", "stuffthingmaps/train2017"), ("images/train2017", "annotations/train2017"), ("train_img", "train_label")],
+)
+def test_coco_stuff_is_read_with_the_ids_of_its_pixel_maps(tmp_path: Path, pictures: str, maps: str) -> None:
+    source = tmp_path / "coco"
+    write_png(source / pictures / "000000000009.png", _photo())
+    painted = np.full(SIZE, 181, np.uint8)
+    painted[0] = 255
+    write_png(source / maps / "000000000009.png", painted)
+    write_png(source / maps / "000000000009_labelTrainIds.png", painted)
+    (part,) = import_data("coco_stuff", source, tmp_path / "ours")["parts"]
+    assert (part["images"], part["labels"], part["label_table"], "left_out" in part) == (1, 1, "coco_stuff", False)
+    batch = _first_batch(part)
+    assert batch.condition.labels is not None
+    assert [labels.named("coco_stuff").names[index] for index in batch.condition.labels.unique() if index >= 0] == ["wood"]
+
+
+def test_voc_is_split_by_its_lists_and_pictures_without_a_segmentation_are_not_in_them(tmp_path: Path) -> None:
+    root = tmp_path / "downloads/VOCdevkit/VOC2012"
+    for name in ("2007_000032", "2007_000039", "2007_000999"):
+        write_png(root / "JPEGImages" / f"{name}.png", _photo())
+        if name != "2007_000999":
+            write_png(root / "SegmentationClass" / f"{name}.png", np.full(SIZE, 1, np.uint8))
+            write_png(root / "SegmentationObject" / f"{name}.png", np.full(SIZE, 2, np.uint8))
+    lists = root / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("2007_000032\n")
+    (lists / "val.txt").write_text("2007_000039\n")
+    parts = import_data("voc", tmp_path / "downloads", tmp_path / "ours")["parts"]
+    assert [(Path(part["root"]).name, part["images"], part["labels"], part["instances"]) for part in parts] == [
+        ("train", 1, 1, 1),
+        ("val", 1, 1, 1),
+    ]
+    batch = _first_batch(parts[1])
+    assert batch.condition.labels is not None
+    assert labels.named("voc").names[int(batch.condition.labels.unique())] == "aeroplane"
+    (lists / "train.txt").unlink()
+    (lists / "val.txt").unlink()
+    (part,) = import_data("voc", root, tmp_path / "unlisted")["parts"]
+    assert (part["images"], part["left_out"]) == (2, 1)
+
+
+@pytest.mark.parametrize("version", ["", "v1.2"])
+def test_mapillary_is_read_in_both_of_its_releases(tmp_path: Path, version: str) -> None:
+    split = tmp_path / "downloads/training"
+    write_png(split / "images/a.png", _photo())
+    write_png(split / version / "labels/a.png", np.full(SIZE, 55, np.uint8))
+    write_png(split / version / "instances/a.png", np.full(SIZE, 55 * 256 + 3, np.uint16))
+    (part,) = import_data("mapillary", tmp_path / "downloads", tmp_path / "ours")["parts"]
+    assert (Path(part["root"]).name, part["label_table"]) == ("training", "mapillary")
+    batch = _first_batch(part)
+    assert batch.condition.labels is not None
+    assert batch.condition.instances is not None
+    assert labels.named("mapillary").names[int(batch.condition.labels.unique())] == "Car"
+    assert batch.condition.instances.unique().tolist() == [55 * 256 + 3]
+
+
 def test_pictures_of_two_halves_are_split_so_that_test_pictures_can_be_translated(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_png(tmp_path / "facades" / split / "1.png", np.concatenate([_photo(200), _photo(20)], axis=1))
@@ -196,7 +287,7 @@ def test_keypoints_without_their_frames_are_refused_by_name(tmp_path: Path) -> N
 
 def test_a_folder_that_holds_something_else_is_refused_with_what_was_expected(tmp_path: Path) -> None:
     write_png(tmp_path / "pictures/1.png", _photo())
-    for kind in ("cityscapes", "camvid", "ade20k", "facades"):
+    for kind in set(layouts.KINDS) - {"openpose"}:
         with pytest.raises(InputError, match=rf"no {kind} data in it; expected .*, found pictures"):
             import_data(kind, tmp_path, tmp_path / "ours")
     with pytest.raises(InputError, match=r"nothing: not found"):
@@ -212,6 +303,10 @@ def test_an_import_never_replaces_what_is_there_and_may_copy(tmp_path: Path) -> 
     assert LabelTable.from_file(tmp_path / "ours/train/labels.json") == labels.CITYSCAPES
     with pytest.raises(OutputError):
         import_data("cityscapes", source, tmp_path / "ours")
+
+
+def test_the_command_knows_every_data_set_that_is_read() -> None:
+    assert cli.KNOWN_DATA_SETS == layouts.KINDS
 
 
 def test_the_command_prints_the_settings_to_train_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

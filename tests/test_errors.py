@@ -23,6 +23,7 @@ HOSTILE = "a\x1b]0;title\x07\nerror: forged\r\x9b31m\u202egpj.exe\u2028x\x7f\x00
         ("a\nb\tc\r", r"a\nb\tc\r"),
         ("\u202e\u2066\ufeff\u2028", r"\u202e\u2066\ufeff\u2028"),
         (os.fsdecode(b"caf\xe9"), r"caf\xe9"),
+        ("\ud800\udfff \udc7f", r"\ud800\udfff \udc7f"),
         (Path("a\x7f"), r"a\x7f"),
         ("\x9b31m", r"\x9b31m"),
     ],

@@ -40,15 +40,15 @@ SMALL_MODEL = (
 )
 SLOW = ("vidgen demo", "vidgen flow table", "vidgen flow train")
 SUBSTITUTIONS = (
-    (r"--time-limit \d+[hm]", "--time-limit 4s"),
-    (r"^(vidgen demo\b(?!.*--time-limit).*)", r"\1 --time-limit 4s"),
+    (r"--time-limit \d+[hm]", "--time-limit 2s"),
+    (r"^(vidgen demo\b(?!.*--time-limit).*)", r"\1 --time-limit 2s"),
     (r"^(vidgen train vid2vid/.*)", r"\1 " + " ".join(f"--set '{text}'" for text in SMALL_MODEL)),
     (r"^(vidgen train vid2vid/camvid_small .*)", r"\1 --set train.init=null"),  # what it starts from is larger
     (r"^(vidgen models import .*)", r"\1 --label-table 7 --foreground 1"),
     (r"^(vidgen train (?!.*--resume).*)", r"\1 --steps 2"),
     (r"--num-frames \d+", "--num-frames 6"),
     (r"^(vidgen live .*)", r"\1 --port 0"),
-    (r"^(vidgen bench .*)", r"\1 --num-frames 2"),
+    (r"^(vidgen bench .*)--size \S+", r"\1--size 96x48 --num-frames 2"),
     (r"^(vidgen export .*)", r"\1 --overwrite"),
     (r"^(vidgen animate .*--loop.*)", r"\1 --num-frames 6"),
     (r"^(vidgen flow train .*)", r"\1 --steps 2 --height 64 --width 64 --batch-size 1"),

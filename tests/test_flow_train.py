@@ -28,7 +28,7 @@ class KilledError(Exception):
 
 
 def train(folder, config=TINY, **options):
-    return train_supervised(folder, config, show_progress=False, **options)
+    return train_supervised(folder, config, **options)
 
 
 def test_a_run_killed_between_checkpoints_goes_on_to_the_same_bits(tmp_path):
@@ -89,7 +89,7 @@ def test_the_network_learns_a_pair_by_heart():
 
 def test_fine_tuning_without_truth_lowers_its_own_loss(tmp_path):
     config = replace(TINY, num_steps=16, warmup_steps=1, learning_rate=1e-3)
-    fine_tune(tmp_path, config, moving_clip(), show_progress=False)
+    fine_tune(tmp_path, config, moving_clip())
     losses = [entry["census"] + entry["smoothness"] for entry in map(json.loads, (tmp_path / LOG).read_text().splitlines())]
     assert min(losses[-3:]) < 0.9 * losses[0]
 
@@ -99,7 +99,7 @@ def test_fine_tuning_starts_from_given_weights(tmp_path):
     network = FlowNetwork()
     save_file(network.state_dict(), tmp_path / "initial.safetensors")
     config = replace(TINY, num_steps=1, learning_rate=1e-12, weight_decay=0, precision="bfloat16")
-    weights = fine_tune(tmp_path / "run", config, moving_clip(), initial=tmp_path / "initial.safetensors", show_progress=False)
+    weights = fine_tune(tmp_path / "run", config, moving_clip(), initial=tmp_path / "initial.safetensors")
     for name, value in load_file(weights).items():
         torch.testing.assert_close(value, network.state_dict()[name])
 
@@ -137,6 +137,6 @@ def test_a_configuration_that_cannot_work_is_refused(change, words):
 
 def test_a_clip_that_cannot_be_used_is_refused(tmp_path):
     with pytest.raises(FlowError, match="80x72 is smaller than the crops of 192x160"):
-        fine_tune(tmp_path, TrainConfig(), moving_clip(), show_progress=False)
+        fine_tune(tmp_path, TrainConfig(), moving_clip())
     with pytest.raises(FlowError, match="2 frames or more"):
-        fine_tune(tmp_path, TINY, moving_clip()[:1], show_progress=False)
+        fine_tune(tmp_path, TINY, moving_clip()[:1])

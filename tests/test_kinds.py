@@ -26,6 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index, photo in enumerate(photos):
             sink.write(photo, index)
     write_png(folder / "photo.png", photos[0])
+    (folder / "endless.safetensors").symlink_to("/dev/zero")
     return folder
 
 
@@ -41,6 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("translate run photo.png -o x.png", "photo.png: holds 1536 different colors, as a photo does; a label map was expected"),
         ("translate tiny.yaml clip.mp4 -o x.mp4", "tiny.yaml: is a configuration file; a run folder or a weights file"),
         ("models info clip.mp4", "clip.mp4: is a video; a run folder or a weights file"),
+        ("models info endless.safetensors", "endless.safetensors: is neither a file nor a folder; a run folder or a weights file"),
         ("models slim data/labels/clip0 -o m.safetensors", "is a folder of pictures; a run folder or a weights file"),
         ("train tiny.yaml --init clip.mp4 -o other", "clip.mp4: is a video; a run folder or a weights file"),
         ("report clip.mp4 -o r.html", "clip.mp4: is a video; scores (the JSON of an evaluation) or a run folder were expected"),

@@ -88,7 +88,8 @@ def test_decoded_pixels_are_the_same_on_every_machine(tmp_path, kind):
     assert hashlib.sha256(pictures(path).tobytes()).hexdigest()[:12] == GOLDEN[kind]
 
 
-def test_transparent_video_is_laid_over_white(tmp_path):
+def test_transparent_video_is_laid_over_white(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     rgba = np.full((16, 16, 4), (200, 100, 50, 255), np.uint8)
     rgba[:8, :, 3] = 0
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
@@ -99,6 +100,12 @@ def test_transparent_video_is_laid_over_white(tmp_path):
     result = pictures(tmp_path / "a.mkv")[0]
     assert (result[:8] == 255).all()
     assert (result[8:] == (200, 100, 50)).all()
+    assert caplog.messages == [f"{tmp_path / 'a.mkv'}: transparent parts are laid over white"]
+    with frames.open_sink(tmp_path / "opaque.gif", time_base=Fraction(1, 10), frame_rate=Fraction(10)) as sink:
+        for index, opaque in enumerate(media_clips.smooth_frames(2)):
+            sink.write(opaque, index)
+    assert len(pictures(tmp_path / "opaque.gif")) == 2
+    assert len(caplog.messages) == 1
 
 
 # Reading: orientation, sizes

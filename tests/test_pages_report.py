@@ -242,7 +242,7 @@ def test_videos_are_found_from_wherever_scores_were_measured_or_are_shown(tmp_pa
     assert report(["moved/saved.json"], tmp_path / "moved.html")["notes"] == []
 
 
-def test_scores_cannot_bring_videos_from_elsewhere_into_a_page(tmp_path: Path, scored):
+def test_scores_cannot_bring_videos_from_elsewhere_into_a_page(tmp_path: Path, scored, capsys):
     secret = save_video(tmp_path / "private" / "secret.mkv", pan())
     link = tmp_path / "report" / "link.mkv"
     link.parent.mkdir()
@@ -255,6 +255,8 @@ def test_scores_cannot_bring_videos_from_elsewhere_into_a_page(tmp_path: Path, s
         [note, *_] = report([str(file)], tmp_path / "page.html", overwrite=True)["notes"]
         assert "lies outside the folder of the scores; `allow_path`" in note
         assert videos_in(tmp_path / "page.html", tmp_path) == {}
+    assert main(["report", str(file), "-o", str(tmp_path / "page.html"), "--overwrite"]) == 0
+    assert f"lies outside the folder of the scores; --allow-path {secret.parent} lets it be shown" in capsys.readouterr().out
     allowed = report([str(file)], tmp_path / "page.html", allow_path=[secret.parent], overwrite=True)
     assert not any("outside" in note for note in allowed["notes"])
     assert len(videos_in(tmp_path / "page.html", tmp_path)) == 1

@@ -91,7 +91,7 @@ def balloons(data_root: Path) -> Picture:
 
 
 def test_training_on_one_picture_follows_its_plan_and_is_not_done_twice(balloons: Picture, tmp_path: Path) -> None:
-    options = _options(budget_seconds=10)
+    options = _options(budget_seconds=5)
     folder = tmp_path / "run"
     training.train(balloons, folder, "sample", options)
     lines = (folder / "metrics.jsonl").read_text().splitlines()

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
 
 from tests.conftest import REPOSITORY
 from vidgen.threads import BackgroundWriter, prefetch
 
 INTERRUPTED = """
 import faulthandler, sys
+from contextlib import closing
 from vidgen.threads import BackgroundWriter, prefetch
 faulthandler.dump_traceback_later(60, exit=True)
 class Stop(BaseException):
@@ -25,9 +31,9 @@ def stop_at(place):
         return trace
     return trace
 def use_writer():
+    sys.settrace(stop_at(place))
     with BackgroundWriter(lambda item: None, depth=1) as writer:
         writer.put(0)
-        sys.settrace(stop_at(place))
         writer.put(1)
         writer.put(2)
         sys.settrace(None)
@@ -39,7 +45,13 @@ def use_reader():
     next(items)
     sys.settrace(None)
     items.close()
-for use in (use_writer, use_reader):
+def use_two_readers():
+    sys.settrace(stop_at(place))
+    with closing(prefetch(lambda: iter(range(100)), 1)) as first, closing(prefetch(lambda: map(abs, first), 1)) as second:
+        next(second)
+        next(second)
+    sys.settrace(None)
+for use in (use_writer, use_reader, use_two_readers):
     place, passed = 0, 0
     while passed == place:
         place, passed = place + 1, 0
@@ -57,6 +69,50 @@ def test_threads_end_wherever_the_main_one_is_interrupted() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert all(int(num_places) > 5 for num_places in done.stdout.split())
+
+
+def test_what_another_thread_reads_may_be_closed() -> None:
+    released = threading.Event()
+
+    def slowly() -> Iterator[int]:
+        yield 0
+        released.wait(60)
+
+    items = prefetch(slowly)
+    read: list[int] = []
+    reader = threading.Thread(target=lambda: read.extend(items))
+    reader.start()
+    while not read:
+        time.sleep(0.001)
+    closer = threading.Thread(target=items.close)
+    closer.start()
+    reader.join(timeout=60)
+    assert not reader.is_alive()
+    released.set()
+    closer.join(timeout=60)
+    assert (read, list(items)) == ([0], [])
+
+
+def test_a_writer_that_is_left_by_an_exception_drops_what_waits_and_has_ended() -> None:
+    written: list[int] = []
+    busy, released = threading.Event(), threading.Event()
+
+    def write(item: int) -> None:
+        busy.set()
+        released.wait(60)
+        written.append(item)
+
+    def leave() -> None:
+        with BackgroundWriter(write) as writer:
+            for number in range(3):
+                writer.put(number)
+            busy.wait(60)
+            threading.Timer(0.05, released.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    assert written == [0]
 
 
 def test_a_writer_writes_everything_in_order_and_tells_its_error() -> None:

@@ -49,6 +49,17 @@ class FilePath(click.Path):
 
 PATH = FilePath(path_type=Path)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+KNOWN_DATA_SETS = (
+    "cityscapes",
+    "cityscapes_sequence",
+    "camvid",
+    "ade20k",
+    "coco_stuff",
+    "voc",
+    "mapillary",
+    "facades",
+    "openpose",
+)
 OLD_SPELLINGS_END = "0.3.0"
 """The release that no longer knows the options and commands of 0.1."""
 
@@ -150,6 +161,8 @@ def summarize(result: Result, indent: int = 0) -> str:
             lines += [label, summarize(value, indent + 2)] if value else []
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
             lines += [label, *(summarize(item, indent + 2) for item in value)]
+        elif isinstance(value, list | tuple) and any(isinstance(item, str) and ", " in item for item in value):  # sentences
+            lines += [label, *(f"{'':{indent + 2}}{_plain(item)}" for item in value)]
         elif value is not None:
             lines.append(f"{label:{width + indent}}  {_plain(value)}")
     return "\n".join(lines)
@@ -263,7 +276,10 @@ class Command(click.Command):
             error.hint = error.hint and self._with_options(error.hint)
             raise
         if result is not None:
-            screen.show(result, self.summary)
+            screen.show(result, self._summarize if self.summary is summarize else self.summary)
+
+    def _summarize(self, result: Result) -> str:
+        return self._with_options(summarize(result))
 
     def _with_options(self, message: str) -> str:
         """A message of the library with its parameters, which it names in backticks, as this command's options."""
@@ -369,7 +385,11 @@ object_styles = _options(
 )
 pretrained = _options(
     option(
-        "--pretrained", "weights", multiple=True, metavar="NAME=FILE", help="Pretrained network that a metric needs; repeatable."
+        "--pretrained",
+        "weights",
+        multiple=True,
+        metavar="NAME=FILE",
+        help="Pretrained network that a metric needs; repeatable. The code of a TorchScript file is run.",
     ),
     _old("--weights", instead="--pretrained", multiple=True),
 )
@@ -1175,15 +1195,16 @@ def data_check(**options: Any) -> None:
 
 
 @data.command("import", example="vidgen data import cityscapes downloads/cityscapes -o datasets/cityscapes")
-@click.argument("kind", metavar="NAME", type=click.Choice(["cityscapes", "camvid", "ade20k", "facades", "openpose"]))
+@click.argument("kind", metavar="NAME", type=click.Choice(KNOWN_DATA_SETS))
 @click.argument("folder", type=PATH)
 @option("-o", "--out", type=PATH, required=True, help="New folder for the data set.")
 @option("--copy", is_flag=True, help="Copy the files; otherwise links to them are made.")
 def data_import(**options: Any) -> Result:
     """Lay out a well-known data set for training.
 
-    NAME is cityscapes, camvid, ade20k, facades (pictures of two halves, as pix2pix has them) or openpose (keypoints, and the frames
-    or video that they belong to). Label tables are written along; the settings to train with are printed.
+    NAME is cityscapes, cityscapes_sequence (snippets of 30 frames), camvid, ade20k, coco_stuff, voc, mapillary, facades (pictures
+    of two halves, as pix2pix has them) or openpose (keypoints, and the frames or video that they belong to). Label tables are
+    written along; the settings to train with are printed.
     """
     return _call("data.import_data", **options)
 

@@ -91,7 +91,7 @@ def printable(text: str | os.PathLike[str]) -> str:
     Control characters, line ends and invisible marks that change the direction or order of text become escapes such as
     `\\x1b`, bytes that are no UTF-8 become `\\xNN`; everything else stays as it is.
     """
-    decoded = os.fsencode(text).decode("utf-8", "backslashreplace") if _has_surrogates(text) else os.fspath(text)
+    decoded = os.fspath(text)
     if decoded.isascii() and decoded.isprintable():
         return decoded
     return "".join(character if _is_harmless(character) else _escape(character) for character in decoded)
@@ -103,14 +103,12 @@ def printable_lines(text: str) -> str:
     return "\n".join([first, *(line if line.startswith(" ") or not line else f"  {line}" for line in others)])
 
 
-def _has_surrogates(text: str | os.PathLike[str]) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in os.fspath(text))
-
-
 def _is_harmless(character: str) -> bool:
     # Joiners within words and emoji are format characters too, and mean no harm.
     return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or character in "\u200c\u200d\u00ad"
 
 
 def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a name that is no UTF-8; JSON may hold other surrogates
+        return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")

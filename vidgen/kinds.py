@@ -28,6 +28,8 @@ def kind_of(path: str | Path) -> str:
             return _kind_of_folder(path)
         if not path.exists():
             return "nothing"
+        if not path.is_file():
+            return "neither a file nor a folder"
     except (OSError, ValueError):
         return "nothing"
     return _SUFFIXES.get(path.suffix.lower(), "a file")

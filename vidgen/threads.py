@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
 import queue
-import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
@@ -19,7 +19,7 @@ class _Channel(Generic[Item]):
     comes next waits for ever.
 
     Attributes:
-        closed: whether nobody takes items any more; for whoever puts them.
+        closed: whether the items that are left do not matter any more.
     """
 
     def __init__(self, depth: int) -> None:
@@ -51,34 +51,82 @@ class _Channel(Generic[Item]):
         self._free.put(None)
 
 
-def prefetch(start: Callable[[], Iterator[Item]], depth: int = 4) -> Generator[Item, None, None]:
-    """The items of an iterator, computed by a thread up to `depth` ahead; its error is raised here."""
-    waiting: _Channel[tuple[str, Any]] = _Channel(depth)
+class _Thread:
+    """A thread that ends with the program, and of which nothing breaks when whoever starts it or waits for it is interrupted.
 
-    def work() -> None:
+    `threading.Thread` waits for its own start; an exception out of a signal's handler then leaves a lock in a state that raises
+    another exception in its place.
+    """
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.started = False
+        self._work = work
+        self._running = _thread.allocate_lock()
+
+    def start(self) -> None:
+        self._running.acquire()
+        _thread.start_new_thread(self._run, ())
+        self.started = True
+
+    def join(self, timeout: float = -1) -> None:
+        """Wait until it has ended, at most `timeout` seconds."""
+        if self.started and self._running.acquire(timeout=timeout):
+            self._running.release()
+
+    def _run(self) -> None:
         try:
-            for item in start():
-                while not waiting.put(("item", item), timeout=0.1):
-                    if waiting.closed:
-                        return
-            waiting.put_last(("end", None))
-        except BaseException as error:
-            waiting.put_last(("error", error))
+            self._work()
+        finally:
+            self._running.release()
 
-    thread = threading.Thread(target=work, name="vidgen-read", daemon=True)
-    thread.start()
+
+class prefetch(Iterator[Item]):  # noqa: N801 - used as the function that it would be, were a generator safe to close from outside
+    """The items of an iterator, computed by a thread up to `depth` ahead; its error is raised here.
+
+    It may be closed at any moment, also while another thread waits for its next item, which then is the end.
+    """
+
+    def __init__(self, start: Callable[[], Iterator[Item]], depth: int = 4) -> None:
+        self._waiting: _Channel[tuple[str, Any]] = _Channel(depth)
+        waiting = self._waiting  # the thread must not hold this object: its end ends the thread
+        self._thread = _Thread(lambda: _fill(waiting, start))
+
+    def __next__(self) -> Item:
+        if self._waiting.closed:
+            raise StopIteration
+        if not self._thread.started:
+            self._thread.start()
+        kind, value = self._waiting.get()
+        if kind == "item":
+            self._waiting.done()
+            return value
+        if not self._waiting.closed:  # by another thread, which waits for ours
+            self.close()
+        if kind == "error":
+            raise value
+        raise StopIteration
+
+    def close(self) -> None:
+        """Give no more items, and end the thread."""
+        self._waiting.closed = True
+        self._waiting.put_last(("end", None))  # for whoever waits
+        self._thread.join(timeout=5)  # bounded: what is left open is closed at exit, when threads no longer run
+
+    def __del__(self) -> None:
+        self._waiting.closed = True
+
+
+def _fill(waiting: _Channel[tuple[str, Any]], start: Callable[[], Iterator[Any]]) -> None:
     try:
-        while True:
-            kind, value = waiting.get()
-            if kind == "end":
+        for item in start():
+            while not waiting.put(("item", item), timeout=0.1):
+                if waiting.closed:
+                    return
+            if waiting.closed:
                 return
-            if kind == "error":
-                raise value
-            waiting.done()
-            yield value
-    finally:
-        waiting.closed = True
-        thread.join(timeout=5)  # bounded: a generator left open is closed at exit, when threads no longer run
+        waiting.put_last(("end", None))
+    except BaseException as error:
+        waiting.put_last(("error", error))
 
 
 class BackgroundWriter:
@@ -88,7 +136,7 @@ class BackgroundWriter:
         self._waiting: _Channel[Any] = _Channel(depth)
         self._work = work
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="vidgen-write", daemon=True)
+        self._thread = _Thread(self._run)
 
     def __enter__(self) -> BackgroundWriter:
         self._thread.start()
@@ -99,8 +147,15 @@ class BackgroundWriter:
         self._waiting.put(item)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._waiting.put_last(None)
-        self._thread.join()
+        try:
+            self._waiting.closed = kind is not None
+            self._waiting.put_last(None)
+            self._thread.join()
+        except BaseException:  # interrupted: what the thread works on may go once it has ended, and not before
+            self._waiting.closed = True
+            self._waiting.put_last(None)
+            self._thread.join(timeout=5)
+            raise
         if kind is None:
             self._raise()
 
@@ -110,7 +165,7 @@ class BackgroundWriter:
 
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None:
-            if self._error is None:
+            if self._error is None and not self._waiting.closed:
                 try:
                     self._work(item)
                 except BaseException as error:

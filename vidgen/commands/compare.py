@@ -221,7 +221,7 @@ def _write_video(
         for moment in progress.follow(moments, f"writing {Path(out).name}", total):
             panels = dict(zip(sources, (players.fit(frame.pixels, size) for frame in moment), strict=True))
             seconds = float(moment[0].pts * lead.time_base)
-            sink.write(_picture(panels, view, seconds), moment[0].pts)
+            sink.write(_picture(panels, view, seconds), moment[0].pts, moment[0].duration)
 
 
 def _picture(panels: Mapping[str, np.ndarray], view: View, seconds: float) -> np.ndarray:

@@ -36,10 +36,12 @@ UNSEEN_FRAMES = 48
 MAX_VIDEO_BYTES = 12e6
 SHIPPED = "street-world"
 
-_WRITTEN = {
-    *("config.yaml", "data", "index.html", "labels.mp4", "labels.png", "preview.png", "result.mp4", "run", "scores.json"),
-    *("shipped.mp4", "truth.mp4", "unseen"),
+WRITTEN = {
+    *("config.yaml", "data", "index.html", "labels.mp4", "labels.png", "preview.png", "result.mp4", "result.mp4.json", "run"),
+    *("scores.json", "shipped.mp4", "shipped.mp4.json", "truth.mp4", "unseen"),
 }
+"""All that lies in the folder of a demo."""
+
 _MEASURES = (
     ("warp_error@1", "{:.5f}", "difference between a frame and the next one moved back along the true motion; low is steady"),
     ("flicker_global", "{:.2f}", "how much the brightness pumps, in grey levels"),
@@ -107,14 +109,14 @@ def _check_place(out: Path, overwrite: bool) -> None:
     if not out.is_dir():
         raise OutputError(f"{out}: is a file, not a folder", hint="choose another folder with -o")
     entries = sorted(entry for entry in os.listdir(out) if not entry.startswith("."))
-    foreign = [entry for entry in entries if entry not in _WRITTEN]
+    foreign = [entry for entry in entries if entry not in WRITTEN]
     if foreign:
         raise OutputError(
             f"{out}: the folder holds other things, such as {printable(foreign[0])}; it is left alone",
             hint="choose another folder with -o",
         )
     if entries and not overwrite:
-        raise OutputExistsError(f"{out}: is not empty")
+        raise OutputExistsError(f"{out}: holds an earlier demo")
 
 
 def _show_shipped(out: Path, unseen: Path) -> tuple[str, str]:

@@ -36,8 +36,11 @@ NUM_SCALE_FIELDS = 16
 
 _FIRST_STREET_FRAME, _PAIRS_PER_STREET = 30, 3
 
-_Pair = tuple[Tensor, Tensor, int]
-"""Two images [1,3,H,W] in -1..1 and the time of the first; its grid is that of the flow."""
+_Display = tuple[int, int | None]
+"""When a frame is displayed and for how long, as `Frame` has it."""
+
+_Pair = tuple[Tensor, Tensor, _Display]
+"""Two images [1,3,H,W] in -1..1 and the display of the first; its grid is that of the flow."""
 
 KnownFlow = tuple[Tensor, Tensor, Tensor, Tensor]
 """Two images [1,3,H,W] in -1..1, the flow [1,2,H,W] of the first into the second, and bool [1,1,H,W], where it counts."""
@@ -185,7 +188,6 @@ def train(
     initial: Path | None = None,
     measure_on: Path | None = None,
     device: str = "cpu",
-    show_progress: bool = True,
     **settings: Any,
 ) -> dict[str, Any]:
     """Train the network of `flow` on synthetic pairs, or fine-tune it on a video; goes on where `folder` stopped.
@@ -198,7 +200,6 @@ def train(
         initial: weights to begin with.
         measure_on: folder as for `evaluate`; its endpoint errors go to the log at every checkpoint.
         device: of torch.
-        show_progress: a bar on stderr.
         settings: fields of `flow.train.TrainConfig`.
 
     Returns:
@@ -218,7 +219,10 @@ def train(
     def endpoint_errors(network: Engine) -> dict[str, float]:
         return {f"endpoint_error_{name}": measure(network, *pair)["endpoint_error"] for name, pair in pairs.items()}
 
-    options: dict[str, Any] = {"evaluate": endpoint_errors, "initial": initial, "device": device, "show_progress": show_progress}
+    def follow(steps: range) -> Iterator[int]:
+        return progress.follow(steps, f"training flow in {display(folder)}", len(steps))
+
+    options: dict[str, Any] = {"evaluate": endpoint_errors, "initial": initial, "device": device, "follow": follow}
     check_folder(Path(folder))
     with durable.held_folder(Path(folder), LOCK):
         weights = _train(folder, config, textures, video, num_streets, options)
@@ -295,10 +299,10 @@ def _video_pairs(source: FrameSource, into: Into) -> Iterator[_Pair]:
     Raises:
         InputError: there is one frame only, or the size changes on the way.
     """
-    previous: tuple[Tensor, int] | None = None
+    previous: tuple[Tensor, _Display] | None = None
     index = -1
     for index, frame in enumerate(progress.follow(source, f"estimating flow of {source.name}", source.num_frames)):
-        current = to_tensor(frame.pixels)[None], frame.pts
+        current = to_tensor(frame.pixels)[None], (frame.pts, frame.duration)
         if previous is not None:
             if current[0].shape != previous[0].shape:
                 sizes = [f"{images.shape[-1]}x{images.shape[-2]}" for images, _ in (current, previous)]
@@ -315,28 +319,30 @@ def _pair(first: FrameSource, second: FrameSource) -> Iterator[_Pair]:
         if source.count() != 1:
             raise InputError(f"{source.name}: holds {source.count()} frames; with two inputs each must be one picture")
     one, other = (to_tensor(source.read(0, 1)[0].pixels)[None] for source in (first, second))
-    yield one, other, 0
+    yield one, other, (0, None)
 
 
-def _fields(pairs: Iterable[_Pair], compute: Engine, sink: FrameSink | None, shares: list[float]) -> Iterator[tuple[Tensor, int]]:
-    """Flow [2,H,W] of each pair with its time; on the way, occlusion goes to `sink` and its share to `shares`."""
-    for here, there, pts in pairs:
+def _fields(
+    pairs: Iterable[_Pair], compute: Engine, sink: FrameSink | None, shares: list[float]
+) -> Iterator[tuple[Tensor, _Display]]:
+    """Flow [2,H,W] of each pair with its display; on the way, occlusion goes to `sink` and its share to `shares`."""
+    for here, there, display_of in pairs:
         flow = compute(here, there)
         if sink is not None:
             hidden = forward_backward_occlusion(flow, compute(there, here))[0, 0].numpy()
             shares.append(float(hidden.mean()))
-            sink.write(np.repeat(hidden[..., None], 3, axis=2) * np.uint8(255), pts)
-        yield flow[0], pts
+            sink.write(np.repeat(hidden[..., None], 3, axis=2) * np.uint8(255), *display_of)
+        yield flow[0], display_of
 
 
-def _write_pictures(flows: Iterator[tuple[Tensor, int]], sink: FrameSink, max_flow: float) -> int:
-    for flow, pts in flows:
+def _write_pictures(flows: Iterator[tuple[Tensor, _Display]], sink: FrameSink, max_flow: float) -> int:
+    for flow, display_of in flows:
         picture = flow_to_picture(flow[None], max_flow=max_flow)[0]
-        sink.write(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()), pts)
+        sink.write(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()), *display_of)
     return sink.num_frames
 
 
-def _write_folder(flows: Iterator[tuple[Tensor, int]], folder: durable.Output) -> int:
+def _write_folder(flows: Iterator[tuple[Tensor, _Display]], folder: durable.Output) -> int:
     num_fields = 0
     with durable.replacing_output(folder) as temporary:
         durable.operations.make_folder(temporary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Listed
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -166,25 +166,32 @@ def inspect(settings: DataSettings, *, is_guess: bool) -> Inspection:
     result = Inspection(settings, faults=list(map(_in_words, found.faults)))
     for name in settings.sources:
         result.faults += map(_in_words, survey(source_settings(settings, settings.sources[name])).faults)
-    result.roles = roles_of(settings, found.sequences)
+    result.roles = roles_of(settings, found.sequences, found.unpaired)
+    unpaired_maps = found.unpaired.get("labels", ())
     result.notes += list(_notes_on_folders(settings)) if is_guess else []
-    if not found.sequences:
+    if not found.sequences and not unpaired_maps:
         return result
+    without_table = None
     try:
-        result.table = _table(settings, found.sequences)
+        result.table = _table(settings, found.sequences, unpaired_maps)
     except VidgenError as error:
-        result.faults.append(_in_words(error))
+        without_table = _in_words(error)
     for sequence in found.sequences:
         _read(sequence, result)
+    for source in unpaired_maps:
+        _read_maps(source, result)
+    if without_table is not None and not (is_guess and result.faults):  # of files that cannot be read it is only a consequence
+        result.faults.append(without_table)
     result.notes += _notes_on_content(result)
     return result
 
 
-def _table(settings: DataSettings, sequences: list[Sequence]) -> LabelTable | None:
+def _table(settings: DataSettings, sequences: list[Sequence], unpaired: Iterable[FrameSource]) -> LabelTable | None:
     """The label table; one that is discovered, of the frames that can be read."""
     if settings.condition.labels is None or settings.condition.labels.table != "discover":
         return find_table(settings, sequences)
-    return labels.discover(_readable(sequence.labels) for sequence in sequences if sequence.labels is not None)
+    maps = [sequence.labels for sequence in sequences if sequence.labels is not None]
+    return labels.discover(_readable(source) for source in (*maps, *unpaired))
 
 
 def _readable(source: FrameSource) -> Iterator[Frame]:
@@ -201,14 +208,17 @@ def _in_words(error: VidgenError) -> str:
     return f"{error} ({error.hint})" if error.hint else str(error)
 
 
-def roles_of(settings: DataSettings, sequences: list[Sequence]) -> list[RoleReport]:
-    """The folders that are read, the real pictures first."""
+def roles_of(
+    settings: DataSettings, sequences: list[Sequence], unpaired: Mapping[str, Listed[FrameSource]] | None = None
+) -> list[RoleReport]:
+    """The folders that are read, the real pictures first; with what is in them of sequences that cannot be used."""
     inputs = [item for item in settings.condition.file_inputs if item.folder is not None]
     roles = [FileInput("target", "picture", settings.target), *inputs]
     kinds = {"labels": "label maps", "instances": "instance maps"}
     reports = {}
     for role in roles:
         sources = [sequence.target if role.name == "target" else sequence.inputs[role.name] for sequence in sequences]
+        sources += (unpaired or {}).get(role.name, ())
         reports[role.name] = RoleReport(role.folder or role.name, kinds.get(role.kind, "pictures"), sources)
     if "labels" in reports and reports["labels"].name == settings.target:
         del reports["target"]  # there is nothing but label maps
@@ -217,17 +227,12 @@ def roles_of(settings: DataSettings, sequences: list[Sequence]) -> list[RoleRepo
 
 def _read(sequence: Sequence, result: Inspection) -> None:
     """Decode every frame of a sequence as training does, and count the classes."""
-    label_role = next((role for role in result.roles if role.kind == "label maps"), None)
 
     def look(frames: dict[str, Frame]) -> None:
         if "instances" in frames:
             labels.instance_ids(frames["instances"].pixels, frames["instances"].name)
-        if result.table is None or "labels" not in frames or label_role is None:
-            return
-        classes = result.table.decode(frames["labels"].pixels, frames["labels"].name)
-        values, counts = np.unique(classes, return_counts=True)
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-            label_role.pixels["ignored" if value < 0 else result.table.names[value]] += count
+        if "labels" in frames:
+            _count(frames["labels"], result)
 
     name = sequence.name or result.settings.root.name
     steps = progress.follow(range(sequence.num_frames), f"reading {name}", sequence.num_frames)
@@ -245,6 +250,26 @@ def _read(sequence: Sequence, result: Inspection) -> None:
         except VidgenError as error:
             if str(error) not in result.faults:
                 result.faults.append(_in_words(error))
+
+
+def _read_maps(source: FrameSource, result: Inspection) -> None:
+    """The same with label maps that have no partner."""
+    for frame in progress.follow(_readable(source), f"reading {source.name}", source.num_frames):
+        try:
+            _count(frame, result)
+        except VidgenError as error:
+            if _in_words(error) not in result.faults:
+                result.faults.append(_in_words(error))
+
+
+def _count(frame: Frame, result: Inspection) -> None:
+    label_role = next((role for role in result.roles if role.kind == "label maps"), None)
+    if result.table is None or label_role is None:
+        return
+    classes = result.table.decode(frame.pixels, frame.name)
+    values, counts = np.unique(classes, return_counts=True)
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        label_role.pixels["ignored" if value < 0 else result.table.names[value]] += count
 
 
 # --- notes ------------------------------------------------------------------------------------------------------------------

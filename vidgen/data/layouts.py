@@ -107,6 +107,8 @@ def _link(source: Path, target: Path) -> bool:
     return True
 
 
+_MAX_LIST_BYTES = 16 << 20
+
 _CITYSCAPES_FILES = {"labelIds": "cityscapes", "labelTrainIds": "cityscapes_train_ids", "color": "palette:cityscapes"}
 """Endings of label maps, the first there is being the one to take, and the table of each."""
 
@@ -132,6 +134,53 @@ def _cityscapes(folder: Path) -> Iterator[Part]:
         if instances:
             roles["instances"] = instances
         yield _part(split.name, roles, table)
+
+
+def _cityscapes_sequence(folder: Path) -> Iterator[Part]:
+    """Source: Cordts et al., 2016: leftImg8bit_sequence/SPLIT/CITY/*_leftImg8bit.png, snippets of 30, of which gtFine has one.
+
+    Where every frame has a label map, as a segmentation of the whole sequence writes them, those are the condition. Otherwise the
+    annotated frames go to `painted`, named by their position, for `labeling` to label the rest from.
+    """
+    pictures_at = _below(folder, "leftImg8bit_sequence")
+    labels_at = _below(folder, "gtFine_sequence") or _below(folder, "gtFine")
+    if pictures_at is None:
+        return
+    for split in _folders(pictures_at):
+        maps: dict[str, Path] = {}
+        table = None
+        if labels_at is not None and (labels_at / split.name).is_dir():
+            found = find_stills(labels_at / split.name)
+            kinds = {table: _ending_with(found, f"_gtFine_{ending}") for ending, table in _CITYSCAPES_FILES.items()}
+            table = next((table for table, files in kinds.items() if files), None)
+            maps = kinds.get(table or "", {})
+        snippets = _snippets(_ending_with(find_stills(split), "_leftImg8bit"))
+        is_complete = all(name in maps for frames in snippets.values() for name in frames)
+        files: dict[str, Path | Callable[[], np.ndarray]] = {}
+        for snippet, frames in snippets.items():
+            for position, (name, path) in enumerate(frames.items()):
+                stem = name.rpartition("/")[2]
+                files[f"images/{snippet}/{stem}{path.suffix.lower()}"] = path
+                if name in maps:
+                    place = f"labels/{snippet}/{stem}" if is_complete else f"painted/{snippet}/{position}"
+                    files[f"{place}{maps[name].suffix.lower()}"] = maps[name]
+        shown = {"data.condition.labels.table": TABLE_NAME} if is_complete else {"data.condition.edges": "{}"}
+        yield Part(split.name, files, table, {"data.pairs": "sequences", **shown})
+
+
+def _snippets(frames: Mapping[str, Path]) -> dict[str, dict[str, Path]]:
+    """Frames CITY/CITY_SEQUENCE_FRAME whose numbers follow each other, by the name of the first."""
+    found: dict[str, dict[str, Path]] = {}
+    before: tuple[str, int] | None = None
+    for name, path in frames.items():
+        recording, _, number = name.rpartition("_")
+        if not number.isdecimal():
+            raise InputError(f"{paths.display(path)}: expected a name such as aachen_000000_000019_leftImg8bit.png")
+        if before != (recording, int(number) - 1):
+            snippet = found.setdefault(name.rpartition("/")[2], {})
+        snippet[name] = path
+        before = recording, int(number)
+    return found
 
 
 def _camvid(folder: Path) -> Iterator[Part]:
@@ -166,6 +215,55 @@ def _ade20k(folder: Path) -> Iterator[Part]:
     for split in _folders(pictures_at):
         if (labels_at / split.name).is_dir():
             yield _part(split.name, {"images": find_stills(split), "labels": find_stills(labels_at / split.name)}, "ade20k")
+
+
+def _coco_stuff(folder: Path) -> Iterator[Part]:
+    """Source: Caesar et al., 2018: images/SPLIT/*.jpg and stuffthingmaps (or annotations)/SPLIT/*.png; SPADE's copy: SPLIT_img, ...
+
+    Maps that others renumbered, such as *_labelTrainIds.png, are left alone.
+    """
+    pictures_at = _below(folder, "images") or folder
+    maps_at = _below(folder, "stuffthingmaps") or _below(folder, "annotations") or _below(folder, "pixelmaps")
+    for split in _folders(pictures_at):
+        if maps_at is not None and (maps_at / split.name).is_dir() and split.resolve() != (maps_at / split.name).resolve():
+            maps = {name: path for name, path in find_stills(maps_at / split.name).items() if not name.endswith("_labelTrainIds")}
+            yield _part(split.name, {"images": find_stills(split), "labels": maps}, "coco_stuff")
+    names = {entry.name: entry for entry in _folders(folder)}
+    for split_name in (name.removesuffix("_img") for name in names if name.endswith("_img")):
+        if f"{split_name}_label" in names:
+            roles = {"images": "_img", "labels": "_label", "instances": "_inst"}
+            at = {role: names[split_name + ending] for role, ending in roles.items() if split_name + ending in names}
+            yield _part(split_name, {role: find_stills(place) for role, place in at.items()}, "coco_stuff")
+
+
+def _voc(folder: Path) -> Iterator[Part]:
+    """Source: Everingham et al., 2012: JPEGImages, SegmentationClass, SegmentationObject, and ImageSets/Segmentation/SPLIT.txt."""
+    names = ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets")
+    root = next((place for place in _nested(folder) if all((place / name).is_dir() for name in names[:2])), None)
+    if root is None:
+        return
+    at = {role: root / name for role, name in zip(("images", "labels", "instances"), names, strict=False) if (root / name).is_dir()}
+    roles = {role: find_stills(place) for role, place in at.items()}
+    lists = {path.stem: path for path in paths.list_folder(root / names[3] / "Segmentation")} if (root / names[3]).is_dir() else {}
+    for split in ("train", "val"):
+        if split in lists:
+            listed = set(paths.read_bounded(lists[split], _MAX_LIST_BYTES).decode(errors="replace").split())
+            yield _part(
+                split, {role: {name: found[name] for name in found.keys() & listed} for role, found in roles.items()}, "voc"
+            )
+    if not {"train", "val"} & lists.keys():
+        yield _part("", roles, "voc")
+
+
+def _mapillary(folder: Path) -> Iterator[Part]:
+    """Source: Neuhold et al., 2017: SPLIT/images/*.jpg, SPLIT/labels/*.png, SPLIT/instances/*.png, since 2.0 below SPLIT/v1.2."""
+    for split in [place for near in _nested(folder) for place in _folders(near) if (place / "images").is_dir()]:
+        maps_at = next((place for place in (split / "v1.2", split) if (place / "labels").is_dir()), None)
+        if maps_at is not None:
+            roles = {"images": find_stills(split / "images"), "labels": find_stills(maps_at / "labels")}
+            if (maps_at / "instances").is_dir():
+                roles["instances"] = find_stills(maps_at / "instances")
+            yield _part(split.name, roles, "mapillary")
 
 
 def _facades(folder: Path) -> Iterator[Part]:
@@ -264,15 +362,23 @@ def _drawing(path: Path, size: tuple[int, int]) -> Callable[[], np.ndarray]:
 
 _READERS: dict[str, Callable[[Path], Iterator[Part]]] = {
     "cityscapes": _cityscapes,
+    "cityscapes_sequence": _cityscapes_sequence,
     "camvid": _camvid,
     "ade20k": _ade20k,
+    "coco_stuff": _coco_stuff,
+    "voc": _voc,
+    "mapillary": _mapillary,
     "facades": _facades,
     "openpose": _openpose,
 }
 _EXPECTED = {
     "cityscapes": "leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelIds.png",
+    "cityscapes_sequence": "leftImg8bit_sequence/SPLIT/CITY/*_leftImg8bit.png, beside it gtFine with label maps",
     "camvid": "701_StillsRaw_full and LabeledApproved_full, or train and trainannot (or train_labels)",
     "ade20k": "images/SPLIT/*.jpg and annotations/SPLIT/*.png",
+    "coco_stuff": "images/SPLIT/*.jpg and stuffthingmaps/SPLIT/*.png (or annotations/SPLIT), or SPLIT_img and SPLIT_label",
+    "voc": "JPEGImages and SegmentationClass",
+    "mapillary": "training/images/*.jpg and training/labels/*.png (or training/v1.2/labels)",
     "facades": "train, val and test with pictures of two halves: the photo left, its drawing right",
     "openpose": f"files *{OPENPOSE_SUFFIX}, and the frames or the video that they belong to",
 }
@@ -290,6 +396,12 @@ def _below(folder: Path, name: str) -> Path | None:
         return folder
     candidates = [folder / name, *(entry / name for entry in _folders(folder))]
     return next((place for place in candidates if place.is_dir()), None)
+
+
+def _nested(folder: Path) -> list[Path]:
+    """The folder, the folders in it, and theirs, as archives unpack."""
+    near = [folder, *_folders(folder)]
+    return [*near, *(inner for entry in near[1:] for inner in _folders(entry))]
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Listed
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -88,10 +89,15 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Survey:
-    """What is under a root: the sequences that can be used, and what training would refuse."""
+    """What is under a root: the sequences that can be used, and what training would refuse.
+
+    Attributes:
+        unpaired: by role, what can be opened of sequences that cannot be used.
+    """
 
     sequences: list[Sequence] = field(default_factory=list)
     faults: list[VidgenError] = field(default_factory=list)
+    unpaired: Mapping[str, Listed[FrameSource]] = field(default_factory=dict)
 
 
 def find_sequences(settings: DataSettings) -> list[Sequence]:
@@ -118,7 +124,7 @@ def survey(settings: DataSettings) -> Survey:
         except VidgenError as error:
             faults.append(error)
     if faults:
-        return Survey([], faults)
+        return Survey([], faults, _opened(settings, roles, found, {name for files in found.values() for name in files}))
     if settings.pairs != "sequences":
         try:
             found = _chosen(settings, found)
@@ -132,6 +138,7 @@ def survey(settings: DataSettings) -> Survey:
         mismatch = _unmatched(settings, names, role, list(found[role.name]))
         faults += [mismatch] if mismatch is not None else []
     names = [name for name in names if all(name in files for files in found.values())]
+    unusable = {name for files in found.values() for name in files} - set(names)
     if settings.sequences is not None:
         wanted = [names_of.comparable(name) for name in settings.sequences]
         unknown = [name for name in wanted if name not in found["target"]]
@@ -151,9 +158,23 @@ def survey(settings: DataSettings) -> Survey:
             sequences.append(_sequence(settings, roles, {role: files[name] for role, files in found.items()}, name, part))
         except VidgenError as error:
             faults.append(error)
+            unusable.add(name)
     _mention_offsets(sequences)
     _mention_crops(settings, sequences)
-    return Survey(sequences, faults)
+    return Survey(sequences, faults, _opened(settings, roles, found, unusable))
+
+
+def _opened(
+    settings: DataSettings, roles: Listed[FileInput], found: Mapping[str, Mapping[str, Path]], names: set[str]
+) -> dict[str, list[FrameSource]]:
+    """Of the sequences of those names what can be opened, by role."""
+    opened: dict[str, list[FrameSource]] = {}
+    for role in roles:
+        for name, path in found.get(role.name, {}).items():
+            if name in names:
+                with suppress(VidgenError):
+                    opened.setdefault(role.name, []).append(open_source(_location(settings, role, path), kind=role.reading))
+    return opened
 
 
 def _chosen(settings: DataSettings, found: Mapping[str, Mapping[str, Path]]) -> dict[str, dict[str, Path]]:

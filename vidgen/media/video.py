@@ -357,6 +357,7 @@ class _Conversion:
         self.name, self.container, self.kind = name, container, kind
         self.reformatter = VideoReformatter()
         self.size: tuple[int, int] | None = None
+        self.is_transparent = False
 
     def __call__(self, frame: Any, index: int) -> np.ndarray:
         size = (frame.height, frame.width)
@@ -378,8 +379,6 @@ class _Conversion:
             log.warning("%s: its pixels are not square (%s); results keep that, pictures of frames cannot", self.name, aspect)
         if frame.interlaced_frame:
             log.warning("%s: is interlaced; both fields are read as one frame, so what moves looks combed", self.name)
-        if _has_alpha(frame):
-            log.info("%s: transparent parts are laid over white", self.name)
         if frame.color_trc in _HIGH_DYNAMIC_RANGE:
             log.warning("%s: high dynamic range is read without tone mapping; colors will look flat", self.name)
 
@@ -396,8 +395,11 @@ class _Conversion:
             threads=1,
         )
         pixels = converted.to_ndarray()
-        if not has_alpha:
-            return pixels
+        if not has_alpha or (pixels[:, :, 3] == 255).all():  # all GIFs could be transparent, and few are
+            return pixels[:, :, :3]
+        if not self.is_transparent:
+            self.is_transparent = True
+            log.info("%s: transparent parts are laid over white", self.name)
         return images.over_white(pixels[:, :, :3], pixels[:, :, 3])
 
     def _labels(self, frame: Any) -> np.ndarray:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flow.warp import in_frame, warp
+from vidgen.networks.anchor import ANCHOR_FRAMES, Anchor, warp_bicubic, warp_nearest
 from vidgen.networks.composite import FLOW_SCALE, Composition
 from vidgen.networks.layers import InstanceNorm
 
@@ -83,10 +84,10 @@ class CompactGenerator(nn.Module):
     """One frame from a window of conditions and, where it has a past, from the previous frame moved along a predicted flow.
 
     With `use_flow` the frame is `mask * raw + (1 - mask) * (warped past + repair)`, the repair being fine detail that
-    resampling lost. The mask is bounded by what the condition says: where the previous condition, moved along the flow, agrees
-    with the present one, at most `max_generated` of a pixel is generated anew, so that texture travels with the surface it
-    belongs to; where it does not, or the flow leaves the frame, all of it is. Without the bound learning prefers to paint every
-    frame anew, with texture that sticks to the screen.
+    resampling lost; the past comes from an `Anchor` where it can. The mask is bounded by what the condition says: where the
+    previous condition, moved along the flow, agrees with the present one, at most `max_generated` of a pixel is generated anew,
+    so that texture travels with the surface it belongs to; where it does not, or the flow leaves the frame, all of it is. Without
+    the bound learning prefers to paint every frame anew, with texture that sticks to the screen.
 
     A wide surface of one label gives a convolutional network nothing to vary texture by but the lattice of its own up-sampling,
     and it prints that. So the finer levels also see noise, the same in every frame.
@@ -175,6 +176,7 @@ class CompactGenerator(nn.Module):
         raw_only: Tensor | None = None,
         foreground_mask: Tensor | None = None,
         coarse: Composition | None = None,
+        anchor: Anchor | None = None,
         noise_shift: tuple[int, int] = (0, 0),
     ) -> Composition:
         """One frame per sample.
@@ -187,21 +189,27 @@ class CompactGenerator(nn.Module):
                 learns from real frames while frames are still drawn without a past.
             foreground_mask: [N,1,H,W], 0..1.
             coarse: not used; there is one generator for all scales.
+            anchor: of the previous frame's composition; none where that was known from elsewhere.
             noise_shift: down and right, how far the fixed noise is moved. Training draws it anew for every frame, so that new
                 surfaces take their irregularity from the noise and known ones from the past; in use it stays.
         """
         present = self._present(condition)
         flow = mask = warped = None
         warped_hint: Tensor | None = None
+        moved: Anchor | None = None
         if past is not None and self.num_past_frames:
             known = torch.ones_like(past[:, :1]) if raw_only is None else (~raw_only).to(past).expand(-1, 1, *past.shape[-2:])
             warped = past[:, -3:].float()
             if self.use_flow:
                 flow, logit, boost = self.flow_branch(self._pooled_window(condition), past)
-                warped = _sharpened(warp_bicubic(warped, flow), MAX_SHARPENING * torch.sigmoid(boost))
-                mask = self._mask(logit, condition, flow)
+                trusted = self.agreement(condition, flow.detach())
+                moved = (Anchor.none(warped) if anchor is None else anchor).moved(warped, flow, trusted)
+                fetched = torch.lerp(warp_bicubic(warped, flow), warp_bicubic(moved.frame, moved.flow), moved.known)
+                warped = _sharpened(fetched, MAX_SHARPENING * torch.sigmoid(boost))
+                mask = self._mask(logit, trusted)
                 if raw_only is not None:
                     mask = torch.where(raw_only, torch.ones_like(mask), mask)
+                    moved = moved._replace(age=torch.where(raw_only, moved.age.new_full(moved.age.shape, ANCHOR_FRAMES), moved.age))
             warped_hint = torch.cat([warped * known, known], dim=1).to(memory_format=torch.channels_last)
         modulations = self._modulations(present, noise_shift)
         features = modulations[-1]
@@ -228,7 +236,7 @@ class CompactGenerator(nn.Module):
             foreground, _ = self.foreground_tail(features, modulations, pixels, None)
             frame = foreground * foreground_mask + frame * (1 - foreground_mask)
             raw = foreground * foreground_mask + raw * (1 - foreground_mask)
-        return Composition(frame, raw, flow, mask, features, None, None)
+        return Composition(frame, raw, flow, mask, features, None, None, moved)
 
     def _present(self, condition: Tensor | LabelWindow) -> Tensor:
         """The embedded present condition, [N,E,H,W]: a learned vector per class plus a linear map of the extras."""
@@ -283,12 +291,9 @@ class CompactGenerator(nn.Module):
             result.append(F.relu(layer(seen)))
         return result
 
-    def _mask(self, logit: Tensor, condition: Tensor | LabelWindow, flow: Tensor) -> Tensor:
+    def _mask(self, logit: Tensor, trusted: Tensor) -> Tensor:
         free = torch.sigmoid(logit)
-        if self.max_generated >= 1:
-            return free
-        trusted = self.agreement(condition, flow.detach())
-        return (1 - trusted) + trusted * self.max_generated * free
+        return free if self.max_generated >= 1 else (1 - trusted) + trusted * self.max_generated * free
 
     @torch.no_grad()
     def agreement(self, condition: Tensor | LabelWindow, flow: Tensor) -> Tensor:
@@ -303,7 +308,7 @@ class CompactGenerator(nn.Module):
         if isinstance(condition, LabelWindow):
             if self.num_labels:
                 now, before = condition.labels[:, -1:], condition.labels[:, -2:-1]
-                moved = _warp_nearest((before + 1).float(), flow)
+                moved = warp_nearest((before + 1).float(), flow)
                 return inside * (moved.round() == (now + 1).float())
             assert condition.extras is not None
             window = condition.extras
@@ -311,7 +316,7 @@ class CompactGenerator(nn.Module):
             window = condition
         before, now = window.unflatten(1, (self.num_condition_frames, -1))[:, -2:].float().unbind(1)
         if self.num_labels:
-            moved = _warp_nearest(before[:, : self.num_labels], flow)
+            moved = warp_nearest(before[:, : self.num_labels], flow)
             distance = (moved - now[:, : self.num_labels]).abs().sum(1, keepdim=True)
             return inside * (distance < 0.5)
         difference = (warp(before, flow) - now).abs().mean(1, keepdim=True)
@@ -447,14 +452,6 @@ def space_to_depth(x: Tensor, stride: int) -> Tensor:
     return F.pixel_unshuffle(x, stride).contiguous(memory_format=torch.channels_last)
 
 
-def warp_bicubic(image: Tensor, flow: Tensor) -> Tensor:
-    """Fetch `image` [N,C,H,W] along `flow` as `flow.warp.warp` does, by bicubic interpolation kept in -1..1: it blurs far less.
-
-    Source: Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, with a = -0.75.
-    """
-    return F.grid_sample(image.float(), _grid(flow), mode="bicubic", padding_mode="border", align_corners=True).clamp(-1, 1)
-
-
 def _sharpened(image: Tensor, amount: Tensor) -> Tensor:
     """Undo the blur of resampling: what differs from the 3x3 average of its neighborhood is amplified by 1 + `amount`; kept in
     -1..1.
@@ -465,20 +462,6 @@ def _sharpened(image: Tensor, amount: Tensor) -> Tensor:
 def _detail(image: Tensor) -> Tensor:
     """What differs from the 3x3 average of the neighborhood."""
     return image - F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
-
-
-def _warp_nearest(image: Tensor, flow: Tensor) -> Tensor:
-    return F.grid_sample(image.float(), _grid(flow), mode="nearest", padding_mode="border", align_corners=True)
-
-
-def _grid(flow: Tensor) -> Tensor:
-    """Where each pixel is fetched, [N,H,W,2] in the units of `grid_sample`; no further out than the frame is large."""
-    height, width = flow.shape[-2:]
-    flow = flow.float()
-    x = flow[:, 0] + torch.arange(width, device=flow.device, dtype=torch.float32)
-    y = flow[:, 1] + torch.arange(height, device=flow.device, dtype=torch.float32)[:, None]
-    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
-    return grid.nan_to_num().clamp(-2, 2)
 
 
 def _positions(x: Tensor) -> Tensor:

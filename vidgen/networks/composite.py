@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flow.warp import warp
+from vidgen.networks.anchor import Anchor
 from vidgen.networks.layers import NormKind, ResidualBlock, UpBlock, Upsampling, down, head, stem
 
 FLOW_SCALE = 20.0
@@ -24,7 +25,7 @@ class Composition:
     """One generated frame per sample, and the features the next finer scale builds on.
 
     frame, raw: [N,3,H,W] in -1..1; flow [N,2,H,W] pixels; mask [N,1,H,W], 1 = generated, 0 = warped;
-    features: [N,base_channels,H,W] each.
+    features: [N,base_channels,H,W] each; anchor: what the next frame of the compact generator fetches from.
     """
 
     frame: Tensor
@@ -34,6 +35,7 @@ class Composition:
     image_features: Tensor
     flow_features: Tensor | None
     foreground_features: Tensor | None
+    anchor: Anchor | None = None
 
 
 class _Blending(nn.Module):

@@ -147,7 +147,7 @@ def _encode(
                         are_labels[name] = _is_label_map(pixels)
                     if are_labels[name]:
                         pixels = _LABEL_COLORS[pixels[:, :, 0]]
-                    sink.write(fit(pixels, size), frames[lead].pts - times[0])
+                    sink.write(fit(pixels, size), frames[lead].pts - times[0], frames[lead].duration)
         videos = {name: file.read_bytes() for name, file in files.items()}
     seconds = [float((time - times[0]) * time_base) for time in times]
     return videos, seconds, {name: content.hexdigest() for name, content in contents.items()}

@@ -24,6 +24,7 @@ from vidgen.config import Settings
 from vidgen.errors import ConfigError
 from vidgen.networks import compact, composite, discriminators
 from vidgen.networks.adversary import Adversary
+from vidgen.networks.anchor import Anchor
 from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
@@ -218,12 +219,14 @@ class Vid2VidCarry:
         past: per active scale, coarsest first: the last K generated frames [B,K,3,h,w].
         num_frames: frames of the video so far; 0 means there is no past to warp.
         history: [B,P,3,H,W], generated frames (detached) that temporal discriminators may still need.
+        anchor: what the compact generator fetches known surfaces from; none before the first frame.
     """
 
     condition: Tensor
     past: tuple[Tensor, ...]
     num_frames: int
     history: Tensor | None
+    anchor: Anchor | None = None
 
     def detach(self) -> Vid2VidCarry:
         return Vid2VidCarry(
@@ -231,6 +234,7 @@ class Vid2VidCarry:
             tuple(frames.detach() for frames in self.past),
             self.num_frames,
             None if self.history is None else self.history.detach(),
+            None if self.anchor is None else self.anchor.detach(),
         )
 
 
@@ -326,7 +330,11 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         }
         scales = _frame_pyramid(torch.zeros(1, past, 3, *size), self.num_active_scales)
         generated = {f"generated_{scale}": frames for scale, frames in enumerate(scales)}
-        return {**{f"past_{name}": value for name, value in moments.items()}, **generated, "num_frames": torch.zeros(1).long()}
+        anchors: dict[str, Tensor] = {}
+        if self._has_anchor:
+            anchors = {f"anchor_{name}": part for name, part in Anchor.none(scales[-1][:, 0])._asdict().items()}
+        begun = {f"past_{name}": value for name, value in moments.items()}
+        return {**begun, **generated, **anchors, "num_frames": torch.zeros(1).long()}
 
     def step(self, condition: Condition, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if not self.num_past_frames:
@@ -338,7 +346,10 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             window[name] = torch.cat([torch.where(begins.view(*[1] * before.ndim), now, before), now], dim=1)
             after[f"past_{name}"] = window[name][:, 1:]
         past = [state[f"generated_{scale}"] for scale in range(self.num_active_scales)]
-        generated = self._generate_frame(self._encode(Condition(**window)), past, 1, None, begins)
+        anchor = Anchor(*(state[f"anchor_{name}"] for name in Anchor._fields)) if self._has_anchor else None
+        generated = self._generate_frame(self._encode(Condition(**window)), past, 1, None, begins, anchor)
+        if generated[-1].anchor is not None:
+            after |= {f"anchor_{name}": part for name, part in generated[-1].anchor._asdict().items()}
         for scale, frames in enumerate(past):
             frame = generated[scale].frame.unsqueeze(1)
             later = torch.cat([frames[:, 1:], frame], dim=1)
@@ -368,7 +379,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         self, encoded: Tensor, carry: Vid2VidCarry | None, num_scales: int, training: _Training | None = None
     ) -> tuple[Output, Vid2VidCarry]:
         carry = carry or self._start(encoded, num_scales)
-        past, num_frames = list(carry.past), carry.num_frames
+        past, num_frames, anchor = list(carry.past), carry.num_frames, carry.anchor
         window = torch.cat([carry.condition, encoded], dim=1)
         compositions: list[Composition] = []
         previous: list[Tensor] = []
@@ -378,11 +389,13 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         for time in range(encoded.shape[1]):
             if training is None or time % training.stage.backpropagate_frames == 0:
                 past = [frames.detach() for frames in past]
+                anchor = None if anchor is None else anchor.detach()
             seen = window[:, time : time + self.num_past_frames + 1]
             previous.append((past[-1][:, -1] if self.num_past_frames else torch.zeros_like(encoded[:, 0, :3])).detach())
             begins = fresh if time == 0 else None
-            generated = self._generate_frame(seen, past, num_frames, training, begins)
+            generated = self._generate_frame(seen, past, num_frames, training, begins, anchor)
             compositions.append(generated[-1])
+            anchor = generated[-1].anchor
             if self.num_past_frames:
                 past = [self._append(frames, step.frame, num_frames, begins) for frames, step in zip(past, generated, strict=True)]
             num_frames += 1
@@ -395,10 +408,16 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             history=carry.history,
         )
         kept = window[:, window.shape[1] - self.num_past_frames :]
-        return output, Vid2VidCarry(kept, tuple(past), num_frames, carry.history)
+        return output, Vid2VidCarry(kept, tuple(past), num_frames, carry.history, anchor)
 
     def _generate_frame(
-        self, seen: Tensor, past: list[Tensor], num_frames: int, training: _Training | None, fresh: Tensor | None
+        self,
+        seen: Tensor,
+        past: list[Tensor],
+        num_frames: int,
+        training: _Training | None,
+        fresh: Tensor | None,
+        anchor: Anchor | None,
     ) -> list[Composition]:
         """One frame at every active scale, coarsest first. `seen` is the condition window [B,K+1,C,H,W]."""
         active = len(past) if self.num_past_frames else (training.stage.num_active_scales if training else self.num_active_scales)
@@ -412,8 +431,9 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         for scale in range(active):
             before = _corrupt(past[scale], hidden, training).flatten(1, 2) if self.num_past_frames else None
             network = self.generator[scale]
-            draws = isinstance(network, CompactGenerator) and training is not None
-            noise = {"noise_shift": draw_noise_shift()} if draws else {}
+            further: dict[str, Any] = {}
+            if isinstance(network, CompactGenerator):
+                further = {"anchor": anchor, "noise_shift": draw_noise_shift() if training is not None else (0, 0)}
             learns = any(parameter.requires_grad for parameter in network.parameters())
             with torch.set_grad_enabled(torch.is_grad_enabled() and (learns or bool(generated))):
                 step = network(
@@ -422,10 +442,14 @@ class Vid2Vid(Translator[Vid2VidCarry]):
                     raw_only=raw_only,
                     foreground_mask=masks[scale],
                     coarse=generated[-1] if generated else None,
-                    **noise,
+                    **further,
                 )
             generated.append(step)
         return generated
+
+    @property
+    def _has_anchor(self) -> bool:
+        return any(isinstance(network, CompactGenerator) and network.use_flow for network in self.generator)
 
     def _encode(self, condition: Condition) -> Tensor:
         return encode(condition, num_labels=self.config.num_labels, use_instances=self.config.use_instances)

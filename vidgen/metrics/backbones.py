@@ -210,6 +210,7 @@ class FidInception(nn.Module):
         mixed = {name: getattr(network, f"Mixed_{name}") for name in names}
         blocks = [_Pooled(block, pools[name]) if name in pools else block for name, block in mixed.items()]
         self._layers = nn.Sequential(*_stem(network), nn.MaxPool2d(3, 2), *blocks)
+        assert isinstance(network.fc, nn.Linear)
         self._classes = network.fc
 
     @torch.no_grad()

@@ -46,11 +46,11 @@ class Classifier:
         def loss() -> Tensor:
             optimizer.zero_grad()
             value = F.cross_entropy(inputs @ weights, classes, share) + _DECAY * weights[:-1].square().sum()
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             return value
 
         with torch.enable_grad():
-            optimizer.step(loss)  # type: ignore[no-untyped-call]
+            optimizer.step(loss)
         return cls(mean, deviation, weights.detach())
 
     def probabilities(self, features: Tensor) -> Tensor:

@@ -953,15 +953,15 @@ def evaluate(strict: bool, **options: Any) -> None:
     _call("evaluate.enforce", report=report, strict=strict)
 
 
-@cli.command("evaluate-classes", example="vidgen evaluate-classes generated --real datasets/things/photos")
+@cli.command("class-scores", example="vidgen class-scores generated --real datasets/things/photos")
 @click.argument("generated", type=PATH)
 @option("--real", type=PATH, required=True, metavar="FOLDER", help="Real pictures, in one folder per class.")
 @pretrained
-def evaluate_classes(**options: Any) -> Result:
-    """Measure generated pictures in folders of classes: recognition, diversity, Inception Score and FID.
+def class_scores(**options: Any) -> Result:
+    """Measure generated pictures of classes.
 
-    A classifier learns from the real pictures. NAME-1.png, NAME-2.png ... are samples of one sketch. '--pretrained inception=FILE'
-    adds Inception Score and FID.
+    GENERATED holds one folder per class. A classifier learns from the real pictures how many are taken for their class. Numbers at
+    the end of names (car-1.png) count samples of one sketch. '--pretrained inception=FILE' adds Inception Score and FID.
     """
     return _call("evaluate.classes", **options)
 

@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves; `make demo TORCH=cpu` does so without the CUDA libraries.
 # Without make: sh tools/bootstrap && .venv/bin/vidgen demo --overwrite
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser fuzz mutants kill lint docs bench clean
+.PHONY: help demo test test-slow test-browser fuzz mutants kill lint docs bench export-table clean
 export TORCH
 
 help: ## show this list
@@ -41,6 +41,9 @@ docs: .venv/.ready ## build the documentation in site/
 
 bench: .venv/.ready ## measure speed and memory
 	.venv/bin/python tools/bench.py
+
+export-table: .venv/.ready ## export every translator, and compare it in every engine
+	.venv/bin/python tools/export_table.py --markdown
 
 clean: ## remove caches and build products, not .venv
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -243,20 +243,33 @@ class Learned:
     Source: of the refinement, Brox et al., "High Accuracy Optical Flow Estimation Based on a Theory for Warping", ECCV 2004.
     """
 
-    def __init__(self, path: Path | str | None, sha256: str | None = None, *, num_variational_iterations: int = 10) -> None:
+    def __init__(
+        self,
+        path: Path | str | None,
+        sha256: str | None = None,
+        *,
+        num_variational_iterations: int = 10,
+        network: Engine | None = None,
+    ) -> None:
+        """
+        Args:
+            network: what computes in place of torch, such as an exported graph of the same weights.
+        """
         self._num_variational_iterations = num_variational_iterations
         if path is None and not SHIPPED_WEIGHTS.is_file():
             raise FlowError(
                 "flow engine learned: no weights are shipped with this version",
                 hint="train some with 'vidgen flow train' and give their path, or use the engine dis",
             )
-        self._network = load_network(path or SHIPPED_WEIGHTS, sha256=sha256)
+        self._weights = load_network(path or SHIPPED_WEIGHTS, sha256=sha256)
+        self._network = network
 
     @torch.no_grad()
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """See `Engine`."""
         check_images(first, second)
-        flow = self._network.to(first.device)(first.float(), second.float())
+        network = self._network or self._weights.to(first.device)
+        flow = network(first.float(), second.float())
         return self._refined(first, second, flow) if self._num_variational_iterations else flow
 
     def _refined(self, first: Tensor, second: Tensor, flow: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ RADIUS = 4
 _NUM_OFFSETS = (2 * RADIUS + 1) ** 2
 _FINEST_STRIDE = 4
 _PAD_MULTIPLE = 16
-_MIN_SIDE = 64
+MIN_SIDE = 64
 _HALF_SIZE_FROM = 320
 
 
@@ -59,6 +59,20 @@ class FlowNetwork(nn.Module):
         height, width = first.shape[-2:]
         return self.pyramid(first, second)[-1][..., :height, :width].contiguous()
 
+    def at_multiples(self, first: Tensor, second: Tensor, num_halvings: int) -> Tensor:
+        """The same of images that need no padding; see `halvings` and `multiple`."""
+        return self._pyramid(num_halvings, first, second)[-1]
+
+    @staticmethod
+    def halvings(height: int, width: int) -> int:
+        """How often images are halved first."""
+        return (min(height, width) // _HALF_SIZE_FROM).bit_length()
+
+    @staticmethod
+    def multiple(num_halvings: int) -> int:
+        """Of the sides of images that need no padding; they also are at least 64."""
+        return _PAD_MULTIPLE << num_halvings
+
     def pyramid(self, first: Tensor, second: Tensor, num_halvings: int | None = None) -> list[Tensor]:
         """Flow of every level, coarse to fine, each in pixels of its own resolution, the last at full resolution.
 
@@ -67,21 +81,20 @@ class FlowNetwork(nn.Module):
         64 with two.
         """
         if num_halvings is None:
-            num_halvings = (min(first.shape[-2:]) // _HALF_SIZE_FROM).bit_length()
-        padded = (pad_images(images, _PAD_MULTIPLE << num_halvings, _MIN_SIDE) for images in (first, second))
+            num_halvings = self.halvings(first.shape[-2], first.shape[-1])
+        padded = (pad_images(images, self.multiple(num_halvings), MIN_SIDE) for images in (first, second))
         return self._pyramid(num_halvings, *padded)
 
     def _pyramid(self, num_halvings: int, first: Tensor, second: Tensor) -> list[Tensor]:
         flows: list[Tensor] = []
         if num_halvings:
-            smaller = (F.interpolate(images, scale_factor=0.5, mode="area") for images in (first, second))
-            flows = self._pyramid(num_halvings - 1, *smaller)
+            flows = self._pyramid(num_halvings - 1, _halved(first), _halved(second))
         features = self._features(torch.cat([first, second]))
-        size = (features[-1].shape[-2], features[-1].shape[-1])
-        flow = resize_flow(flows[-1], size) if flows else torch.zeros_like(first[:, :2, : size[0], : size[1]]).float()
+        flow = _coarsest(flows[-1], features[-1]) if flows else torch.zeros_like(features[-1].chunk(2)[0][:, :2]).float()
         for level in reversed(range(len(features))):
             here, there = features[level].chunk(2)
-            flow = resize_flow(flow, (here.shape[-2], here.shape[-1]))
+            if level + 1 < len(features):
+                flow = _doubled(flow, here)
             costs = local_costs(_normalized(here), warp(_normalized(there), flow))
             start = self.matching[level](costs)
             context = F.leaky_relu(self.context[level](here), 0.1)
@@ -149,13 +162,20 @@ class Decoder(nn.Module):
         """Full-resolution flow, each pixel a convex combination of the 3x3 coarse vectors around it."""
         count, _, height, width = flow.shape
         weights = self.weights(hidden).float().view(count, 1, 9, _FINEST_STRIDE, _FINEST_STRIDE, height, width).softmax(dim=2)
-        around = F.unfold(F.pad(_FINEST_STRIDE * flow, (1, 1, 1, 1), mode="replicate"), 3)
+        padded = F.pad(_FINEST_STRIDE * flow, (1, 1, 1, 1), mode="replicate")
+        if torch.compiler.is_exporting():  # graphs have no unfold
+            places = [padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)]
+            around = torch.stack(places, dim=2)
+        else:
+            around = F.unfold(padded, 3)
         fine = (weights * around.view(count, 2, 9, 1, 1, height, width)).sum(dim=2)
         return fine.permute(0, 1, 4, 2, 5, 3).reshape(count, 2, _FINEST_STRIDE * height, _FINEST_STRIDE * width)
 
 
 def local_costs(first: Tensor, second: Tensor) -> Tensor:
     """Similarity of each position of `first` to the 9x9 positions around it in `second` (0 outside); [N,81,H,W], rows first."""
+    if torch.compiler.is_exporting():
+        return _LocalCosts.costs(first, second)
     return _LocalCosts.apply(first, second)
 
 
@@ -165,6 +185,11 @@ class _LocalCosts(torch.autograd.Function):
     @staticmethod
     def forward(ctx, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(first, second)
+        return _LocalCosts.costs(first, second)
+
+    @staticmethod
+    def costs(first: Tensor, second: Tensor) -> Tensor:
+        """Without a gradient."""
         height, width = first.shape[-2:]
         padded = F.pad(second, (RADIUS,) * 4)
         return torch.stack([(first * padded[window]).sum(dim=1) for window in _windows(height, width)], dim=1)
@@ -185,6 +210,31 @@ class _LocalCosts(torch.autograd.Function):
 def _windows(height: int, width: int) -> list[Any]:
     side = 2 * RADIUS + 1
     return [(..., slice(y, y + height), slice(x, x + width)) for y in range(side) for x in range(side)]
+
+
+def _halved(images: Tensor) -> Tensor:
+    if torch.compiler.is_exporting():
+        return F.avg_pool2d(images, 2)
+    return F.interpolate(images, scale_factor=0.5, mode="area")
+
+
+def _doubled(flow: Tensor, like: Tensor) -> Tensor:
+    """The flow of a level on the grid of the next one, whose sides are twice as long."""
+    if torch.compiler.is_exporting():  # by a factor: a graph's sides are free, and so nothing may be compared with them
+        return 2 * F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return resize_flow(flow, (like.shape[-2], like.shape[-1]))
+
+
+def _coarsest(flow: Tensor, like: Tensor) -> Tensor:
+    """The flow of half-size images on the coarsest grid, whose sides are an eighth."""
+    if not torch.compiler.is_exporting():
+        return resize_flow(flow, (like.shape[-2], like.shape[-1]))
+    factor = _PAD_MULTIPLE // 2  # what `resize_flow` does, written as convolutions, which every graph has
+    ramp = 1 - (torch.arange(2 * factor, dtype=flow.dtype) - factor + 0.5).abs() / factor
+    kernel = (ramp[:, None] * ramp).expand(2, 1, -1, -1)
+    sums = F.conv2d(flow, kernel, stride=factor, padding=factor // 2, groups=2)
+    weights = F.conv2d(torch.ones_like(flow), kernel, stride=factor, padding=factor // 2, groups=2)
+    return sums / weights / factor
 
 
 def _normalized(features: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ def test_the_flow_of_a_video_is_a_folder_of_numbers_one_for_each_pair(clip, tmp_
         "occlusion": None,
         "kind": "flow",
         "engine": "dis",
+        "backend": None,
         "num_fields": 3,
         "max_flow": None,
         "occluded_share": None,

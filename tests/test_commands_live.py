@@ -15,24 +15,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from tests import chromium
-from tests.test_inference_export import CASES, write_model
-from vidgen.commands.live import live
+from tests.exporting import CASES, write_model
+from vidgen.commands import live as command
 from vidgen.errors import ConfigError, InputError
 from vidgen.inference.live import Latest, Live, LivePicture
 from vidgen.inference.model import Model
+from vidgen.labeling.conditions import ConditionSettings
+from vidgen.labeling.head import FrameFeatures, train_head
+from vidgen.labeling.stream import StreamDrawer, StreamLabeler
 from vidgen.media.cameras import LiveFrame, decode_picture
+from vidgen.media.drawings import line_art
 from vidgen.media.frames import open_sink, open_source
+from vidgen.media.labels import LabelTable
 from vidgen.pages.live import LivePage, encode_jpeg
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE = (32, 48)
 EDGES = ({"kind": "pix2pix", "generator": CASES["pix2pix, ResNet"][0]["generator"]}, {"edges": {"low": 50, "high": 100}}, SIZE)
+
+
+def live(model: Path, source: str, **options: Any) -> dict[str, Any]:
+    """On torch, which needs no exported graph."""
+    return command.live(model, source, backend="torch", **options)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +171,55 @@ def test_a_file_goes_to_a_file_at_its_own_speed_and_the_numbers_are_written(edge
     read = list(open_source(tmp_path / "out.mp4"))
     assert len(read) == result["frames"]
     assert read[0].pixels.shape == (*SIZE, 3)
+
+
+LINES = (EDGES[0], {"pictures": ["lines"]}, SIZE)
+CLASSES = (EDGES[0], {"labels": {"num_classes": 2}}, SIZE)
+
+
+def test_a_stream_is_drawn_as_a_clip_is_before_it_is_translated(tmp_path: Path) -> None:
+    model = Model.load(write_model(tmp_path / "lines.safetensors", *LINES))
+    shown: list[np.ndarray] = []
+    drawer = StreamDrawer(ConditionSettings("lines"))
+    Live(model, frames_of(picture(3)), prepare=drawer).run(lambda result: shown.append(result.pixels))
+    expected = np.repeat(line_art(picture(3))[..., None], 3, axis=2)
+    assert (shown[0] == model.session(SIZE).step(expected)).all()
+
+
+def test_a_stream_is_labeled_by_a_head_in_the_words_of_the_model(tmp_path: Path) -> None:
+    first = picture(3)
+    ours = LabelTable(("ground", "square"), ((0, 0, 0), (255, 255, 0)), (0, 1))
+    place = tmp_path / "labels.head.safetensors"
+    train_head([(first, (first[..., 0] > 100).astype(np.int64))], ours, FrameFeatures.load()).save(place)
+    theirs = LabelTable(("square", "sky", "ground"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), (7, 8, 9))
+    labeler = StreamLabeler(place, theirs, lambda size: size)
+    for number in range(3, 7):
+        ids = labeler(picture(number))
+        assert np.isin(ids, (7, 9)).all()
+        truth = np.where(picture(number)[..., 0] > 100, 7, 9)
+        assert (ids == truth).mean() > 0.95
+    assert labeler(picture(3, (64, 80))).shape == (64, 80)  # a stream may change its size
+    with pytest.raises(ConfigError, match="finds the class ground, which the model does not know; it knows square"):
+        StreamLabeler(place, LabelTable(("square",), ((1, 1, 1),), (7,)), lambda size: size)
+    labels = write_model(tmp_path / "labels.safetensors", *CLASSES)
+    with pytest.raises(ConfigError, match="the model does not know; it knows"):
+        live(labels, "page", head=place, port=0)
+
+
+def test_what_does_not_fit_the_preparation_of_a_stream_is_one_clear_line(edges: Path, clip: Path, tmp_path: Path) -> None:
+    labels, lines = write_model(tmp_path / "labels.safetensors", *CLASSES), write_model(tmp_path / "lines.safetensors", *LINES)
+    for model, options, message in (
+        (lines, {"kind": "pose"}, "is drawn from people, and a stream has no points"),
+        (lines, {"weights": tmp_path / "wheel"}, "nothing is to be drawn"),
+        (lines, {"head": tmp_path / "head"}, "reads no label maps"),
+        (lines, {"kind": "lines", "head": tmp_path / "head"}, "drawn or labeled, not both"),
+        (labels, {"kind": "lines"}, "reads label maps"),
+        (labels, {"head": tmp_path / "head", "labels": "ids"}, "`head` makes them here"),
+        (edges, {"kind": "lines"}, "finds the edges of the stream itself"),
+    ):
+        with pytest.raises((ConfigError, InputError), match=message):
+            live(model, str(clip), out=str(tmp_path / "out.mp4"), **options)
+    assert not (tmp_path / "out.mp4").exists()
 
 
 def test_raw_frames_go_to_standard_output_and_nothing_else_does(edges: Path, clip: Path) -> None:

@@ -189,7 +189,7 @@ def test_inputs_smaller_than_the_model_can_take_are_refused_with_the_least_size(
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "x", "1/2/3"])
 def test_a_shard_that_makes_no_sense_is_refused(run_folder: Path, tmp_path: Path, shard: str) -> None:
-    with pytest.raises(ConfigError, match="--shard"):
+    with pytest.raises(ConfigError, match="`shard`"):
         translate(run_folder, [str(_label_folder(tmp_path / "in", 1))], str(tmp_path / "out/"), shard=shard)
 
 
@@ -392,14 +392,30 @@ def test_one_picture_from_maps_in_memory_is_the_frame_of_a_stream(image_run: Pat
 # Outputs
 
 
-def test_inputs_of_one_name_are_refused_before_any_work_and_dots_in_folders_stay_apart(run_folder: Path, tmp_path: Path) -> None:
-    for name in ("a/x", "b/x", "in/v1.0", "in/v1.5"):
-        _label_folder(tmp_path / name, 2)
-    with pytest.raises(OutputError, match=r"x\.mp4: is to hold two results of one job"):
-        translate(run_folder, [str(tmp_path / "a/x"), str(tmp_path / "b/x")], str(tmp_path / "out"), skip_existing=True)
+def test_inputs_of_one_name_mirror_their_folders(run_folder: Path, tmp_path: Path) -> None:
+    for name in ("a/x", "b/x"):
+        _label_folder(tmp_path / name, 1)
+    translate(run_folder, [str(tmp_path / "a/x"), str(tmp_path / "b/x")], str(tmp_path / "both"))
+    assert sorted(str(file.relative_to(tmp_path / "both")) for file in (tmp_path / "both").rglob("*.mp4")) == ["a/x.mp4", "b/x.mp4"]
+
+
+def test_two_inputs_of_one_output_are_refused_before_any_work(run_folder: Path, tmp_path: Path) -> None:
+    _label_folder(tmp_path / "in/x", 1)
+    _label_video(tmp_path / "in/x.mkv", [0])
+    for inputs, words in (
+        (["in"], r"x\.mp4: is to hold two results, of x and of x\.mkv"),
+        (["in/x", "in/x"], r"x\.mp4: x is given twice"),
+    ):
+        with pytest.raises(OutputError, match=words):
+            translate(run_folder, [str(tmp_path / name) for name in inputs], str(tmp_path / "out"), skip_existing=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_dots_in_folders_stay_apart(run_folder: Path, tmp_path: Path) -> None:
+    for name in ("in/v1.0", "in/v1.5"):
+        _label_folder(tmp_path / name, 2)
     translate(run_folder, [str(tmp_path / "in")], str(tmp_path / "out"))
-    assert sorted(os.listdir(tmp_path / "out")) == ["v1.0.mp4", "v1.0.mp4.json", "v1.5.mp4", "v1.5.mp4.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["jobs.jsonl", "v1.0.mp4", "v1.0.mp4.json", "v1.5.mp4", "v1.5.mp4.json"]
 
 
 @pytest.fixture(scope="module")
@@ -419,9 +435,9 @@ def test_several_inputs_take_the_instance_maps_of_their_names(instance_run: Path
         translate(instance_run, clips, str(tmp_path / "other"), instances=single)
     shutil.rmtree(tmp_path / "objects" / "two")
     _label_folder(tmp_path / "objects" / "three", 4)
-    with pytest.raises(InputError, match=r"none of it is called two; it holds one, three"):
+    with pytest.raises(PartialFailure, match=r"none of it is called two; it holds one, three"):
         translate(instance_run, clips, str(tmp_path / "other"), instances=str(tmp_path / "objects"))
-    assert not (tmp_path / "other").exists()
+    assert [file.name for file in (tmp_path / "other").glob("*.mp4")] == ["one.mp4"]
 
 
 def test_several_stills_take_the_pictures_of_their_names(instance_run: Path, tmp_path: Path) -> None:
@@ -486,7 +502,7 @@ def test_stills_and_frames_keep_their_names(run_folder: Path, tmp_path: Path) ->
     translate(run_folder, [str(folder)], str(tmp_path / "frames/"))
     translate(run_folder, [str(folder / "0000.png"), str(folder / "night.png")], str(tmp_path / "stills"))
     assert sorted(path.name for path in (tmp_path / "frames").glob("*")) == [".vidgen.json", "0000.png", "night.png"]
-    assert sorted(os.listdir(tmp_path / "stills")) == ["0000.png", "0000.png.json", "night.png", "night.png.json"]
+    assert sorted(os.listdir(tmp_path / "stills")) == ["0000.png", "0000.png.json", "jobs.jsonl", "night.png", "night.png.json"]
 
 
 def test_a_foreign_file_in_the_place_of_the_description_is_found_before_the_work(run_folder: Path, tmp_path: Path) -> None:
@@ -516,4 +532,4 @@ def test_a_missing_input_among_several_fails_alone(run_folder: Path, tmp_path: P
     (tmp_path / "empty").mkdir()
     with pytest.raises(PartialFailure, match=r"2 of 3 inputs failed; the first: .*gone\.mp4: not found"):
         translate(run_folder, [str(tmp_path / "gone.mp4"), str(source), str(tmp_path / "empty")], str(tmp_path / "out"))
-    assert sorted(os.listdir(tmp_path / "out")) == ["in.mp4", "in.mp4.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["in.mp4", "in.mp4.json", "jobs.jsonl"]

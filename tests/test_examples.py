@@ -248,6 +248,9 @@ def test_an_example_of_a_help_text_runs(
         line = line.removeprefix('eval "$(').removesuffix(')"')
     if "--apply" in line:
         assert cli.main(["-q", "label", "drive.mp4", "painted/3.png", "-o", "labels/"]) == 0
+    if line.startswith("vidgen jobs"):
+        assert cli.main(["-q", "condition", "clips/one.mkv", "clips/two.mkv", "--to", "edges", "-o", "results"]) == 0
+        capsys.readouterr()
     if "--write-labels" in line:
         Path("labels.json").unlink(missing_ok=True)  # another example wrote it
     printed = type_line(line, capsys)

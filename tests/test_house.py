@@ -35,6 +35,7 @@ FLOORS = {
     "inference": 7,
     "evaluation": 7,
     "labeling": 7,
+    "jobs": 7,
     "single": 8,
     "single_image": 8,
     "pages": 8,

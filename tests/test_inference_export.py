@@ -16,110 +16,24 @@ import numpy as np
 import pytest
 import torch
 
-from vidgen import translators
+from tests.exporting import CASES, NUM_LABELS, write_model
 from vidgen.commands.export import export
-from vidgen.data.settings import ConditionSettings
 from vidgen.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
 from vidgen.inference.backends import choice
 from vidgen.inference.backends.graphs import GraphBackend, engine_version
+from vidgen.inference.backends.pytorch import TorchBackend
 from vidgen.inference.graph import FORMAT, METADATA_KEY, draw_noise, probe_inputs, read_card
 from vidgen.inference.model import Model
-from vidgen.media import labels
+from vidgen.inference.session import Session
 from vidgen.media.frames import open_source
 from vidgen.media.images import write_png
-from vidgen.weights.files import pack
-from vidgen.weights.model_file import ModelCard
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENGINES = [name for name in ("onnxruntime", "openvino") if engine_version(name)]
 needs_export = pytest.mark.skipif(
     not ENGINES or any(engine_version(name) is None for name in ("onnx", "onnxscript")), reason="the extra export is not installed"
 )
-NUM_LABELS = 4
-LABELS = {"labels": {"num_classes": NUM_LABELS}}
-MAPS = {**LABELS, "instances": "instances"}
-NARROW = {"base_channels": 4, "num_downsamplings": 2, "num_blocks": 2}
-
-# name: model, condition, size (height, width) of training
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
-    "vid2vid": ({"kind": "vid2vid", "generator": {**NARROW, "foreground_labels": [1]}}, MAPS, (32, 48)),
-    "vid2vid of poses, two scales": (
-        {
-            "kind": "vid2vid",
-            "first_frame": "zeros",
-            "generator": {**NARROW, "num_scales": 2, "num_local_blocks": 1, "upsampling": "resize"},
-        },
-        {"pictures": ["poses"]},
-        (32, 48),
-    ),
-    "vid2vid, compact": ({"kind": "vid2vid", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25}}, MAPS, (32, 48)),
-    "vid2vid without a past": (
-        {"kind": "vid2vid", "num_input_frames": 1, "generator": {**NARROW, "flow": "none"}},
-        LABELS,
-        (32, 48),
-    ),
-    "pix2pix, U-Net with noise": (
-        {"kind": "pix2pix", "generator": {"base_channels": 4, "num_downsamplings": 6}},
-        {"edges": {"low": 50, "high": 100}},
-        (128, 128),
-    ),
-    "pix2pix, ResNet": (
-        {"kind": "pix2pix", "generator": {"network": "resnet", **NARROW, "dropout": 0}},
-        {"pictures": ["a"]},
-        (32, 48),
-    ),
-    "pix2pix, compact": (
-        {"kind": "pix2pix", "generator": {"network": "compact", "num_downsamplings": 3, "width": 0.25}},
-        {"edges": {"low": 50, "high": 100}},
-        (32, 48),
-    ),
-    "pix2pixhd with styles": (
-        {
-            "kind": "pix2pixhd",
-            "generator": {**NARROW, "num_enhancers": 1, "num_local_blocks": 1},
-            "encoder": {"base_channels": 4, "num_downsamplings": 2},
-        },
-        MAPS,
-        (32, 48),
-    ),
-    "pix2pixhd, compact": (
-        {"kind": "pix2pixhd", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25}},
-        LABELS,
-        (32, 48),
-    ),
-    "singan": ({"kind": "singan", "image_size": [40, 54], "base_channels": 4, "max_channels": 4}, {}, (40, 54)),
-    "consingan": ({"kind": "consingan", "image_size": [40, 54], "base_channels": 4}, {}, (40, 54)),
-}
-
-
 QUICK = ("pix2pix, ResNet", "singan")  # drawing a graph takes up to a minute
-
-
-def write_model(path: Path, model: dict[str, Any], condition: dict[str, Any], size: tuple[int, int]) -> Path:
-    """An untrained model, as a weights file."""
-    torch.manual_seed(1)
-    module = translators.find(model["kind"])
-    settings = ConditionSettings(**condition)
-    follows: dict[str, Any] = {}
-    if model["kind"] not in ("singan", "consingan"):
-        follows = {
-            "num_labels": NUM_LABELS if "labels" in condition else 0,
-            "condition_channels": settings.num_picture_channels,
-            "use_instances": "instances" in condition,
-        }
-    config = module.Config(**model, **follows)
-    translator = module.build(config, {})
-    for name, value in translator.named_parameters():
-        if name.startswith("generator") and value.ndim > 1:
-            torch.nn.init.kaiming_normal_(value, a=0.5)  # so that what comes out depends on what goes in
-        elif name.startswith("generator"):
-            torch.nn.init.uniform_(value, 0.2, 0.8)  # a norm's shift of zero would leave nothing but rounding of an empty past
-    if hasattr(translator, "num_begun_scales"):
-        translator.num_begun_scales.fill_(translator.pyramid.num_levels)
-    table = labels.plain(NUM_LABELS) if "labels" in condition else None
-    card = ModelCard(config, settings.model_dump(mode="json"), table, size)
-    path.write_bytes(pack(translator.state_dict(), card.metadata()))
-    return path
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +59,7 @@ def test_every_translator_runs_in_every_engine_as_in_torch_at_any_size(case: str
     model, condition, size = CASES[case]
     weights = write_model(tmp_path / "model.safetensors", model, condition, size)
     written = export(weights, tmp_path / "model.onnx")
-    assert written["difference_to_torch"] < 1e-3
+    assert written["difference_to_torch"] < 1e-2  # the largest: what rounding fetches from the pixel beside counts too
     for engine in ENGINES:
         there = Model.load(tmp_path / "model.onnx", backend=engine, precision="fp32")  # type: ignore[arg-type]
         here = Model.load(weights, precision="fp32", device="cpu")
@@ -494,6 +408,18 @@ def test_a_backend_that_gives_other_frames_is_not_taken_and_that_is_said(
         Model.load(place)
 
 
+@pytest.mark.skipif("openvino" not in ENGINES, reason="OpenVINO is not installed")
+def test_where_bf16_gives_other_frames_fp32_is_taken_and_that_is_said(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(choice.LIMITS, "bf16", 0.0)
+    fast = GraphBackend(choice.graph_place(Model.load(prepared).sha256), "openvino")
+    model = Model.load(prepared, backend="openvino")
+    assert (model.choice.backend, model.choice.precision) == ("openvino", "fp32")
+    assert ("since of bf16 it is" in model.choice.why) == (fast.precision == "bf16")
+    asked = Model.load(prepared, backend="openvino", precision="bf16")
+    assert asked.choice.backend == "torch"
+    assert "its frames are not those of torch" in asked.choice.why
+
+
 def test_a_graph_that_cannot_be_loaded_leaves_torch_in_its_place(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = choice.graph_place(Model.load(prepared).sha256)
     place.write_bytes(place.read_bytes()[:5000])
@@ -587,3 +513,38 @@ def test_bench_measures_every_installed_backend(prepared: Path) -> None:
     assert "CPU ms" in as_text(result)
     with pytest.raises(ConfigError, match="expected WxH"):
         bench(prepared, sizes=("large",))
+
+
+@pytest.mark.parametrize("case", ["pix2pixhd with styles", pytest.param("vid2vid, compact", marks=pytest.mark.slow)])
+def test_compiled_steps_give_the_frames_of_plain_ones(case: str, tmp_path: Path) -> None:
+    plain = Model.load(write_model(tmp_path / "model.safetensors", *CASES[case]), device="cpu", precision="fp32")
+    graphs: list[Any] = []
+
+    def keep(module: Any, examples: Any) -> Any:
+        graphs.append(module)
+        return module.forward
+
+    compiled = TorchBackend(plain.translator, plain.runtime, compiler=keep)
+    sessions = [Session(plain, backend, (32, 48)) for backend in (plain.backend, compiled)]
+    counts = []
+    for moment in range(6):
+        main, further = inputs_of(plain, (32, 48), moment)
+        pictures = [session.step(main, **further) for session in sessions]
+        assert (pictures[0] == pictures[1]).all()
+        counts.append(len(graphs))
+    assert 0 < counts[3] == counts[5]  # frames after the first few compile nothing more
+    assert compiled.describe().endswith("compiled")
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = Model.load(write_model(tmp_path / "model.safetensors", *CASES["pix2pix, ResNet"]), device="cpu", precision="fp32")
+
+    def broken(module: Any, examples: Any) -> Any:
+        raise RuntimeError("no compiler found")
+
+    session = Session(plain, TorchBackend(plain.translator, plain.runtime, compiler=broken), (32, 48))
+    main, _ = inputs_of(plain, (32, 48), 0)
+    assert (session.step(main) == plain.session((32, 48)).step(main)).all()
+    assert "the network cannot be compiled here" in caplog.text
+    with pytest.raises(ConfigError, match="`compiled`: compiles networks in torch"):
+        Model.load(tmp_path / "model.safetensors", backend="openvino", compiled=True)

@@ -312,3 +312,18 @@ def test_every_frame_is_generated_from_its_own_condition_and_from_none_that_foll
             differs = (again - frames).abs().amax(dim=(0, 2, 3, 4)) > 1e-4
             assert not differs[:changed].any()
             assert differs[changed]
+
+
+@pytest.mark.parametrize("instances", [True, False])
+def test_classes_that_are_looked_up_give_the_frames_of_one_hot_channels(instances: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {"kind": "compact", "num_levels": 3, "width": 0.25, "foreground_labels": (1, 2)}
+    model = vid2vid.build(vid2vid.Config(num_labels=30, use_instances=instances, generator=vid2vid.Generator(**shape))).eval()
+    labels = torch.randint(-1, 30, (1, 3, 4, 6)).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    condition = Condition(labels=labels, instances=labels.clamp(min=0) if instances else None)
+    assert model._looks_up
+    with torch.no_grad():
+        ids = model.translate(condition)[0].frames
+        monkeypatch.setattr(vid2vid, "_LOOKED_UP_FROM", 31)
+        assert not model._looks_up
+        one_hot = model.translate(condition)[0].frames
+    assert torch.allclose(ids, one_hot, atol=1e-4)

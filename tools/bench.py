@@ -1,4 +1,4 @@
-"""Speed and memory of vidgen on this machine, as ratios within one run.
+"""Speed and memory of vidgen on this machine, as ratios within one run; times are processor milliseconds of all threads.
 
     python tools/bench.py                 # everything, some minutes
     python tools/bench.py translate       # milliseconds per frame: plain fp32 against what `vidgen translate` does
@@ -6,7 +6,7 @@
     python tools/bench.py singan          # one training iteration of SinGAN's scales: as published, and as `vidgen animate` trains
     python tools/bench.py pix2pixhd       # both for the published 1024x512 model, and the ways through its first convolution
     python tools/bench.py backends        # the small video models and the included one on every installed backend
-    python tools/bench.py memory          # peak memory of `translate` for 100 and for 2,000 frames
+    python tools/bench.py memory          # peak memory of `translate` for 100 and for 10,000 frames, by backend
 
 "plain" is the published network as its authors' code runs it: float32, standard memory layout, no autocast.
 """
@@ -56,14 +56,24 @@ NUM_LABELS = 35
 
 
 def median_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median of `repeats` timed calls after one that is not counted."""
+    """Median processor time of `repeats` calls after one that is not counted, of all threads together.
+
+    Processor time, because a machine that others use too gives no other number twice.
+    """
     work()
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = time.process_time()
         work()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return statistics.median(times)
+
+
+def instruction_set() -> str:
+    """The best that the processor offers for bf16."""
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX512-BF16 without AMX" if torch.cpu._is_avx512_bf16_supported() else "no bf16"
 
 
 def _model(shape: dict[str, Any], judge_channels: int = 64) -> vid2vid.Vid2Vid:
@@ -87,10 +97,12 @@ def _condition(num_frames: int, size: tuple[int, int]) -> Condition:
     return Condition(labels=labels, instances=labels.clone())
 
 
-def bench_translate(repeats: int) -> list[dict[str, Any]]:
+def bench_translate(repeats: int, only: str = "") -> list[dict[str, Any]]:
     """Milliseconds per frame of the plain and the shipped way."""
     rows = []
     for name, (size, shape) in TRANSLATE_CASES.items():
+        if only not in name:
+            continue
         condition = _condition(3, size)
         seconds = {}
         for way, runtime in (("plain", Runtime(torch.device("cpu"), use_bf16=False)), ("shipped", Runtime.choose("cpu"))):
@@ -310,17 +322,20 @@ def bench_backends(repeats: int) -> list[dict[str, Any]]:
 _MEMORY_CHILD = """
 import sys
 from vidgen.inference.model import Model
-model = Model.load(sys.argv[1], device="cpu")
+model = Model.load(sys.argv[1], device="cpu", precision="fp32", backend=sys.argv[4])
+assert model.choice.backend == sys.argv[4], model.choice.why
 model.translate(sys.argv[2]).save(sys.argv[3])
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(status["VmHWM"].split()[0])  # not ru_maxrss: that begins with the peak of the process that started this one
 """
 
 
-def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]:
-    """Peak resident memory of a whole `translate` process for short and long videos."""
+def bench_memory(lengths: tuple[int, int] = (100, 10_000)) -> list[dict[str, Any]]:
+    """Peak resident memory of a whole `translate` process for a short and a long video, with every installed backend."""
     from fractions import Fraction
 
+    from vidgen.inference.backends.graphs import ENGINES, engine_version
+    from vidgen.inference.model import prepare
     from vidgen.media.frames import open_sink
     from vidgen.training import run
     from vidgen.weights.files import pack
@@ -336,25 +351,28 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
         settings = run.load_run_config(config, [])
         from vidgen.media.labels import plain
 
-        weights = pack(run.build(settings).state_dict(), run.model_card(settings, plain(4), (64, 128)).metadata())
+        weights = pack(run.build(settings).state_dict(), run.model_card(settings, plain(4), (32, 64)).metadata())
         (folder / "model.safetensors").write_bytes(weights)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        if any(engine_version(name) for name in ENGINES):
+            prepare(folder / "model.safetensors")  # here, so that no child's peak holds the exporter
         for length in lengths:
             video = folder / f"labels-{length}.mkv"
             with open_sink(video, time_base=Fraction(1, 25), frame_rate=Fraction(25), kind="labels") as sink:
                 for index in range(length):
-                    labels = np.zeros((64, 128), np.uint8)
-                    labels[:, index % 128 :] = 1
+                    labels = np.zeros((32, 64), np.uint8)
+                    labels[:, index % 64 :] = 1
                     sink.write(labels, index)
-            command = [
-                sys.executable,
-                "-c",
-                _MEMORY_CHILD,
-                str(folder / "model.safetensors"),
-                str(video),
-                str(folder / f"{length}.mp4"),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.append({"frames": length, "peak_mb": round(int(done.stdout.split()[-1]) / 1024, 1)})
+        for backend in ("torch", *ENGINES):
+            if engine_version(backend) is None:
+                continue
+            row: dict[str, Any] = {"backend": backend}
+            for length in lengths:
+                files = (folder / "model.safetensors", folder / f"labels-{length}.mkv", folder / f"{backend}-{length}.mp4")
+                command = [sys.executable, "-c", _MEMORY_CHILD, *map(str, files), backend]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                row[f"peak_mb_{length}_frames"] = round(int(done.stdout.split()[-1]) / 1024, 1)
+            rows.append({**row, "growth_mb": round(row[f"peak_mb_{lengths[1]}_frames"] - row[f"peak_mb_{lengths[0]}_frames"], 1)})
     return rows
 
 
@@ -363,13 +381,17 @@ def bench_memory(lengths: tuple[int, ...] = (100, 2000)) -> list[dict[str, Any]]
     "what", type=click.Choice(["all", "translate", "train", "pix2pixhd", "singan", "backends", "memory"]), default="all"
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--only", default="", help="Of 'translate', the cases whose name holds this text.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def main(what: str, repeats: int, as_json: bool) -> None:
+def main(what: str, repeats: int, only: str, as_json: bool) -> None:
     """Measure and print."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    report: dict[str, Any] = {"torch": torch.__version__, "runtime": Runtime.choose("cpu").describe()}
+    from vidgen.inference.backends.choice import processor
+
+    runtime = f"{processor().split(',')[0]}, {instruction_set()}: {Runtime.choose('cpu').describe()}"
+    report: dict[str, Any] = {"torch": torch.__version__, "runtime": runtime}
     jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "translate": lambda: bench_translate(repeats),
+        "translate": lambda: bench_translate(repeats, only),
         "train": lambda: bench_train(repeats),
         "pix2pixhd": lambda: bench_pix2pixhd(repeats),
         "singan": lambda: bench_singan(repeats),

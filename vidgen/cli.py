@@ -28,7 +28,7 @@ import click
 import vidgen
 from flow.errors import FlowError
 from vidgen.deprecation import deprecated
-from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, VidgenError, printable, printable_lines
+from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, Unfinished, VidgenError, printable, printable_lines
 from vidgen.media.paths import expanded
 from vidgen.progress import shown_on
 
@@ -383,6 +383,24 @@ object_styles = _options(
     option("--style", "chosen", multiple=True, metavar="CLASS=STYLE", help="Style of all objects of a class; repeatable."),
     option("--reference", nargs=3, metavar="IMAGE LABELS INSTANCES", help="Take the styles from the objects of this image."),
 )
+batches = _options(
+    option("--inputs", "inputs_list", type=PATH, metavar="LIST", help="Read the inputs from a list: one JSON object per line."),
+    option("--shard", metavar="K/N|auto", help="Process only part K of N of the inputs; auto reads the SLURM array variables."),
+    option("--skip-existing", is_flag=True, help="Skip inputs whose output exists."),
+)
+engines = _options(
+    option("--workers", type=POSITIVE, help="Number of processes for several inputs.  [default: this one; on Ray, all that fit]"),
+    option("--address", metavar="ADDRESS", help="Ray cluster, such as auto.  [default: start one on this machine]"),
+    option("--gpus-per-worker", "gpus", type=Number(min=0), help="GPUs of each worker on Ray, such as 0.5."),
+)
+engine = option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="What runs several inputs: local processes, or a Ray cluster.",
+)
+_OF_BATCHES = ("inputs_list", "shard", "skip_existing", "engine", "workers", "address", "gpus")
 pretrained = _options(
     option(
         "--pretrained",
@@ -449,6 +467,12 @@ def _train_summary(result: Result) -> str:
 )
 @option("--stop-after", "stop_after_seconds", type=DURATION, help="Save and stop after this time; the same command continues.")
 @option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes (distributed data parallel).")
+@option("--hosts", type=POSITIVE, default=1, show_default=True, help="Number of machines, each of which runs this command.")
+@option("--rendezvous", metavar="HOST:PORT", help="Where the machines meet: one of them, and a free port.")
+@option(
+    "--restarts", type=Count(min=0), default=0, show_default=True, help="Start all processes again, so often, if one of them fails."
+)
+@option("--requeue", is_flag=True, help="Exit with code 75 if training stopped in time before its end, for job schedulers.")
 @compute
 @option("--dry-run", is_flag=True, help="Print the number of parameters, shapes and memory; do not train.")
 @option("--init", type=PATH, metavar="MODEL", help="Start from the weights of this model.")
@@ -465,13 +489,14 @@ def train(**options: Any) -> Result:
     "vidgen translate runs/street 'clips/*.mkv' -o results --skip-existing"
 )
 @click.argument("model", type=PATH)
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, metavar="[INPUT]...")
 @option(
     "-o",
     "--out",
     metavar="PATH",
     required=True,
-    help="Video, or folder of frames; for several inputs a folder. PATH.json beside it tells how it was made.",
+    help="Video, or folder of frames; for several inputs a folder, whose tree mirrors theirs. PATH.json beside it tells how it was"
+    " made.",
 )
 @option("--first-frame", type=PATH, help="Image or video to continue, or an image model that generates the first frame.")
 @option("--label-encoding", "labels", metavar=label_encoding, help="How the label maps encode classes.  [default: auto]")
@@ -500,11 +525,13 @@ def train(**options: Any) -> Result:
 @object_styles
 @option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
 @option("--end", metavar="TIME", help="End time (exclusive).")
-@option("--shard", metavar="K/N|auto", help="Process only part K of N of the inputs; auto reads the SLURM array variables.")
-@option("--skip-existing", is_flag=True, help="Skip inputs whose output exists.")
+@batches
+@engine
+@engines
 @overwrite
 @compute
 @backend
+@option("--compile", "compiled", is_flag=True, help="Compile the network first: a minute or more, for long videos and GPUs.")
 @quality
 @seed
 @option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
@@ -541,6 +568,14 @@ def translate(**options: Any) -> Result:
 @option("--host", default="127.0.0.1", show_default=True, help="Address of the web page; other addresses require a token.")
 @option("--port", type=Count(0, 65535), default=8321, show_default=True, help="Port of the web page; 0 for any free one.")
 @option("--label-encoding", "labels", metavar=label_encoding, help="How the label maps encode classes.  [default: auto]")
+@option(
+    "--to",
+    "kind",
+    type=click.Choice(["lines", "distance", "pose", "body", "hands", "face", "densepose"]),
+    help="Draw this of each frame first, for models of such drawings; see 'vidgen condition'.",
+)
+@option("--apply", "head", type=PATH, metavar="HEAD", help="Label each frame first with the head that 'vidgen label' saved.")
+@option("--weights", type=PATH, metavar="FILE", help="With --to, the wheel that finds people; with --apply, the backbone's file.")
 @option(
     "--work-size",
     type=click.Choice(["auto", "input"]),
@@ -614,7 +649,7 @@ def export(**options: Any) -> Result:
     example="vidgen label drive.mp4 painted/3.png -o labels/ --overlay overlay.mp4\n"
     "vidgen label street.mp4 --apply labels.head.safetensors -o more/"
 )
-@click.argument("clip")
+@click.argument("clip", required=False)
 @click.argument("painted", nargs=-1, metavar="[PAINTED]...")
 @option(
     "-o",
@@ -634,21 +669,25 @@ def export(**options: Any) -> Result:
 @option("--start", metavar="TIME", help="Start time in seconds, or in frames such as 45f.")
 @option("--end", metavar="TIME", help="End time (exclusive).")
 @option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
+@batches
+@engine
+@engines
 @overwrite
 @threads
 @seed
-def label(**options: Any) -> Result:
+def label(clip: str | None, **options: Any) -> Result:
     """Label a whole clip from one or a few painted frames.
 
     Paint label maps of some frames (PNG of ids or flat colors; leave 255 where you do not know), named by the number of the frame.
+    With --apply, CLIP may be many clips: a folder, a quoted glob, or @list.txt.
     """
-    return _call("label.label", **options)
+    return _call("label.label_each", inputs=() if clip is None else (clip,), **options)
 
 
 @cli.command(
     example="vidgen condition drive.mp4 --to edges -o edges.mp4\nvidgen condition drive.mp4 --to pose --points poses -o pose.mp4"
 )
-@click.argument("clip")
+@click.argument("inputs", nargs=-1, metavar="[CLIP]...")
 @option(
     "--to",
     "kind",
@@ -674,11 +713,14 @@ def label(**options: Any) -> Result:
 @option("--end", metavar="TIME", help="End time (exclusive).")
 @option("--fps", "frame_rate", type=Number(0.1, 1000), help="Frame rate of folders of frames.  [default: 25]")
 @quality
+@batches
+@engine
+@engines
 @overwrite
 @seed
 def condition(**options: Any) -> Result:
     """Draw the edges, lines, poses or faces of a video."""
-    return _call("condition.condition", **options)
+    return _call("condition.condition_each", **options)
 
 
 @cli.command(
@@ -771,10 +813,8 @@ def edit_image(**options: Any) -> Result:
 @cli.command(
     example="vidgen animate lake.jpg -o lake.mp4 --loop\nvidgen animate clip.mp4 -o longer.mp4 --num-frames 200",
 )
-@click.argument("source")
-@option(
-    "-o", "--out", "output", metavar="PATH", required=True, help="Video (.mp4 .webm .mkv .gif .apng .webp), or folder of PNG files."
-)
+@click.argument("inputs", nargs=-1, metavar="[SOURCE]...")
+@option("-o", "--out", metavar="PATH", required=True, help="Video (.mp4 .webm .mkv .gif .apng .webp), or folder of PNG files.")
 @option("--num-frames", type=Count(1, 2000), help="Number of frames.  [default: 48, or those of the clip]")
 @_old("--frames", instead="--num-frames", type=Count(1, 2000))
 @option("--fps", "frame_rate", type=Number(1, 120), default=12, show_default=True, help="Frame rate for a still image.")
@@ -790,6 +830,9 @@ def edit_image(**options: Any) -> Result:
 @quality
 @allow_truncated
 @training
+@batches
+@engine
+@engines
 @seed
 @overwrite
 def animate(**options: Any) -> Result:
@@ -797,7 +840,7 @@ def animate(**options: Any) -> Result:
 
     From a still image: an animation. From a clip: a new clip of any length in its style.
     """
-    return _call("pictures.animate", **options)
+    return _call("pictures.animate_each", **options)
 
 
 @cli.command(example="vidgen sample birds.png -o sheet.png --num-samples 6 --aspect 16:9 --score")
@@ -887,7 +930,8 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
     example="vidgen evaluate street.mp4 --source labels.mkv --target real.mp4\n"
     "vidgen evaluate street.mp4 --source labels.mkv --target real.mp4 --json --fail-if 'warp_error@1>2' > scores.json"
 )
-@click.argument("output")
+@click.argument("inputs", nargs=-1, metavar="[OUTPUT]...")
+@option("-o", "--out", metavar="FOLDER", help="Evaluate each OUTPUT by itself; write its scores here as JSON.")
 @option("--source", metavar="INPUT", help="The video that OUTPUT was translated from.")
 @option("--target", metavar="INPUT", help="Ground truth: the paired real video.")
 @option("--reference-set", metavar="FOLDER", help="Unpaired real images or videos.")
@@ -930,6 +974,9 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
 @option("--no-cache", is_flag=True, help="Do not cache reference flow.")
 @option("--csv", type=PATH, help="Write one row of scores per video.")
 @option("--per-frame", type=PATH, help="Write the per-frame values as CSV.")
+@batches
+@engine
+@engines
 @overwrite
 @option("--compare", multiple=True, metavar="NAME=INPUT", help="Evaluate another video too and compare; repeatable.")
 @option("--fail-if", multiple=True, metavar="CONDITION", help="Exit with code 4 if the condition holds; repeatable.")
@@ -945,12 +992,26 @@ def _list_metrics(context: click.Context, parameter: click.Parameter, given: boo
     callback=_score_schema,
     help="Print the JSON schema of --json and exit.",
 )
-def evaluate(strict: bool, **options: Any) -> None:
-    """Measure the quality and temporal consistency of a video."""
-    report = _call("evaluate.run", **options)
-    screen = click.get_current_context().ensure_object(Screen)
+def evaluate(inputs: Sequence[str], out: str | None, strict: bool, **options: Any) -> Result | None:
+    """Measure the quality and temporal consistency of a video.
+
+    With -o, each of several videos; --source, --target and --label-maps are folders then that hold one for each.
+    """
+    if out is not None:
+        result = _call("evaluate.evaluate_each", inputs=inputs, out=out, strict=strict, **options)
+        return {name: value for name, value in result.items() if name != "results"}
+    context = click.get_current_context()
+    of_batches = [parameter for parameter in context.command.params if parameter.name in _OF_BATCHES]
+    misplaced = [parameter.opts[0] for parameter in of_batches if _is_given(context, parameter)]
+    if len(inputs) != 1 or misplaced:
+        found = misplaced[0] if misplaced else f"{len(inputs)} videos"
+        raise click.UsageError(f"{found}: several videos are evaluated each by itself; -o names a folder for their scores.")
+    options = {name: value for name, value in options.items() if name not in _OF_BATCHES}
+    report = _call("evaluate.run", output=inputs[0], **options)
+    screen = context.ensure_object(Screen)
     screen.show(_call("evaluate.as_json", report=report), lambda _: str(_call("evaluate.as_table", report=report)))
     _call("evaluate.enforce", report=report, strict=strict)
+    return None
 
 
 @cli.command("class-scores", example="vidgen class-scores generated --real datasets/things/photos")
@@ -1036,6 +1097,13 @@ engine = _options(
 )
 @option("--kind", type=click.Choice(["flow", "picture"]), help="Raw vectors or color wheel.  [default: by the output's suffix]")
 @option("--max-flow", type=Number(min=0, min_open=True), help="Flow magnitude in pixels of full saturation.")
+@option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "openvino", "onnxruntime"]),
+    default="torch",
+    show_default=True,
+    help="Inference engine of the learned network; auto uses OpenVINO if it is installed.",
+)
 @overwrite
 def flow_estimate(**options: Any) -> Result:
     """Estimate the optical flow between two images or along a video."""
@@ -1209,6 +1277,21 @@ def data_import(**options: Any) -> Result:
     return _call("data.import_data", **options)
 
 
+@data.command("pack", example="vidgen data pack datasets/street -o shards")
+@click.argument("root", type=PATH)
+@option("-o", "--out", type=PATH, required=True, help="New folder for the shards and their index.")
+@option("--config", type=PATH, help="Pack what the data section of this configuration reads.")
+@sets
+@option("--max-megabytes", type=Number(min=1), default=512.0, show_default=True, help="Approximate maximum size of a shard.")
+@overwrite
+def data_pack(**options: Any) -> Result:
+    """Pack a data set into tar shards that training reads alike.
+
+    The folder takes the place of the data set: data.root=shards. Losses stay the same. webdataset reads the shards too.
+    """
+    return _call("data.pack", **options)
+
+
 @data.command("preview", example="vidgen data preview datasets/street -o preview.png")
 @click.argument("root", type=PATH)
 @option("-o", "--out", type=PATH, required=True, help="Image to write (.png).")
@@ -1219,6 +1302,45 @@ def data_import(**options: Any) -> Result:
 def data_preview(**options: Any) -> Result:
     """Draw a contact sheet, with label maps in color."""
     return _call("data.preview", **options)
+
+
+@cli.group()
+def jobs() -> None:
+    """Follow and repeat batches of many inputs."""
+
+
+def _jobs_summary(result: Result) -> str:
+    """A status as lines, the failures last."""
+    failures = result.get("failures", {})
+    lines = [summarize({name: value for name, value in result.items() if name not in ("failures", "reasons")})]
+    lines += [f"{count} x {printable(reason)}" for reason, count in result.get("reasons", {}).items() if count > 1]
+    lines += [f"failed  {printable(name)}: {printable(reason)}" for name, reason in failures.items()]
+    return "\n".join(lines)
+
+
+@jobs.command("status", example="vidgen jobs status results")
+@click.argument("folder", type=PATH)
+def jobs_status(folder: Path) -> None:
+    """Say what is done, failed and left of a batch.
+
+    FOLDER is the output folder of translate, evaluate, label, condition or animate with several inputs. The exit code is 3 unless
+    everything is done.
+    """
+    result = _call("jobs.status", folder=folder)
+    click.get_current_context().ensure_object(Screen).show(result, _jobs_summary)
+    _call("jobs.enforce", result=result)
+
+
+@jobs.command("retry", example="vidgen jobs retry results")
+@click.argument("folder", type=PATH)
+@option("--engine", type=click.Choice(["local", "ray"]), help="Run it elsewhere.  [default: as before]")
+@engines
+def jobs_retry(**options: Any) -> Result:
+    """Run a batch again for all that is not done.
+
+    The command is repeated as it was first given; what is done already stays.
+    """
+    return _call("jobs.retry", **options)
 
 
 @cli.group()
@@ -1357,8 +1479,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and give the exit code.
 
     0 success; 1 expected failure or bug; 2 wrong usage, input or configuration; 3 some of several inputs failed; 4 quality gate
-    missed; 130 interrupted; 143 terminated. A command that saved its state before it was stopped says how to continue in the
-    message of its `KeyboardInterrupt` or `Terminated`.
+    missed; 75 stopped in time before its end, where that was asked for; 130 interrupted; 143 terminated. A command that saved its
+    state before it was stopped says how to continue in the message of its `KeyboardInterrupt` or `Terminated`.
     """
     if "_VIDGEN_COMPLETE" in os.environ:
         cli.main(prog_name="vidgen")
@@ -1397,7 +1519,7 @@ def _run(arguments: list[str], screen: Screen) -> int:
         return error.exit_code
     except (VidgenError, FlowError) as error:
         hint = next((hint for kind, hint in _FLAG_HINTS.items() if isinstance(error, kind)), error.hint)
-        screen.show_error(str(error), hint=hint, word="stopped" if isinstance(error, Terminated) else "error")
+        screen.show_error(str(error), hint=hint, word="stopped" if isinstance(error, Terminated | Unfinished) else "error")
         return error.exit_code
     except KeyboardInterrupt as stop:
         screen.show_error(str(stop) or "nothing more was done", word="interrupted")

@@ -776,7 +776,7 @@ def overwrite_bytes(path: Path, offset: int, data: bytes) -> None:
 
 
 class Appender:
-    """A text file that grows by whole lines; see `appending`."""
+    """A file that only grows, by whole lines or by bytes; see `appending`."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
@@ -787,7 +787,15 @@ class Appender:
         Raises:
             OutputError: the disk is full, or gone.
         """
-        left = memoryview(f"{line}\n".encode("utf-8", "backslashreplace"))
+        self.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+    def write(self, data: bytes) -> None:
+        """Add bytes.
+
+        Raises:
+            OutputError: the disk is full, or gone.
+        """
+        left = memoryview(data)
         try:
             while left:
                 left = left[os.write(self._descriptor, left) :]

@@ -85,6 +85,12 @@ class Terminated(VidgenError):
     exit_code = 143
 
 
+class Unfinished(VidgenError):
+    """Training stopped in time, saved, before its end; the same command goes on. For schedulers that start it again."""
+
+    exit_code = 75
+
+
 def printable(text: str | os.PathLike[str]) -> str:
     """Foreign text (names, values from files) so that it says nothing to a terminal and stays on its line.
 

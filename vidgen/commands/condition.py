@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +11,17 @@ from typing import Any
 
 import vidgen
 from vidgen import durable, progress
+from vidgen.commands.batches import (
+    Calling,
+    Changes,
+    EngineName,
+    Scale,
+    call_each,
+    is_number,
+    is_picture,
+    is_text,
+    is_whole,
+)
 from vidgen.errors import ConfigError
 from vidgen.labeling.conditions import OF_PICTURES, ConditionSettings, Kind, open_condition, output_names
 from vidgen.media.frames import (
@@ -22,6 +35,49 @@ from vidgen.media.frames import (
     sidecar_place,
 )
 from vidgen.media.video import FrameKind, Quality
+
+
+def condition_each(
+    inputs: Sequence[str],
+    out: str,
+    *,
+    inputs_list: Path | None = None,
+    shard: str | None = None,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    gpus: float | None = None,
+    skip_existing: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Draw the conditions of one or many clips; further options are those of `condition`.
+
+    Args:
+        out: of several clips a folder, whose tree mirrors theirs; so are `points`, `frames` and `part_labels`.
+    """
+    scale = Scale(inputs_list, shard, engine, workers, address, gpus, skip_existing, overwrite)
+    calling = Calling(
+        "condition",
+        "condition.condition",
+        "clip",
+        "out",
+        lambda path: ".png" if is_picture(path) else ".mp4",
+        _places,
+        Changes(("points",), {"start": is_text, "end": is_text, "seed": is_whole, "line_width": is_number(0.3, 20)}),
+        companions=("points",),
+        extra_outputs={"frames": ".mp4", "part_labels": ".mkv"},
+    )
+    return call_each(calling, inputs, out, scale=scale, shared=options)
+
+
+def _places(arguments: Mapping[str, Any]) -> list[durable.Output]:
+    """What a call writes: the condition, what tells about it, and what else is asked for."""
+    settings = {item.name: arguments[item.name] for item in dataclasses.fields(ConditionSettings) if item.name in arguments}
+    places = [output_place(name) for name in output_names(arguments["out"], ConditionSettings(**settings))]
+    frames, parts = arguments.get("frames"), arguments.get("part_labels")
+    places += [output_place(frames)] if frames else []
+    return [*places, sidecar_place(arguments["out"]), *([output_place(parts, kind="labels")] if parts else [])]
 
 
 def condition(
@@ -57,8 +113,7 @@ def condition(
     source = open_source(clip, start=start, end=end, frame_rate=rate)
     video = open_condition(source, chosen, points, weights)
     names = output_names(out, chosen)
-    places = [output_place(name) for name in (*names, *([frames] if frames else []))] + [sidecar_place(out)]
-    places += [output_place(part_labels, kind="labels")] if part_labels else []
+    places = _places({**vars(chosen), "out": out, "frames": frames, "part_labels": part_labels})
     with ExitStack() as stack:
         claim = stack.enter_context(durable.claim(places, inputs=files_read(clip), overwrite=overwrite))
 

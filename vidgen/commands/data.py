@@ -13,12 +13,12 @@ import numpy as np
 
 from vidgen import durable
 from vidgen.config import load
-from vidgen.data import inspection, layouts
+from vidgen.data import inspection, layouts, shards
 from vidgen.data.inspection import Inspection
-from vidgen.data.sequences import survey
-from vidgen.data.settings import DataSettings
-from vidgen.errors import PartialFailure
-from vidgen.media import conditions, edge_maps, labels
+from vidgen.data.sequences import location, paths_of, survey
+from vidgen.data.settings import DataSettings, FileInput, source_settings
+from vidgen.errors import InputError, PartialFailure
+from vidgen.media import conditions, edge_maps, labels, paths
 from vidgen.media.frames import Frame, FrameSource
 from vidgen.media.images import write_png
 from vidgen.media.labels import LabelTable
@@ -53,16 +53,20 @@ def _checked(root: Path, config: Path | None, sets: Sequence[str], write_labels:
     if config is None:
         found = [inspection.inspect(settings, is_guess=True) for settings in inspection.guess(root)]
     else:
-        from vidgen.training import run
-
-        settings: DataSettings = load(config, run.run_schema(), sets, {"data.root": str(root)}).data
-        found = [inspection.inspect(settings, is_guess=False)]
+        found = [inspection.inspect(_configured(root, config, sets), is_guess=False)]
     report = _as_dict(found[0]) if len(found) == 1 else {"root": str(root), "parts": [_as_dict(part) for part in found]}
     table = next((part.table for part in found if part.table is not None), None)
     if write_labels is not None and table is not None:
         durable.write_json(write_labels, table.to_dict())
         report["labels_written"] = str(write_labels)
     return report
+
+
+def _configured(root: Path, config: Path, sets: Sequence[str]) -> DataSettings:
+    from vidgen.training import run
+
+    settings: DataSettings = load(config, run.run_schema(), sets, {"data.root": str(root)}).data
+    return settings
 
 
 def enforce(report: Mapping[str, Any]) -> None:
@@ -119,6 +123,50 @@ def _as_dict(found: Inspection) -> dict[str, Any]:
         "notes": found.notes,
         "faults": found.faults,
     }
+
+
+def pack(
+    root: Path,
+    out: Path,
+    *,
+    config: Path | None = None,
+    sets: Sequence[str] = (),
+    max_megabytes: float = 512.0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a data set into tar shards with an index, from which training reads it alike; see `vidgen.data.shards`.
+
+    Args:
+        config: a training configuration whose `data` section names the roles; without one, the names of the folders tell them.
+        max_megabytes: of a shard, unless one sample is larger.
+
+    Raises:
+        InputError: training would refuse the data.
+        OutputError: `out` exists, or cannot be written.
+    """
+    if config is None:
+        found = inspection.guess(root)
+        if len(found) > 1:
+            names = ", ".join(str(part.root) for part in found)
+            raise InputError(f"{paths.display(root)}: holds several data sets", hint=f"pack each by itself: {names}")
+        settings = found[0]
+    else:
+        settings = _configured(root, config, sets)
+    if shards.is_packed(root):
+        raise InputError(f"{paths.display(root)}: is packed already")
+    place = durable.Output(out, "folder")
+    roles: dict[str, dict[str, str | Path]] = {}
+    with durable.claim([place], inputs=[root], overwrite=overwrite):
+        for part in (settings, *(source_settings(settings, source) for source in settings.sources.values())):
+            faults = survey(part).faults
+            if faults:
+                raise faults[0]
+            for role in (FileInput("target", "picture", part.target), *part.condition.file_inputs):
+                if role.folder is not None and role.folder not in roles:
+                    roles[role.folder] = {name: location(part, role, path) for name, path in paths_of(part, role).items()}
+        held = settings.model_dump(mode="json", include={"target", "condition", "pairs", "direction"})
+        counts = shards.pack(root, roles, held, place, max_bytes=round(max_megabytes * 2**20))
+    return {"shards_written": str(out), **counts}
 
 
 def preview(

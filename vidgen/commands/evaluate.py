@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidgen import durable
+from vidgen.commands.batches import Calling, Changes, EngineName, Scale, call_each, is_text
 from vidgen.deprecation import deprecated
 from vidgen.errors import ConfigError
 from vidgen.evaluation.classes import evaluate_classes
@@ -20,6 +21,54 @@ from vidgen.media.frames import files_read
 from vidgen.metrics.segmentation import Segmenter
 
 __all__ = ["as_json", "as_table", "classes", "enforce", "evaluate", "json_schema", "list_metrics", "run"]
+
+
+def evaluate_each(
+    inputs: Sequence[str],
+    out: str,
+    *,
+    inputs_list: Path | None = None,
+    shard: str | None = None,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    gpus: float | None = None,
+    skip_existing: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Measure each of one or many videos by itself; further options are those of `run`, and `strict`.
+
+    Args:
+        out: folder for a JSON file of scores for each, in a tree that mirrors theirs; `source`, `target` and `label_maps` are
+            folders that hold one for each.
+    """
+    scale = Scale(inputs_list, shard, engine, workers, address, gpus, skip_existing, overwrite)
+    calling = Calling(
+        "evaluate",
+        "evaluate.run_to_file",
+        "output",
+        "scores",
+        lambda path: ".json",
+        lambda arguments: [durable.Output(Path(arguments["scores"]))],
+        Changes(("source", "target", "label_maps"), {"fps": is_text, "labels": is_text}),
+        companions=("source", "target", "label_maps"),
+        single_only=("compare", "csv", "per_frame"),
+    )
+    return call_each(calling, inputs, out, scale=scale, shared=options, several=True)
+
+
+def run_to_file(output: str, scores: str, *, overwrite: bool = False, strict: bool = False, **options: Any) -> dict[str, Any]:
+    """Measure one video and write its scores, whole or not at all.
+
+    Raises:
+        QualityGateError: a gate was missed; the scores are written first.
+    """
+    with durable.claim([Path(scores)], overwrite=overwrite):
+        report = run(output, **options)
+        durable.write_json(Path(scores), report.to_dict())
+    enforce(report, strict=strict)
+    return {"output": scores, "video": output}
 
 
 def run(

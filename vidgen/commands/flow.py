@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flow.engines import Engine, create_engine, describe
+from flow.engines import Engine, Learned, create_engine, describe
 from flow.files import flow_to_picture, picture_scale, read_flow, write_flow
 from flow.losses import angular_error, endpoint_error, outlier_share, share_beyond
 from flow.synthetic import read_textures
@@ -22,7 +22,9 @@ from flow.train import LOCK, TrainConfig, check_folder, fine_tune, train_supervi
 from flow.warp import forward_backward_occlusion
 from vidgen import durable, progress
 from vidgen.data.street_pairs import street_pairs, training_streets
-from vidgen.errors import InputError
+from vidgen.errors import ConfigError, InputError
+from vidgen.inference.backends.choice import BackendName
+from vidgen.inference.flow import learned_network
 from vidgen.media import images
 from vidgen.media.frames import FrameSink, FrameSource, files_read, open_sink, open_source, output_place
 from vidgen.media.paths import display, list_folder
@@ -60,6 +62,7 @@ def estimate(
     into: Into = "previous",
     kind: Kind | None = None,
     max_flow: float | None = None,
+    backend: BackendName = "torch",
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Estimate flow and write it: between two pictures, or between all consecutive frames of a video.
@@ -78,22 +81,32 @@ def estimate(
         kind: "flow" writes numbers, "picture" colours. None takes what the output suggests: numbers for .flo, .pfm and folders
             (of .flo files), colours for .png and videos. A .png of numbers is in KITTI's format.
         max_flow: length in pixels that gets full colour; None takes the 99th percentile over the first fields.
+        backend: what computes the learned network; other engines have none.
         overwrite: replace an output that exists.
 
     Returns:
-        output, occlusion, kind, engine, num_fields, max_flow (None for numbers), occluded_share (None without occlusion).
+        output, occlusion, kind, engine, backend (what computed the network of learned, and why; None for others), num_fields,
+        max_flow (None for numbers), occluded_share (None without occlusion).
 
     Raises:
         InputError: an input cannot be read, or the output's name does not fit.
         OutputError: the output exists or cannot be written.
+        ConfigError: a backend is asked for, and the engine has no network.
         flow.errors.FlowError: the engine cannot be used.
     """
+    if backend not in ("auto", "torch") and engine != "learned":
+        raise ConfigError(f"`backend` {backend}: computes the engine learned, and {engine} has no network to export")
     is_pair = second is not None
     kind, places = _places(output, occlusion, kind, engine, is_pair=is_pair)
     inputs = [file for where in (first, *([second] if second is not None else [])) for file in files_read(where)]
     with ExitStack() as stack:
         claim = stack.enter_context(durable.claim(places, inputs=[*inputs, *([weights] if weights else [])], overwrite=overwrite))
-        compute = create_engine(engine, path=weights, sha256=sha256)
+        network = learned_network(backend, weights) if engine == "learned" else None
+        if network is not None:
+            compute: Engine = Learned(weights, sha256, network=network)
+        else:
+            compute = create_engine(engine, path=weights, sha256=sha256)
+        chosen = {"backend": "torch", "why": "asked for"} if engine == "learned" else None
         source = open_source(first)
         pairs = _video_pairs(source, into) if second is None else _pair(source, open_source(second))
         shares: list[float] = []
@@ -117,11 +130,14 @@ def estimate(
         else:
             write_flow(output, next(fields)[0])
             num_fields = 1
+    if network is not None:
+        chosen = network.describe()
     return {
         "output": None if output is None else str(output),
         "occlusion": None if occlusion is None else str(occlusion),
         "kind": kind,
         "engine": engine,
+        "backend": chosen,
         "num_fields": num_fields,
         "max_flow": max_flow if kind == "picture" else None,
         "occluded_share": float(np.mean(shares)) if shares else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,38 +66,93 @@ def further_inputs(model: Model, entries: Sequence[str], *, instances: str | Non
     return {**result, **dict(zip(left, unnamed, strict=False))}
 
 
-def partner_of(job: Path, where: str | Path, *, several: bool, what: str) -> str:
-    """What belongs to one of the inputs: `where` itself or, of the clips or pictures it holds, the one of the same name.
+class Companion:
+    """What belongs to each of several inputs: one source for one input, or a folder that holds one for each.
 
-    Args:
-        job: a clip or picture, as `list_sources` gives it.
-        several: whether there are other inputs too, so that one clip cannot belong to all.
-        what: a name for messages, such as "`instances`".
-
-    Raises:
-        InputError: nothing there has that name, or one clip or picture is to serve several inputs.
+    The folder may hold them in the tree of the inputs, or side by side under their names.
     """
-    text = os.fspath(where)
-    folder = Path(paths.expanded(text))
-    if not several and not folder.is_dir():
-        return text
-    candidates = list_sources(text)
-    is_clip = folder.is_dir() and candidates == [folder]
-    if is_clip and (several or (images.is_image(job) and job.is_file())):  # or its pictures belong to one input each
-        candidates = [entry for entry in paths.list_folder(folder) if images.is_image(entry)]
-    if len(candidates) == 1 and not several:
-        return str(candidates[0])
-    name = paths.comparable(_name_of(job))
-    fitting = [clip for clip in candidates if paths.comparable(_name_of(clip)) == name]
-    if len(fitting) == 1 and (len(candidates) > 1 or folder.is_dir()):
-        return str(fitting[0])
-    if len(candidates) == 1 or (is_clip and not fitting):
-        raise InputError(
-            f"{what} {paths.display(text)}: is one source for several inputs; none of it is called {paths.display(name)}",
-            hint="name a folder that holds one for each input, called as the input is",
-        )
-    count, held = len(fitting) or "none", paths.few([clip.name for clip in candidates], 3)
-    raise InputError(f"{what} {paths.display(text)}: {count} of it is called {paths.display(name)}; it holds {held}")
+
+    def __init__(self, where: str | Path, *, several: bool, what: str) -> None:
+        """Look at what is there, once for all inputs.
+
+        Args:
+            several: whether there are several inputs, so that one source cannot belong to all.
+            what: a name for messages, such as "`instances`".
+
+        Raises:
+            InputError: nothing readable is there.
+        """
+        self._text, self._several, self._what = os.fspath(where), several, what
+        self._folder = Path(paths.expanded(self._text))
+        self._is_single = not several and not self._folder.is_dir()
+        self._candidates: list[Path] = []
+        if not self._is_single:
+            try:
+                self._candidates = list_sources(self._text)
+            except InputError:
+                if not (several and self._folder.is_dir() and any(entry.is_dir() for entry in paths.list_folder(self._folder))):
+                    raise  # or the tree of the inputs is below it
+        self._is_clip = self._folder.is_dir() and self._candidates == [self._folder]
+        self._by_name = self._named(self._candidates)
+        self._pictures: dict[str, list[Path]] | None = None
+
+    @staticmethod
+    def _named(candidates: Sequence[Path]) -> dict[str, list[Path]]:
+        result: dict[str, list[Path]] = {}
+        for clip in candidates:
+            result.setdefault(paths.comparable(_name_of(clip)), []).append(clip)
+        return result
+
+    def of(self, job: Path, identity: str | None = None) -> str:
+        """The one that belongs to an input.
+
+        Args:
+            job: a clip or picture, as `list_sources` gives it.
+            identity: its path below the folder of all inputs; what lies under it here comes first.
+
+        Raises:
+            InputError: nothing there has that name, or one clip or picture is to serve several inputs.
+        """
+        if self._is_single:
+            return self._text
+        if identity is not None and "/" in identity and (mirrored := self._mirrored(identity)) is not None:
+            return str(mirrored)
+        candidates, by_name = self._candidates, self._by_name
+        if self._is_clip and (self._several or (images.is_image(job) and job.is_file())):  # its pictures belong to one input each
+            candidates = [entry for entry in paths.list_folder(self._folder) if images.is_image(entry)]
+            self._pictures = self._pictures or self._named(candidates)
+            by_name = self._pictures
+        if len(candidates) == 1 and not self._several:
+            return str(candidates[0])
+        name = paths.comparable(_name_of(job))
+        fitting = by_name.get(name, [])
+        if len(fitting) == 1 and (len(candidates) > 1 or self._folder.is_dir()):
+            return str(fitting[0])
+        shown = f"{self._what} {paths.display(self._text)}"
+        if len(candidates) == 1 or (self._is_clip and not fitting):
+            raise OneSourceError(
+                f"{shown}: is one source for several inputs; none of it is called {paths.display(name)}",
+                hint="name a folder that holds one for each input, called as the input is",
+            )
+        count, held = len(fitting) or "none", paths.few([clip.name for clip in candidates], 3)
+        raise InputError(f"{shown}: {count} of it is called {paths.display(name)}; it holds {held}")
+
+    def _mirrored(self, identity: str) -> Path | None:
+        """What lies at the input's own place in a tree like that of the inputs, whatever its suffix."""
+        place = self._folder / identity
+        if os.path.lexists(place):
+            return place
+        stem = place.stem if images.is_image(place) or video.is_video(place) or images.is_animation_name(place) else place.name
+        if (place.parent / stem).is_dir():
+            return place.parent / stem
+        if not place.parent.is_dir():
+            return None
+        fitting = [entry for entry in place.parent.glob(f"{glob.escape(stem)}.*") if _name_of(entry) == stem]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+class OneSourceError(InputError):
+    """One clip or picture is named to serve several inputs."""
 
 
 def _name_of(clip: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidgen import durable
+from vidgen.commands.batches import Calling, Changes, EngineName, Scale, call_each, is_picture, is_text
 from vidgen.errors import ConfigError
 from vidgen.labeling import writing
 from vidgen.labeling.clips import label as label_clip
@@ -17,6 +18,43 @@ from vidgen.media import labels as tables
 from vidgen.media.frames import FOLDER_FRAME_RATE, Frame, files_read
 from vidgen.media.labels import LabelTable
 from vidgen.runtime import limit_threads
+
+
+def label_each(
+    inputs: Sequence[str],
+    out: str,
+    *,
+    painted: Sequence[str] = (),
+    inputs_list: Path | None = None,
+    shard: str | None = None,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    gpus: float | None = None,
+    skip_existing: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Label one or many clips, many with one head; further options are those of `label`.
+
+    Args:
+        out: of several clips a folder, whose tree mirrors theirs; so are `confidence`, `overlay` and `instances`.
+    """
+    scale = Scale(inputs_list, shard, engine, workers, address, gpus, skip_existing, overwrite)
+    calling = Calling(
+        "label",
+        "label.label",
+        "clip",
+        "out",
+        lambda path: ".png" if is_picture(path) else ".mkv",
+        lambda arguments: writing.output_places(
+            arguments["out"], **{name: arguments.get(name) for name in ("confidence", "overlay", "instances")}
+        ),
+        Changes((), {"start": is_text, "end": is_text}),
+        extra_outputs={"confidence": ".mkv", "overlay": ".mp4", "instances": ".mkv"},
+        single_only=() if options.get("head") is not None else ("painted",),
+    )
+    return call_each(calling, inputs, out, scale=scale, shared={"painted": list(painted), **options})
 
 
 def label(

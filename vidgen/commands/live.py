@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vidgen import durable
 from vidgen.commands.translate import input_table
@@ -24,11 +24,14 @@ from vidgen.pages.live import LOCALHOST, LivePage
 from vidgen.threads import BackgroundWriter
 
 if TYPE_CHECKING:
+    from vidgen.labeling.conditions import Kind
+    from vidgen.labeling.stream import Prepare
     from vidgen.runtime import Precision
 
 log = logging.getLogger(__name__)
 
 PAGE_CAMERA = "page"
+_LABEL = "vidgen label writes such a file beside its label maps"
 _TIME_BASE = Fraction(1, 1000)
 _SHOW_EVERY_SECONDS = 2.0
 
@@ -41,6 +44,9 @@ def live(
     host: str = LOCALHOST,
     port: int = 8321,
     labels: str | None = None,
+    kind: Kind | None = None,
+    head: Path | None = None,
+    weights: Path | None = None,
     work_size: WorkSize = "auto",
     time_limit: float | None = None,
     device: str = "auto",
@@ -56,6 +62,9 @@ def live(
         source: `camera`, `camera:N`, a file (at its own speed), `-` (a video on standard input), or `page`: the camera of the
             browser that opens the page.
         out: nothing for a page in the browser; a video file; `-` for raw RGB frames on standard output.
+        kind: what to draw of each frame first, for models of such drawings.
+        head: label each frame first with this file, which `vidgen label` writes, for models of label maps.
+        weights: what finds the people to draw; see `vidgen.labeling.estimators`.
         host, port: where the page is; other addresses than this machine's own need the token that its address shows.
         time_limit: seconds.
 
@@ -76,7 +85,8 @@ def live(
             claim = stack.enter_context(durable.claim([output_place(out), sidecar_place(out)], inputs=files, overwrite=overwrite))
         loaded = Model.load(model, device=device, precision=precision or "auto", backend=backend, threads=threads)
         stopping = threading.Event()
-        kind = "labels" if loaded.condition.labels is not None else "pictures"
+        prepare = _preparation(loaded, model, labels, kind, head, weights, work_size)
+        reads: Literal["labels", "pictures"] = "labels" if loaded.condition.labels is not None and prepare is None else "pictures"
         page: LivePage | None = None
         if out is None:
             page = LivePage(
@@ -89,12 +99,22 @@ def live(
             )
             stack.callback(page.close)
         if page is not None and source == PAGE_CAMERA:
-            if kind == "labels":
-                raise ConfigError(f"{model}: reads label maps, and the camera of a page gives pictures")
+            if reads == "labels":
+                raise ConfigError(
+                    f"{model}: reads label maps, and the camera of a page gives pictures", hint=f"label them with `head`: {_LABEL}"
+                )
             frames, patience = page.frames(), None
         else:
-            frames, patience = live_frames(source, kind=kind, stop=stopping), 10.0  # type: ignore[arg-type]
-        running = Live(loaded, frames, seed=seed, table=input_table(labels, loaded), work_size=work_size, patience=patience)
+            frames, patience = live_frames(source, kind=reads, stop=stopping), 10.0
+        running = Live(
+            loaded,
+            frames,
+            seed=seed,
+            table=input_table(labels, loaded),
+            work_size=work_size,
+            prepare=prepare,
+            patience=patience,
+        )
         deliver = _delivery(stack, out, page, claim, running)
         if page is not None:
             log.warning("live at %s", page.address)
@@ -130,6 +150,35 @@ def live(
     if out == STANDARD_INPUT:
         log.warning("%s frames, %s frames/s", result["frames"], result["mean_frames_per_second"])
     return result
+
+
+def _preparation(
+    loaded: Model, model: Path, labels: str | None, kind: Kind | None, head: Path | None, weights: Path | None, work_size: WorkSize
+) -> Prepare | None:
+    """What turns a frame of the stream into what the model reads; None where that is the frame itself."""
+    if kind is None and head is None:
+        if weights is not None:
+            raise ConfigError(
+                "`weights`: finds people to draw, and nothing is to be drawn", hint="say what with `kind`, such as pose"
+            )
+        return None
+    from vidgen.labeling.conditions import ConditionSettings
+    from vidgen.labeling.stream import StreamDrawer, StreamLabeler  # it loads torch, which an exported graph does without
+
+    if kind is not None and head is not None:
+        raise ConfigError("`kind` and `head`: a frame is drawn or labeled, not both")
+    if head is not None:
+        if loaded.table is None:
+            raise ConfigError(f"`head` {head}: labels frames, and {model} reads no label maps")
+        if labels is not None:
+            raise ConfigError("`labels`: says how a stream of label maps stores classes, and `head` makes them here")
+        return StreamLabeler(head, loaded.table, lambda size: loaded.working_size(size, work_size), weights)
+    assert kind is not None
+    if loaded.table is not None:
+        raise ConfigError(f"`kind` {kind}: draws frames, and {model} reads label maps", hint=f"label them with `head`: {_LABEL}")
+    if loaded.condition.edges is not None:
+        raise ConfigError(f"`kind` {kind}: {model} finds the edges of the stream itself; leave it out")
+    return StreamDrawer(ConditionSettings(kind), weights)
 
 
 def _delivery(stack: ExitStack, out: str | None, page: LivePage | None, claim: durable.Claim | None, running: Live) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from vidgen import durable, progress
+from vidgen.commands.batches import Calling, Changes, EngineName, Scale, call_each, is_flag, is_text, is_whole
 from vidgen.errors import ConfigError, InputError
 from vidgen.evaluation.networks import WeightsFile, load_networks
 from vidgen.media import images, paths
@@ -89,6 +90,39 @@ class _Call:
         """What a command answers."""
         seconds = round(time.monotonic() - self.started, 1)
         return {"output": str(output), "method": self.options.method, **values, "seconds": seconds}
+
+
+def animate_each(
+    inputs: Sequence[str],
+    out: str,
+    *,
+    inputs_list: Path | None = None,
+    shard: str | None = None,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    gpus: float | None = None,
+    skip_existing: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Animate one or many pictures and clips; further options are those of `animate`.
+
+    Args:
+        out: of several inputs a folder, whose tree mirrors theirs.
+    """
+    scale = Scale(inputs_list, shard, engine, workers, address, gpus, skip_existing, overwrite)
+    calling = Calling(
+        "animate",
+        "pictures.animate",
+        "source",
+        "output",
+        lambda path: ".mp4",
+        lambda arguments: [output_place(arguments["output"])],
+        Changes((), {"seed": is_whole, "loop": is_flag, "num_frames": is_whole, "size": is_text, "aspect": is_text}),
+        single_only=("model", "dry_run"),
+    )
+    return call_each(calling, inputs, out, scale=scale, shared=options)
 
 
 def animate(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,7 +23,7 @@ from vidgen.data.clips import Clips
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
 from vidgen.data.sequences import Sequence as ClipSequence
 from vidgen.data.sequences import find_classes, find_sequences, find_table
-from vidgen.errors import CheckpointError, ConfigError, Terminated, VidgenError
+from vidgen.errors import CheckpointError, ConfigError, Terminated, TrainingError, Unfinished, VidgenError
 from vidgen.media import paths
 from vidgen.media.labels import LabelTable
 from vidgen.networks.features import Vgg19Features
@@ -50,6 +52,7 @@ _FREE_TRAIN_KEYS = {
     "sample_every_steps",
     "sample_frames",
     "tensorboard",
+    "process_timeout_minutes",
 }
 _FREE_DATA_KEYS = {"root", "cache_mb", "workers"}
 """What may change between the parts of one run without changing its result."""
@@ -69,6 +72,10 @@ def train(
     time_limit_seconds: float | None = None,
     stop_after_seconds: float | None = None,
     devices: int = 1,
+    hosts: int = 1,
+    rendezvous: str | None = None,
+    restarts: int = 0,
+    requeue: bool = False,
     device: str = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
@@ -88,7 +95,10 @@ def train(
             the first steps, stored with the run, and kept when it is resumed.
         stop_after_seconds: stop after so long, in the middle of the schedule if need be; the same call again goes on.
         steps: train this many steps in all, fewer than the schedule has or more; overrides `train.max_steps`.
-        devices: processes to train with, on this machine.
+        devices: processes to train with, on each machine.
+        hosts, rendezvous: machines that train together, each of which runs the same call, and the HOST:PORT where they meet.
+        restarts: how often all processes are started again, from the last checkpoint, where one fails.
+        requeue: raise `Unfinished` where the run stopped before its end, by `stop_after_seconds` or a signal.
         dry_run: report sizes and memory instead of training.
         init: sets `train.init`: weights to start from; not the same as resuming.
 
@@ -96,7 +106,7 @@ def train(
         run folder, steps, seconds and last losses; or the estimate of a dry run.
 
     Raises:
-        ConfigError, InputError, CheckpointError, OutputError, TrainingError, Terminated: see each.
+        ConfigError, InputError, CheckpointError, OutputError, TrainingError, Terminated, Unfinished: see each.
         KeyboardInterrupt: interrupted; everything is saved.
     """
     if config is None and out is None:
@@ -111,11 +121,16 @@ def train(
     settings = _settings(config, folder, sets, steps, precision)
     if init is not None:
         settings = settings.model_copy(update={"train": settings.train.model_copy(update={"init": str(init)})})
+    if parallel.is_restart():
+        overwrite = False  # what is there now was begun by this very call
     is_new = overwrite or not folder.config.is_file()
     if time_limit_seconds is not None and not is_new:
         settings = _stretched(settings, run.load_run_config(folder.config, []).train.stretch)
-    if devices > 1 and "RANK" not in os.environ and not dry_run:
-        _restart_under_torchrun(devices, threads)
+    if hosts > 1 and rendezvous is None:
+        raise ConfigError(f"`hosts` {hosts}: they need a place to meet", hint="`rendezvous` HOST:PORT, with one of them as HOST")
+    if devices * hosts > 1 and "RANK" not in os.environ and not dry_run:
+        _run_under_torchrun(devices, hosts, rendezvous, restarts, threads)
+        return _ended(folder, requeue)
     runtime = Runtime.choose(device, settings.train.precision, threads)
     sequences = find_sequences(settings.data)
     settings = settings.model_copy(update={"data": find_classes(settings.data, sequences)})
@@ -143,8 +158,7 @@ def train(
     clips.check(stages, translator.num_primer_frames)
     if dry_run:
         return estimate(settings, translator, stages, clips, runtime)
-    parallel.start(runtime.device)
-    try:
+    with parallel.together(runtime.device, settings.train.process_timeout_minutes):
         networks = {**loaded.networks, "flow": flow}
         if time_limit_seconds is not None and is_new:
             stretch = _fitting_stretch(settings, translator, stages, networks, runtime, clips, time_limit_seconds)
@@ -154,9 +168,7 @@ def train(
         card = run.model_card(settings, table, clips.size, loaded.sha256)
         with folder.locked() if parallel.rank() == 0 else nullcontext():
             _resume_or_start(folder, settings, trainer, card, clips, resume=resume, overwrite=overwrite, init=init)
-            return _run(folder, settings, clips, trainer, card, stop_after_seconds)
-    finally:
-        parallel.finish()
+            return _run(folder, settings, clips, trainer, card, stop_after_seconds, requeue)
 
 
 def problems(settings: RunSettings) -> list[VidgenError]:
@@ -423,7 +435,13 @@ def _fitting_stretch(
 
 
 def _run(
-    folder: Folder, settings: RunSettings, clips: Clips, trainer: Trainer, card: ModelCard, stop_after_seconds: float | None
+    folder: Folder,
+    settings: RunSettings,
+    clips: Clips,
+    trainer: Trainer,
+    card: ModelCard,
+    stop_after_seconds: float | None,
+    requeue: bool,
 ) -> dict[str, Any]:
     groups = parallel.share_of(settings.train.batch_size, settings.train.micro_batch_size)
     primer_frames = trainer.translator.num_primer_frames
@@ -449,6 +467,9 @@ def _run(
         trainer.run(lambda step: next(batches), recorder)
     batches.close()
     again = f"vidgen train -o {folder.path} --resume"
+    is_complete = trainer.progress.step >= trainer.total_steps
+    if requeue and not is_complete and not parallel.is_started_by_torchrun():
+        raise Unfinished(f"saved after step {trainer.progress.step} of {trainer.total_steps}; the same command goes on")
     if stop.signal is not None:
         message = f"saved after step {trainer.progress.step} of {trainer.total_steps}; go on with: {again}"
         if stop.signal == signal.SIGTERM:
@@ -463,8 +484,76 @@ def _run(
     }
 
 
-def _restart_under_torchrun(devices: int, threads: int | None) -> None:
-    """Replace this process by torchrun, which starts `devices` of it; nothing returns."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads or max(1, (os.cpu_count() or 1) // devices)))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", "-m", "vidgen"]
-    os.execv(sys.executable, [*launcher, *sys.argv[1:]])
+def _run_under_torchrun(devices: int, hosts: int, rendezvous: str | None, restarts: int, threads: int | None) -> None:
+    """Let torchrun start `devices` processes of this command here, and wait for them.
+
+    Raises:
+        TrainingError: they failed, more often than they may be started again.
+        Terminated: this process was asked to end; they have saved.
+    """
+    environment = {"OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // devices)), **os.environ}
+    meeting = ["--standalone"]
+    if hosts > 1:
+        # One name for what meets at one place: a run's next start, or another run's, meets anew.
+        name = os.environ.get("SLURM_JOB_ID", "vidgen")
+        meeting = [f"--nnodes={hosts}", "--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", f"--rdzv-id={name}"]
+        own, there = _addresses(str(rendezvous))
+        # Names of machines may lead nowhere, and addresses of namespaces and containers belong to none.
+        meeting += [f"--local-addr={own}", f"--rdzv-conf=is_host={'true' if own == there else 'false'}"]
+    agent = [*meeting, f"--nproc-per-node={devices}", f"--max-restarts={restarts}", "-m", "vidgen", *sys.argv[1:]]
+    # Each of them would print the result; it is printed once, here.
+    process = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *agent], env=environment, stdout=subprocess.DEVNULL)
+    received: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if signal.SIGINT in received:
+        raise KeyboardInterrupt("the run is saved; the same command goes on")
+    if received:
+        raise Terminated("the run is saved; the same command goes on")
+    if code:
+        raise TrainingError("one of the processes failed; see above", hint="the same command goes on from the last checkpoint")
+
+
+def _addresses(rendezvous: str) -> tuple[str, str]:
+    """The address of this machine on the way to the place where all meet, and that of the place.
+
+    Raises:
+        ConfigError: there is no way, or the place is no HOST:PORT.
+    """
+    host, _, port = rendezvous.rpartition(":")
+    try:
+        family, *_, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(place)  # sends nothing
+            return str(probe.getsockname()[0]), str(place[0])
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigError(f"`rendezvous` {rendezvous}: cannot be reached ({error}); expected HOST:PORT") from error
+
+
+def _ended(folder: Folder, requeue: bool) -> dict[str, Any]:
+    """How a run of several processes ended, by its folder.
+
+    Raises:
+        Unfinished: before its end, and that is to be an error.
+    """
+    settings = run.load_run_config(folder.config, [])
+    sequences = find_sequences(settings.data)
+    table = find_table(settings.data, sequences)
+    clips = Clips(settings.data, sequences, table, seed=settings.train.seed, size_multiple=1, flow=None)
+    total = sum(stage.num_steps for stage in run.stages(settings, clips))
+    total = min(total, settings.train.max_steps or total)
+    found = folder.newest_checkpoint()
+    step = found.progress.step if found is not None else 0
+    if requeue and step < total:
+        raise Unfinished(f"saved after step {step} of {total}; the same command goes on")
+    ended = "complete" if step >= total else "before its end, as asked; the same command goes on"
+    return {"run": str(folder.path), "steps": step, "of_steps": total, "ended": ended}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,14 +12,33 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vidgen import durable, progress
-from vidgen.commands.inputs import check_order, further_inputs, partner_of
-from vidgen.errors import ConfigError, InputError, OutputError, PartialFailure, VidgenError
+from vidgen.commands import batches
+from vidgen.commands.batches import (
+    Changes,
+    Companions,
+    EngineName,
+    Scale,
+    Source,
+    check_folder,
+    find_sources,
+    is_flag,
+    is_number,
+    is_one_of,
+    is_picture,
+    is_text,
+    is_whole,
+    lay_out,
+)
+from vidgen.commands.inputs import check_order, files_of_model, further_inputs
+from vidgen.errors import ConfigError, VidgenError
 from vidgen.inference.backends.choice import BackendName
-from vidgen.inference.model import Model, Options
-from vidgen.inference.session import WorkSize, class_number, with_polarity
-from vidgen.media import images, labels, paths, video
-from vidgen.media.frames import OUTPUT_SUFFIXES, files_read, list_sources, open_source, output_place, sidecar_place
+from vidgen.inference.model import GRAPH_SUFFIX, WORTH_PREPARING, Model, Options
+from vidgen.inference.session import WorkSize, class_number
+from vidgen.jobs.clips import Clip, parse_shard, place_of
+from vidgen.media import images, labels
+from vidgen.media.frames import files_read, open_source, output_place, sidecar_place
 from vidgen.media.labels import LabelTable
+from vidgen.weights.checkpoints import find_files
 
 if TYPE_CHECKING:
     from vidgen.inference.styles import StyleAssignment
@@ -55,13 +70,19 @@ def translate(
     start: str | None = None,
     end: str | None = None,
     frame_rate: float | None = None,
+    inputs_list: Path | None = None,
     shard: str | None = None,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    gpus: float | None = None,
     skip_existing: bool = False,
     overwrite: bool = False,
     device: str = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
     backend: BackendName = "auto",
+    compiled: bool = False,
     quality: Literal["draft", "good", "lossless"] = "good",
     seed: int = 0,
     weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
@@ -73,8 +94,8 @@ def translate(
     """Translate one or many inputs; see `Model.open` for what an input may be.
 
     Args:
-        out: output file or folder of frames for one input; a folder for several, each named after its input. A JSON file beside
-            each result, named after the whole of it (out.mp4.json), tells how it was made.
+        out: output file or folder of frames for one input; a folder for several, whose tree mirrors that of the inputs. A JSON
+            file beside each result, named after the whole of it (out.mp4.json), tells how it was made.
         samples: how many results of each input, from one seed each; the number goes into their names (out-1.png). They differ
             where the model has noise (the dropout of pix2pix) or draws styles.
         class_name: what the inputs show, for models that know classes.
@@ -88,102 +109,281 @@ def translate(
         steady: share of the last result in each frame of an image model, 0..1; None means 0 and a warning for videos.
         styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`.
         backend: what computes; auto takes OpenVINO where it is installed and gives torch's frames on this machine.
-        shard: `K/N` takes every input whose name falls into part K of N; `auto` reads a SLURM array's variables.
+        compiled: compile the network with torch first.
+        inputs_list, shard, engine, workers, address, gpus: many inputs; see `batches.Scale`.
 
     Returns:
-        one entry per input.
+        of one input, how it was made; of several, what became of them, with an entry for each where there are not too many.
 
     Raises:
         PartialFailure: some inputs failed; the others are done.
     """
+    arguments = batches.encoded({**locals(), "overwrite": False})
+    scale = Scale(inputs_list, shard, engine, workers, address, gpus, skip_existing, overwrite)
     check_order(model, inputs)
-    failures: list[str] = []
-    jobs = list(_jobs(inputs, failures))
-    several = len(inputs) > 1 or len(jobs) > 1
-    if several and _names_a_file(out):
-        raise OutputError(f"{paths.display(out)}: is one file, and there are {len(jobs)} inputs", hint="name a folder: results/")
-    jobs = [job for job in jobs if _in_shard(job.name, shard)]
-    targets = [
-        _Target(job, index, _target(out, job if several else None, index + 1 if samples > 1 else None), _is_picture(job))
-        for job, index in itertools.product(jobs, range(samples))
-    ]
-    if sheet is not None and not all(target.single for target in targets):
-        raise ConfigError(f"`sheet` {sheet}: shows single pictures, and there are videos among the inputs")
-    skipped = [target for target in targets if skip_existing and target.exists]
-    targets = [target for target in targets if target not in skipped]
-    read = [Path(where) for where in (instances, *(entry.partition("=")[2] for entry in further)) if where]
-    read += [first_frame] if first_frame is not None else []
-    files = [file for where in (*(target.job for target in targets), *read) for file in files_read(where)]
-    places = [place for target in targets for place in (target.place, sidecar_place(target.path))]
-    places += [durable.Output(sheet)] if sheet is not None else []
-    results: list[dict[str, Any]] = [{"output": target.path, "skipped": True} for target in skipped]
-    with ExitStack() as stack:
-        durable.check_places(places, inputs=[*files, model], overwrite=overwrite)
-        # One job holds its outputs from the start; those of many, each when its turn comes.
-        claim = stack.enter_context(durable.claim(places, overwrite=overwrite)) if len(targets) == 1 else None
-        if reference and backend == "auto":
-            backend = "torch"  # the encoder, which looks at the reference, is no part of an exported graph
-        loaded = Model.load(
-            model,
-            device=device,
-            precision=precision or "auto",
+    parse_shard(shard)
+    sources = find_sources(inputs, inputs_list, _CHANGES)
+    several = len(inputs) > 1 or len(sources) > 1 or inputs_list is not None
+    if several:
+        check_folder(out, len(sources))
+        named = lay_out(sources, out, lambda path: ".png" if is_picture(path) else ".mp4")
+    else:
+        named = [(place_of(sources[0].path).name, out)]
+    if reference and backend == "auto":
+        backend = "torch"  # the encoder, which looks at the reference, is no part of an exported graph
+    companions, fixed = _companions(further, instances, first_frame, several=several)
+    clips = []
+    for source, (identity, output) in zip(sources, named, strict=True):
+        values, fault = source.values, source.fault
+        if fault is None:
+            values, fault = companions.of(source, identity if several else None)
+            values = {**fixed, **values}
+        for index in range(samples):
+            own: dict[str, Any] = {"input": str(source.path)}
+            own |= {"inputs": values} if values else {}
+            own |= {"sample": index} if samples > 1 else {}
+            own |= {"options": {_OPTIONS[name][0]: value for name, value in source.options.items()}} if source.options else {}
+            clips.append(Clip(identity, output if samples == 1 else _numbered(output, index + 1), own, fault))
+    options: dict[str, Any] = {
+        "model": str(model),
+        "labels": labels,
+        "side_by_side": side_by_side,
+        "work_size": work_size,
+        "steady": steady,
+        "styles": None if styles is None else str(styles),
+        "chosen": list(chosen),
+        "reference": None if reference is None else list(reference),
+        "start": start,
+        "end": end,
+        "frame_rate": frame_rate,
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "backend": backend,
+        "quality": quality,
+        "seed": seed,
+        "weights": weights,
+        "samples": samples,
+        "class_name": class_name,
+        "inverted": inverted,
+        "compiled": compiled,
+        "num_frames": _enough_frames(sources) if backend == "auto" and not compiled else None,
+    }
+    if sheet is not None:
+        if not all(is_picture(Path(clip.values["input"])) for clip in clips):
+            raise ConfigError(f"`sheet` {sheet}: shows single pictures, and there are videos among the inputs")
+        durable.check_places([durable.Output(sheet)], inputs=[file for clip in clips for file in _reads(clip)], overwrite=overwrite)
+    if not several:
+        result = _translate_one(clips, options, overwrite=overwrite, skip_existing=skip_existing)
+        if sheet is not None:
+            _write_sheet(sheet, clips)
+        return result
+    ignored = ("device", "threads", "backend", "compiled", "num_frames", "samples", "model")
+    result = batches.run(
+        "translate",
+        "vidgen.commands.translate:Worker",
+        clips,
+        out,
+        scale=scale,
+        options=options,
+        decides={"model": _hash_of(model, weights), **{name: options[name] for name in options if name not in ignored}},
+        arguments=arguments,
+        places=_places,
+        reads=lambda clip: [*_reads(clip), *files_of_model(model)],
+    )
+    if sheet is not None:
+        _write_sheet(sheet, clips)
+    return result
+
+
+def _translate_one(clips: Sequence[Clip], options: Mapping[str, Any], *, overwrite: bool, skip_existing: bool) -> dict[str, Any]:
+    """The samples of one input, whose outputs are held from the start."""
+    left = [clip for clip in clips if not (skip_existing and _places(clip)[0].exists())]
+    results: list[dict[str, Any]] = [{"output": clip.output, "skipped": True} for clip in clips if clip not in left]
+    places = [place for clip in left for place in _places(clip)]
+    read = [Path(options["model"]), *(file for clip in left for file in _reads(clip))]
+    with durable.claim(places, inputs=read, overwrite=overwrite) as claim:
+        if left:
+            worker = Worker(options)
+            results += [worker(clip, claim) for clip in left]
+    return {"results": results} if len(clips) > 1 else results[0]
+
+
+class Worker:
+    """A model that is loaded once and translates clip after clip."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """Load it; the options are those of `translate`, as JSON values."""
+        self.options = options
+        weights = options["weights"]
+        self._loading: dict[str, Any] = {
+            "device": options["device"],
+            "precision": options["precision"] or "auto",
+            "threads": options["threads"],
+        }
+        self.model = Model.load(
+            Path(options["model"]),
             weights="ema" if weights == "average" else weights,
-            backend=backend,
-            threads=threads,
-            num_frames=_total_frames(targets) if backend == "auto" else None,
+            backend=options["backend"],
+            num_frames=options["num_frames"],
+            compiled=options["compiled"],
+            **self._loading,
         )
-        table = input_table(labels, loaded)
-        class_number(loaded.condition, class_name)
-        with_polarity(loaded.condition, inverted=inverted)
-        companions = further_inputs(loaded, further, instances=instances)
-        assignments = [
-            _style(loaded, styles=styles, chosen=chosen, reference=reference, seed=seed + index) for index in range(samples)
+        self._tables = {options["labels"]: input_table(options["labels"], self.model)}
+        if options["class_name"] is not None:
+            class_number(self.model.condition, options["class_name"])
+        styles = None if options["styles"] is None else Path(options["styles"])
+        self._styles = [
+            _style(
+                self.model,
+                styles=styles,
+                chosen=options["chosen"],
+                reference=options["reference"],
+                seed=options["seed"] + index,
+            )
+            for index in range(options["samples"])
         ]
-        first_model: Model | None = None
-        if first_frame is not None and (first_frame.suffix == ".safetensors" or (first_frame / "checkpoints").is_dir()):
-            first_model, first_frame = Model.load(first_frame, device=device, precision=precision or "auto", threads=threads), None
-        if several:
-            for job in jobs:
-                _partners(job, companions, first_frame, several=True)
-        for target in targets:
-            try:
-                partners, first_frames = _partners(target.job, companions, first_frame, several=several)
-                opened = loaded.open(
-                    target.job,
-                    further=partners,
-                    first_frames=first_model or first_frames,
-                    start=start,
-                    end=end,
-                    frame_rate=None if frame_rate is None else Fraction(frame_rate).limit_denominator(1001),
-                )
-                if steady is None and loaded.facts.num_past_frames == 0 and opened.main.num_frames != 1:
-                    steady = 0.0
-                    log.warning(_FLICKERS, loaded.kind)
-                chosen_options = Options(
-                    seed + target.sample, table, work_size, steady or 0.0, assignments[target.sample], class_name, inverted
-                )
-                translation = loaded.translate(opened, options=chosen_options)
-                what = f"translating {Path(target.path).name}"
-                with progress.task(what, translation.inputs.main.num_frames) as report:
-                    saved = translation.save(
-                        target.path,
-                        side_by_side=side_by_side,
-                        quality=quality,
-                        overwrite=overwrite,
-                        report=report,
-                        claim=claim,
-                    )
-                results.append(saved)
-            except VidgenError as error:
-                if not several:
-                    raise
-                failures.append(str(error))
-                log.error("%s", error)
-    if sheet is not None and results:
-        _write_sheet(sheet, [target for target in (*skipped, *targets) if Path(target.path).is_file()])
-    if failures:
-        raise PartialFailure(f"{len(failures)} of {len(failures) + len(results)} inputs failed; the first: {failures[0]}")
-    return {"results": results} if several or samples > 1 or not results else results[0]
+        self._first_models: dict[str, Model] = {}
+        self._has_warned = False
+
+    def __call__(self, clip: Clip, claim: durable.Claim | None = None) -> dict[str, Any]:
+        """Translate a clip and save it, with the JSON file beside it.
+
+        Raises:
+            VidgenError: that cannot be done.
+        """
+        own = {**self.options, **clip.values.get("options", {})}
+        inputs = dict(clip.values.get("inputs", {}))
+        first = inputs.pop("first_frame", None)
+        rate = own["frame_rate"]
+        opened = self.model.open(
+            clip.values["input"],
+            further=self._named(inputs),
+            first_frames=self._first_model(Path(first)) or first if first is not None else None,
+            start=own["start"],
+            end=own["end"],
+            frame_rate=None if rate is None else Fraction(rate).limit_denominator(1001),
+        )
+        if own["steady"] is None and self.model.facts.num_past_frames == 0 and opened.main.num_frames != 1 and not self._has_warned:
+            self._has_warned = True
+            log.warning(_FLICKERS, self.model.kind)
+        sample = clip.values.get("sample", 0)
+        chosen = Options(
+            own["seed"] + sample,
+            self._table(own["labels"]),
+            own["work_size"],
+            own["steady"] or 0.0,
+            self._styles[sample],
+            own["class_name"],
+            own["inverted"],
+        )
+        translation = self.model.translate(opened, options=chosen)
+        with progress.task(f"translating {Path(clip.output).name}", translation.inputs.main.num_frames) as report:
+            return translation.save(
+                clip.output,
+                side_by_side=own["side_by_side"],
+                quality=own["quality"],
+                overwrite=clip.values.get("overwrite", False),
+                report=report,
+                claim=claim,
+            )
+
+    def _named(self, inputs: Mapping[str, str]) -> dict[str, str]:
+        """Further inputs by the model's names; those that were given without one are numbered."""
+        entries = [f"{'' if name.startswith('?') else name}={path}" for name, path in inputs.items() if name != "instances"]
+        return further_inputs(self.model, entries, instances=inputs.get("instances"))
+
+    def _table(self, text: str | None) -> LabelTable | None:
+        if text not in self._tables:
+            self._tables[text] = input_table(text, self.model)
+        return self._tables[text]
+
+    def _first_model(self, path: Path) -> Model | None:
+        """The model that makes first frames, where that is what they come from."""
+        if path.suffix != ".safetensors" and not (path / "checkpoints").is_dir():
+            return None
+        if str(path) not in self._first_models:
+            self._first_models[str(path)] = Model.load(path, **self._loading)
+        return self._first_models[str(path)]
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "seed": ("seed", is_whole),
+    "start": ("start", is_text),
+    "end": ("end", is_text),
+    "fps": ("frame_rate", is_number(0.1, 1000)),
+    "smoothing": ("steady", is_number(0, 1)),
+    "side_by_side": ("side_by_side", is_flag),
+    "label_encoding": ("labels", is_text),
+    "quality": ("quality", is_one_of("draft", "good", "lossless")),
+    "work_size": ("work_size", is_one_of("auto", "input")),
+    "class": ("class_name", is_text),
+    "invert": ("inverted", is_flag),
+}
+"""What a list may change for a clip: by the words of the command line, our name and a check."""
+
+
+_CHANGES = Changes(("instances", "first_frame"), {name: check for name, (_, check) in _OPTIONS.items()})
+
+
+def _companions(
+    further: Sequence[str], instances: str | None, first_frame: Path | None, *, several: bool
+) -> tuple[Companions, dict[str, str]]:
+    """The inputs beside the main one, and the model of first frames, which serves all clips.
+
+    Raises:
+        ConfigError: an entry is not NAME=PATH, or an input is named twice.
+    """
+    named: dict[str, str | Path] = {} if instances is None else {"instances": instances}
+    for index, entry in enumerate(further):
+        name, sign, path = entry.partition("=")
+        if not (sign and path):
+            raise ConfigError(f"`further` {entry}: expected NAME=PATH, such as instances=objects.png")
+        if name in named:
+            raise ConfigError(f"`further` {entry}: {name} is named twice")
+        named[name or f"?{index}"] = path
+    if first_frame is not None and not _is_model(first_frame):
+        named["first_frame"] = first_frame
+    fixed = {"first_frame": str(first_frame)} if first_frame is not None and _is_model(first_frame) else {}
+    return Companions(named, several=several, words={"first_frame": "`first_frame`"}), fixed
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".safetensors" or (path / "checkpoints").is_dir()
+
+
+def _places(clip: Clip) -> list[durable.Output]:
+    return [output_place(clip.output, single=is_picture(Path(clip.values["input"]))), sidecar_place(clip.output)]
+
+
+def _reads(clip: Clip) -> list[Path]:
+    return [file for where in (clip.values["input"], *clip.values.get("inputs", {}).values()) for file in files_read(where)]
+
+
+def _write_sheet(out: Path, clips: Sequence[Clip]) -> None:
+    from vidgen.single_image.pictures import contact_sheet  # here, because it needs torch, which exported graphs do without
+
+    rows: dict[str, list[np.ndarray]] = {}
+    for clip in clips:
+        if Path(clip.output).is_file():
+            row = rows.setdefault(clip.values["input"], [])
+            row += [] if row else [images.read_picture(Path(clip.values["input"]))]
+            row.append(images.read_picture(Path(clip.output)))
+    if rows:
+        pictures = [picture for row in rows.values() for picture in row]
+        images.write_png(out, contact_sheet(pictures, num_columns=max(map(len, rows.values()))))
+
+
+def _hash_of(model: Path, weights: str) -> str:
+    """Of all weights that may be used, so that no batch is continued with another model.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    if model.suffix.lower() == GRAPH_SUFFIX:
+        return durable.fingerprint(model).sha256
+    prefer: Any = "ema" if weights == "average" else weights
+    return "-".join(durable.fingerprint(file).sha256 for file in find_files(model, prefer) if file is not None)
 
 
 def _style(model: Model, **options: Any) -> StyleAssignment | None:
@@ -195,104 +395,22 @@ def _style(model: Model, **options: Any) -> StyleAssignment | None:
     return choose_style(model, **options)
 
 
-def _write_sheet(out: Path, targets: Sequence[_Target]) -> None:
-    from vidgen.single_image.pictures import contact_sheet  # here, because it needs torch, which exported graphs do without
-
-    rows: dict[Path, list[np.ndarray]] = {}
-    for target in targets:
-        row = rows.setdefault(target.job, [])
-        if not row:
-            row.append(images.read_picture(target.job))
-        row.append(images.read_picture(Path(target.path)))
-    pictures = [picture for row in rows.values() for picture in row]
-    images.write_png(out, contact_sheet(pictures, num_columns=max(len(row) for row in rows.values())))
-
-
-def _total_frames(targets: Sequence[_Target]) -> int | None:
-    """Of all results, or None where one does not say how many it will have."""
-    counts = []
-    for target in targets:
+def _enough_frames(sources: Sequence[Source]) -> int | None:
+    """How many frames there will be, counted until preparing a graph pays off; None where a clip does not say how many it has."""
+    total = 0
+    for source in sources:
+        if source.fault is not None:
+            continue
         try:
-            source = open_source(target.job)
+            count = open_source(source.path).num_frames
         except VidgenError:  # it is opened again, as what it is, when its turn comes
+            continue
+        if count is None:
             return None
-        counts.append(source.num_frames)
-    return None if any(count is None for count in counts) else sum(count for count in counts if count is not None)
-
-
-def _jobs(inputs: Sequence[str], failures: list[str]) -> Iterator[Path]:
-    """The clips of all inputs; of several inputs, one that cannot be read fails alone."""
-    for where in inputs:
-        try:
-            yield from list_sources(where)
-        except InputError as error:
-            if len(inputs) == 1:
-                raise
-            failures.append(str(error))
-            log.error("%s", error)
-
-
-def _partners(
-    job: Path, companions: Mapping[str, str], first_frame: Path | None, *, several: bool
-) -> tuple[dict[str, str], str | None]:
-    """The further inputs of a job by name, and its first frame.
-
-    Raises:
-        InputError: see `partner_of`.
-    """
-    further = {name: partner_of(job, where, several=several, what=name) for name, where in companions.items()}
-    first = None if first_frame is None else partner_of(job, first_frame, several=several, what="`first_frame`")
-    return further, first
-
-
-@dataclass(frozen=True)
-class _Target:
-    """One result: of which input, which of its samples, where it goes, and whether it is a single picture."""
-
-    job: Path
-    sample: int
-    path: str
-    single: bool
-
-    @property
-    def place(self) -> durable.Output:
-        return output_place(self.path, single=self.single)
-
-    @property
-    def exists(self) -> bool:
-        return self.place.exists()
-
-
-def _target(out: str, job: Path | None, number: int | None) -> str:
-    """Where a result goes: `out`, or in it under the name of one of several jobs; with the number of one of several samples."""
-    if job is None:
-        return out if number is None else _numbered(out, number)
-    source = _source(job)
-    # Folders have no suffix, also where there is a dot in the name; patterns and globs are called after their folder.
-    if source.is_dir():
-        name = source.name
-    elif source.exists():
-        name = source.stem
-    else:
-        name = source.parent.name
-    name += "" if number is None else f"-{number}"
-    return str(Path(out) / f"{name}{'.png' if _is_picture(job) else '.mp4'}")
-
-
-def _source(job: Path) -> Path:
-    """The path of a job without its cut."""
-    return Path(os.path.abspath(paths.split_cut(str(job))[0]))
-
-
-def _is_picture(job: Path) -> bool:
-    source = _source(job)
-    return images.is_image(source) and source.is_file()
-
-
-def _names_a_file(out: str) -> bool:
-    path = Path(out)
-    known = path.suffix.lower() in OUTPUT_SUFFIXES or images.is_image(path) or video.is_video(path)
-    return known and not out.endswith(("/", os.sep)) and not path.is_dir()
+        total += count
+        if total >= WORTH_PREPARING:
+            break
+    return total
 
 
 def _numbered(out: str, number: int) -> str:
@@ -300,26 +418,6 @@ def _numbered(out: str, number: int) -> str:
     if out.endswith(("/", os.sep)):
         return f"{path}-{number}/"
     return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
-
-
-def _in_shard(name: str, shard: str | None) -> bool:
-    if shard is None:
-        return True
-    if shard == "auto":
-        try:
-            first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
-            part = int(os.environ["SLURM_ARRAY_TASK_ID"]) - first + 1
-            parts = int(os.environ["SLURM_ARRAY_TASK_COUNT"])
-        except (KeyError, ValueError) as error:
-            raise ConfigError("--shard auto: this is no SLURM array job", hint="give --shard K/N") from error
-    else:
-        try:
-            part, parts = (int(value) for value in shard.split("/"))
-        except ValueError as error:
-            raise ConfigError(f"--shard {shard}: expected K/N, such as 1/4, or auto") from error
-    if not 1 <= part <= parts:
-        raise ConfigError(f"--shard {part}/{parts}: the part must be between 1 and {parts}")
-    return int(hashlib.sha256(os.fsencode(name)).hexdigest(), 16) % parts == part - 1
 
 
 def input_table(text: str | None, model: Model) -> LabelTable | None:

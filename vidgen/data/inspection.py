@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vidgen import kinds, progress
+from vidgen.data import shards
 from vidgen.data.sequences import Sequence, find_table, survey
 from vidgen.data.settings import ConditionSettings, DataSettings, FileInput, LabelSettings, source_settings
 from vidgen.errors import InputError, VidgenError
@@ -74,6 +75,8 @@ def guess(root: Path) -> list[DataSettings]:
         raise InputError(f"{paths.display(root)}: is {kinds.kind_of(root)}; the folder of a data set was expected")
     if kinds.kind_of(root) == "a run folder":
         raise InputError(f"{paths.display(root)}: is a run folder; the folder of a data set was expected")
+    if shards.is_packed(root):
+        return [DataSettings.model_validate({"root": root, **shards.at(root).settings})]
     folders = [entry for entry in paths.list_folder(root) if entry.is_dir()]
     roles = {_kind_by_name(folder.name) for folder in folders}
     splits = [folder for folder in folders if folder.name.lower() in _SPLITS]

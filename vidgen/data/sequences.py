@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidgen.data import shards
 from vidgen.data.settings import DataSettings, FileInput, label_table, parse_range
 from vidgen.data.stills import HalfSource, Side, find_stills, is_excluded, match_names, read_excluded, several_drawings
 from vidgen.errors import ConfigError, InputError, VidgenError
@@ -120,7 +121,7 @@ def survey(settings: DataSettings) -> Survey:
     found: dict[str, dict[str, Path]] = {}
     for role in roles:
         try:
-            found[role.name] = _paths_of(settings, role)
+            found[role.name] = paths_of(settings, role)
         except VidgenError as error:
             faults.append(error)
     if faults:
@@ -173,7 +174,7 @@ def _opened(
         for name, path in found.get(role.name, {}).items():
             if name in names:
                 with suppress(VidgenError):
-                    opened.setdefault(role.name, []).append(open_source(_location(settings, role, path), kind=role.reading))
+                    opened.setdefault(role.name, []).append(open_source(location(settings, role, path), kind=role.reading))
     return opened
 
 
@@ -228,7 +229,13 @@ def _sequence(settings: DataSettings, roles: Listed[FileInput], files: Mapping[s
     other_side: Side = "left" if settings.direction == "a_to_b" else "right"
 
     def source(role: FileInput) -> FrameSource:
-        whole = open_source(_location(settings, role, files[role.name]), kind=role.reading)
+        path = files[role.name]
+        if shards.is_packed(settings.root):
+            assert role.folder is not None
+            name = path.relative_to(settings.root / role.folder).as_posix()
+            whole = shards.at(settings.root).source(role.folder, "" if name == "." else name, role.reading)
+        else:
+            whole = open_source(location(settings, role, path), kind=role.reading)
         if settings.pairs == "side_by_side" and role.folder == settings.target:
             whole = HalfSource(whole, target_side if role.name == "target" else other_side)
         return whole
@@ -304,9 +311,16 @@ def find_table(settings: DataSettings, sequences: list[Sequence]) -> LabelTable 
 # --- files ------------------------------------------------------------------------------------------------------------------
 
 
-def _paths_of(settings: DataSettings, role: FileInput) -> dict[str, Path]:
-    """Where the sequences of a role are, by the name that partners share."""
+def paths_of(settings: DataSettings, role: FileInput) -> dict[str, Path]:
+    """Where the sequences of a role are, by the name that partners share.
+
+    Raises:
+        InputError: there is no such folder, or nothing usable in it.
+    """
     assert role.folder is not None
+    if shards.is_packed(settings.root):
+        names = shards.at(settings.root).names(role.folder)
+        return {names_of.comparable(name): settings.root / role.folder / name for name in names}
     root, where = settings.root, settings.root / role.folder
     pattern = settings.pattern.get(role.name)
     if not root.is_dir():
@@ -337,8 +351,12 @@ def _glob(folder: Path, pattern: str) -> str:
     return os.path.join(glob.escape(os.fspath(folder)), pattern)
 
 
-def _location(settings: DataSettings, role: FileInput, path: Path) -> str | Path:
-    """What to open for a sequence: a folder, or only the files in it that the role's pattern takes."""
+def location(settings: DataSettings, role: FileInput, path: Path) -> str | Path:
+    """What to open for a sequence: a folder, or only the files in it that the role's pattern takes.
+
+    Raises:
+        InputError: it takes none.
+    """
     pattern = settings.pattern.get(role.name)
     if pattern is None or not path.is_dir():
         return path

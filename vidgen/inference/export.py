@@ -145,14 +145,14 @@ def export(
         ConfigError: a part of the translator cannot be exported, or the graph does not give torch's frames; nothing is kept then.
         OutputError: the file cannot be written.
     """
-    _require_libraries(form)
+    require_libraries(form)
     size = sum(value.numel() * value.element_size() for value in translator.generator.state_dict().values())
     if size > _LARGEST and form != "pt2":
         raise ConfigError(
             f"{facts.kind}: its {size / 2**30:.1f} GiB of weights do not fit into one ONNX file of at most 2 GiB",
             hint="take the form pt2",
         )
-    with torch.inference_mode(False), torch.no_grad(), _counters_fixed(translator):
+    with torch.inference_mode(False), torch.no_grad(), _counters_fixed(translator), _plain_layout(translator):
         plan = _plan(translator, facts, inputs)
         step = _Step(translator, plan).eval()
         probe = _probe_size(facts)
@@ -179,7 +179,11 @@ def export(
             return Exported(card, {"graph": path})
 
 
-def _require_libraries(form: Form) -> None:
+def require_libraries(form: Form) -> None:
+    """
+    Raises:
+        MissingExtraError: a library that writes this form is not installed.
+    """
     needed = {"onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino"), "pt2": ()}[form]
     missing = [name for name in needed if engine_version(name) is None]
     if not missing and (form == "pt2" or any(engine_version(name) for name in ENGINES)):
@@ -206,6 +210,18 @@ def _counters_fixed(translator: nn.Module) -> Iterator[None]:
         for module, name, value in taken:
             module.__dict__.pop(name, None)
             module._buffers[name] = value
+
+
+@contextlib.contextmanager
+def _plain_layout(translator: nn.Module) -> Iterator[None]:
+    """Weights in the standard layout within: with channels last, programs would only take frames whose coarsest features are wider
+    than one pixel, since the layout of a single one cannot be told.
+    """
+    try:
+        translator.to(memory_format=torch.contiguous_format)
+        yield
+    finally:
+        translator.to(memory_format=torch.channels_last)
 
 
 def _plan(translator: Translator[Any], facts: Facts, inputs: Sequence[Input]) -> _Plan:
@@ -357,7 +373,7 @@ def _to_onnx(step: _Step, plan: _Plan, facts: Facts) -> Any:
                 verbose=False,
             )
         except Exception as error:  # the exporter wraps whatever the translator's code raises
-            raise ConfigError(f"{facts.kind}: cannot be exported to ONNX: {_reason(error)}") from error
+            raise ConfigError(f"{facts.kind}: cannot be exported to ONNX: {describe_failure(error)}") from error
 
 
 def _arguments(plan: _Plan, size: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -365,7 +381,7 @@ def _arguments(plan: _Plan, size: tuple[int, int]) -> tuple[Tensor, ...]:
     return tuple(_tensor(inputs[port.name] if port.name in inputs else port.zeros(size)) for port in plan.ports)
 
 
-def _reason(error: BaseException) -> str:
+def describe_failure(error: BaseException) -> str:
     """The innermost cause in one line; operators are named in it."""
     cause: BaseException = error
     while cause.__cause__ is not None or cause.__context__ is not None:
@@ -454,14 +470,20 @@ def _write_program(step: _Step, plan: _Plan, card: GraphCard, path: Path) -> Exp
         try:
             program = torch.export.export(step, _arguments(plan, size), dynamic_shapes=plan.dynamic_shapes(), strict=False)
         except Exception as error:
-            raise ConfigError(f"{plan.facts.kind}: cannot be exported: {_reason(error)}") from error
+            raise ConfigError(f"{plan.facts.kind}: cannot be exported: {describe_failure(error)}") from error
         probe = card.check.size
         arrays = probe_inputs(plan.inputs, probe, 0)
         state = {port.name: _tensor(port.zeros(probe)) for port in plan.states}
         _, state = _stepped(step.translator, plan, arrays, state)
         expected, _ = _stepped(step.translator, plan, arrays, state)
         given = {**arrays, **draw_noise(plan.noise, probe, 0, 0), **{name: value.numpy() for name, value in state.items()}}
-        frame = program.module()(*(_tensor(given[port.name]) for port in plan.ports))[0][0].numpy()
+        try:
+            frame = program.module()(*(_tensor(given[port.name]) for port in plan.ports))[0][0].numpy()
+        except Exception as error:  # what it takes for granted of its inputs is asserted in many ways
+            size_text = f"{probe[1]}x{probe[0]}"
+            raise ConfigError(
+                f"{plan.facts.kind}: the exported program does not take frames of {size_text}: {describe_failure(error)}"
+            ) from error
         difference = float(np.abs(frame - expected).max())
         if not difference <= TOLERANCE:
             raise ConfigError(
@@ -489,7 +511,7 @@ def _write_openvino(draft: Path, card: GraphCard, path: Path) -> Exported:
     try:
         model = openvino.Core().read_model(str(draft))  # its converter in Python would report its use to its makers
     except RuntimeError as error:
-        raise ConfigError(f"{card.facts.kind}: OpenVINO cannot convert the graph: {_reason(error)}") from error
+        raise ConfigError(f"{card.facts.kind}: OpenVINO cannot convert the graph: {describe_failure(error)}") from error
     model.set_rt_info(card.to_json(), [METADATA_KEY])
     place = draft.with_suffix(".xml")
     openvino.save_model(model, str(place), compress_to_fp16=False)

@@ -168,6 +168,8 @@ class GraphCard:
                 raise CheckpointError(
                     f"{where}: its card is of format {version}; this version of vidgen reads formats up to {FORMAT}"
                 )
+            if "model" not in values and "kind" in values:
+                raise CheckpointError(f"{where}: is a graph of {values['kind']}, which translates nothing")
             ports = {name: tuple(map(Port.from_dict, values[name])) for name in ("inputs", "noise", "states")}
             facts = Facts.from_dict(values["model"], where)
             return GraphCard(

@@ -127,7 +127,7 @@ class Live:
 
     Args:
         frames: the stream; iterated in a thread of its own.
-        prepare: what turns a frame into what the model reads, such as a labeler; nothing by default.
+        prepare: what turns a frame uint8 [H,W,3] into what the model reads, such as a labeler; nothing by default.
         patience: seconds without a frame after which the stream counts as stopped; None waits for ever.
     """
 
@@ -151,6 +151,7 @@ class Live:
         self._read: Latest[LiveFrame] = Latest()
         self._built: Latest[tuple[LiveFrame, Session, Any]] = Latest()
         self._size: Size | None = None
+        self._odd_size: Size | None = None
         self._session: Session | None = None
         self._stop = threading.Event()
 
@@ -202,15 +203,15 @@ class Live:
     def _building(self) -> None:
         try:
             while (frame := self._read.take()) is not None:
-                pixels = frame.pixels if self._prepare is None else self._prepare(frame.pixels)
-                session, main = self._fitting(Frame(pixels, 0, frame.name))
+                session, pixels = self._fitting(frame)
+                main = Frame(pixels if self._prepare is None else self._prepare(pixels), 0, frame.name)
                 self._built.put((frame, session, session.build({item.name: main for item in self._model.inputs})))
             self._built.close()
         except BaseException as error:
             self._built.close(error)
 
-    def _fitting(self, frame: Frame) -> tuple[Session, Frame]:
-        """The session, and the frame at its size: that of the stream's first frame."""
+    def _fitting(self, frame: LiveFrame) -> tuple[Session, np.ndarray]:
+        """The session, and the frame's pixels at its size: that of the stream's first frame."""
         height, width = frame.pixels.shape[:2]
         if self._session is None:
             self._session = self._model.session((height, width), **self._options)
@@ -219,10 +220,12 @@ class Live:
                 log.info("this model reads instances, which a stream has not: boundaries of classes stand for those of objects")
         assert self._size is not None
         if (height, width) == self._size:
-            return self._session, frame
-        log.warning(
-            "%s: is %dx%d now; it is brought to the %dx%d it began with", frame.name, width, height, self._size[1], self._size[0]
-        )
-        is_labels = self._model.condition.labels is not None
-        resized = (conditions.resize_labels if is_labels else conditions.resize_picture)(frame.pixels, self._size)
-        return self._session, Frame(resized, frame.pts, frame.name)
+            return self._session, frame.pixels
+        if (height, width) != self._odd_size:
+            self._odd_size = (height, width)
+            log.warning(
+                "%s: is %dx%d now; it is brought to the %dx%d it began with",
+                *(frame.name, width, height, self._size[1], self._size[0]),
+            )
+        is_labels = self._model.condition.labels is not None and self._prepare is None
+        return self._session, (conditions.resize_labels if is_labels else conditions.resize_picture)(frame.pixels, self._size)

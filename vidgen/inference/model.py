@@ -154,6 +154,7 @@ class Model:
         backend: BackendName = "torch",
         threads: int | None = None,
         num_frames: int | None = None,
+        compiled: bool = False,
     ) -> Model:
         """From a run folder, a checkpoint folder, a weights file, or an exported graph.
 
@@ -163,6 +164,7 @@ class Model:
                 fails, torch takes its place, with a warning.
             threads: of the processor.
             num_frames: how many frames will be translated, where that is known; "auto" prepares no graph for few.
+            compiled: compile the steps with `torch.compile` when the first frames come, for long videos and GPUs.
 
         Raises:
             CheckpointError: there are no usable weights, or the graph has no card that this version reads.
@@ -170,6 +172,9 @@ class Model:
             MissingExtraError: the backend is not installed.
         """
         path = Path(path)
+        if compiled and (backend not in ("auto", "torch") or path.suffix.lower() == GRAPH_SUFFIX):
+            raise ConfigError(f"`compiled`: compiles networks in torch, and {path} would run on an exported graph")
+        backend = "torch" if compiled else backend
         if path.suffix.lower() == GRAPH_SUFFIX:
             return cls._of_graph(path, backend, device, precision, threads)
         why = "asked for"
@@ -182,7 +187,7 @@ class Model:
                     return cls(graph.card.facts, graph, Choice(engine, graph.precision, why), prepared.file, prepared.sha256)
                 if backend != "auto" or prepared.failed:
                     log.warning("%s is not used: %s; torch takes its place", TITLES[engine], why)
-        return cls._of_weights(path, device, precision, weights, threads, why)
+        return cls._of_weights(path, device, precision, weights, threads, why, compiler="inductor" if compiled else None)
 
     @classmethod
     def _of_weights(
@@ -193,6 +198,7 @@ class Model:
         weights: Prefer,
         threads: int | None,
         why: str,
+        compiler: str | None,
     ) -> Model:
         from vidgen.inference.backends.pytorch import TorchBackend
         from vidgen.runtime import Runtime
@@ -218,9 +224,8 @@ class Model:
         )
         has_noise = any(item.kind == "noise" for item in card.inputs)
         chosen = Choice("torch", "bf16" if runtime.use_bf16 else "fp32", why)
-        return cls(
-            facts, TorchBackend(translator, runtime, has_noise), chosen, file, _sha256(file), _Parts(translator, card, runtime)
-        )
+        torch_backend = TorchBackend(translator, runtime, has_noise, compiler)
+        return cls(facts, torch_backend, chosen, file, _sha256(file), _Parts(translator, card, runtime))
 
     @classmethod
     def _of_graph(cls, path: Path, backend: BackendName, device: str, precision: Precision, threads: int | None) -> Model:
@@ -237,8 +242,8 @@ class Model:
             require_engine("onnxruntime")
         for name in installed:
             try:
-                graph = GraphBackend(path, name, precision=precision, threads=threads, cache=choice.cache_folder() / "compiled")
-                verdict = choice.verdict_of(graph)
+                cache = choice.cache_folder() / "compiled"
+                graph, verdict = choice.same_frames(path, name, precision, threads=threads, cache=cache)
             except VidgenError as error:
                 if name == installed[-1]:
                     raise
@@ -600,8 +605,7 @@ class _Preparation:
         try:
             place = self.graph()
             compiled = choice.cache_folder() / "compiled"
-            graph = GraphBackend(place, self._engine, precision=self._precision, threads=self._threads, cache=compiled)
-            verdict = choice.verdict_of(graph)
+            graph, verdict = choice.same_frames(place, self._engine, self._precision, threads=self._threads, cache=compiled)
         except MissingExtraError:
             raise
         except (VidgenError, OSError, RuntimeError) as error:

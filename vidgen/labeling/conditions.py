@@ -120,12 +120,12 @@ class ConditionVideo:
         for index, frame in enumerate(self.source):
             parts = None
             if self.points is None:
-                pictures = [self._of_picture(frame.pixels)]
+                pictures = [draw_picture(frame.pixels, settings)]
             else:
                 finder = self.points
                 found = finder[index] if isinstance(finder, list) else finder.find(frame.pixels, frame.name)
                 follower.follow(index, frame.pixels, found)
-                pictures, parts, is_empty = self._of_points(found, frame.pixels, augmentation)
+                pictures, parts, is_empty = draw_points(found, frame.pixels, settings, augmentation)
                 if is_empty:
                     self.empty.append(index)
             left, top, right, bottom = box or (0, 0, frame.pixels.shape[1], frame.pixels.shape[0])
@@ -163,34 +163,36 @@ class ConditionVideo:
         else:
             yield from (self.points.find(frame.pixels, frame.name) for frame in self.source)
 
-    def _of_picture(self, pixels: np.ndarray) -> np.ndarray:
-        settings = self.settings
-        if settings.kind == "densepose":
-            return drawings.rescale_densepose(pixels, without_face=settings.remove_face)
-        if settings.kind == "lines":
-            return _in_color(drawings.line_art(pixels, settings.line_width))
-        if settings.kind == "edge-map":
-            return _in_color(edge_maps.edge_map(pixels))
-        edges = canny_edges(pixels, settings.low, settings.high, settings.blur)
-        return _in_color(drawings.edge_distance(edges) if settings.kind == "distance" else edges)
 
-    def _of_points(
-        self, found: PointFrame, pixels: np.ndarray, augmentation: PoseAugmentation | None
-    ) -> tuple[list[np.ndarray], np.ndarray | None, bool]:
-        """The drawings, part labels, and whether there was nothing to draw."""
-        size = (pixels.shape[0], pixels.shape[1])
-        if self.settings.kind != "face":
-            drawing = drawings.draw_pose(found.people, size, only=_ONLY[self.settings.kind], augmentation=augmentation)
-            return [drawing], None, not drawing.any()
-        landmarks = found.landmarks
-        if landmarks is None:
-            count = NUM_FACE_PICTURES if self.settings.all_channels else 1
-            return [np.zeros((*size, 3), np.uint8)] * count, np.zeros(size, np.uint8), True
-        face = drawings.draw_face(landmarks, size, pixels)
-        if not self.settings.all_channels:
-            return [_in_color(face.edges)], face.parts, False
-        channels = face.channels.transpose(1, 2, 0)
-        return [channels[:, :, start : start + 3] for start in range(0, 15, 3)], face.parts, False
+def draw_picture(pixels: np.ndarray, settings: ConditionSettings) -> np.ndarray:
+    """What is drawn from a frame itself, uint8 [H,W,3] both."""
+    if settings.kind == "densepose":
+        return drawings.rescale_densepose(pixels, without_face=settings.remove_face)
+    if settings.kind == "lines":
+        return _in_color(drawings.line_art(pixels, settings.line_width))
+    if settings.kind == "edge-map":
+        return _in_color(edge_maps.edge_map(pixels))
+    edges = canny_edges(pixels, settings.low, settings.high, settings.blur)
+    return _in_color(drawings.edge_distance(edges) if settings.kind == "distance" else edges)
+
+
+def draw_points(
+    found: PointFrame, pixels: np.ndarray, settings: ConditionSettings, augmentation: PoseAugmentation | None = None
+) -> tuple[list[np.ndarray], np.ndarray | None, bool]:
+    """What is drawn from the points in a frame uint8 [H,W,3]: the drawings alike, part labels, and whether nothing was there."""
+    size = (pixels.shape[0], pixels.shape[1])
+    if settings.kind != "face":
+        drawing = drawings.draw_pose(found.people, size, only=_ONLY[settings.kind], augmentation=augmentation)
+        return [drawing], None, not drawing.any()
+    landmarks = found.landmarks
+    if landmarks is None:
+        count = NUM_FACE_PICTURES if settings.all_channels else 1
+        return [np.zeros((*size, 3), np.uint8)] * count, np.zeros(size, np.uint8), True
+    face = drawings.draw_face(landmarks, size, pixels)
+    if not settings.all_channels:
+        return [_in_color(face.edges)], face.parts, False
+    channels = face.channels.transpose(1, 2, 0)
+    return [channels[:, :, start : start + 3] for start in range(0, 15, 3)], face.parts, False
 
 
 _ONLY: dict[str, Literal["all", "body", "hands"]] = {"pose": "all", "body": "body", "hands": "hands"}
@@ -217,8 +219,7 @@ def open_condition(
             f"{settings.kind}: points were given, so that none need be found", hint="give either `points` or `weights`"
         )
     if weights is not None:
-        wanted = {"pose": ("body", "face", "hands"), "body": ("body",), "face": ("face",), "hands": ("hands",)}[settings.kind]
-        return ConditionVideo(source, settings, PersonFinder(weights, **dict.fromkeys(wanted, True)))
+        return ConditionVideo(source, settings, find_people(settings, weights))
     if points is None:
         raise InputError(
             f"{settings.kind}: is drawn from points, and none were given",
@@ -236,6 +237,16 @@ def open_condition(
     if several and settings.kind == "face":
         log.warning("%s: %d frames hold several people; the first whole face is drawn", source.name, len(several))
     return ConditionVideo(source, settings, found)
+
+
+def find_people(settings: ConditionSettings, weights: Path) -> PersonFinder:
+    """What finds the points that are drawn.
+
+    Raises:
+        MissingExtraError, CheckpointError: as `PersonFinder`.
+    """
+    wanted = {"pose": ("body", "face", "hands"), "body": ("body",), "face": ("face",), "hands": ("hands",)}[settings.kind]
+    return PersonFinder(weights, **dict.fromkeys(wanted, True))
 
 
 def _in_color(gray: np.ndarray) -> np.ndarray:

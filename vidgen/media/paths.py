@@ -149,8 +149,8 @@ def pattern_name(pattern: str, number: int) -> str:
 
 
 def matching_glob(pattern: str) -> list[Path]:
-    """Files and folders that match a shell pattern, in natural order."""
-    return sorted((Path(name) for name in glob.glob(pattern)), key=natural_key)
+    """Files and folders that match a shell pattern, in natural order; `**` stands for any folders."""
+    return sorted((Path(name) for name in glob.glob(pattern, recursive=True)), key=natural_key)
 
 
 def is_glob(name: str) -> bool:

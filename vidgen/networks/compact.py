@@ -270,6 +270,8 @@ class CompactGenerator(nn.Module):
         assert bias is not None
         table = torch.cat([weight[:, : self.num_labels].t(), torch.zeros_like(weight[:, :1]).t()]) + bias
         embedded = F.embedding(torch.where(labels < 0, self.num_labels, labels), table).movedim(-1, 1)
+        if torch.compiler.is_exporting():
+            embedded = embedded.contiguous()  # in this layout no stride hangs on whether a side is 1, which a graph cannot know
         return embedded if extras is None else embedded + F.conv2d(extras, self.embedding.weight[:, self.num_labels :])
 
     def _noise(self, like: Tensor, level: int, shift: tuple[int, int]) -> Tensor:

@@ -7,7 +7,10 @@ two processes give the same losses.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -15,23 +18,69 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vidgen.errors import ConfigError
+from vidgen.errors import ConfigError, TrainingError
 from vidgen.translators.base import Networks, Translator
 from vidgen.types import Batch, Losses, Output, Phase, Step
 
 
-def start(device: torch.device) -> None:
-    """Join the process group that torchrun describes in the environment; nothing to do for a single process."""
+@contextmanager
+def together(device: torch.device, timeout_minutes: float) -> Iterator[None]:
+    """Train in the process group that torchrun describes in the environment; nothing to do for a single process.
+
+    Where one process dies or falls silent, every other one ends with an error, at once or after the time-out, so that whoever
+    started them starts all of them again, from the last checkpoint.
+
+    Args:
+        timeout_minutes: how long the others may be silent; longer than the longest checkpoint or sample takes.
+
+    Raises:
+        TrainingError: another process is gone.
+    """
+    try:
+        _start(device, timedelta(minutes=timeout_minutes))
+        yield
+    except RuntimeError as error:
+        if "RANK" not in os.environ or not _is_loss(error):
+            raise
+        # The group is left as it is: to say goodbye to a lost process would take another time-out.
+        raise TrainingError(
+            f"process {os.environ['RANK']} of {os.environ.get('WORLD_SIZE', '?')}: another process of this training is gone"
+            f" ({_first_line(error)})",
+            hint="the last checkpoint is good; run the same command again on every machine",
+        ) from error
+    else:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _start(device: torch.device, timeout: timedelta) -> None:
     if "RANK" in os.environ and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
 
 
-def finish() -> None:
-    """Leave the process group."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+_LOSSES = ("connection closed", "connection reset", "connection refused", "timed out", "timeout", "broken pipe", "gloo", "nccl")
+
+
+def _is_loss(error: RuntimeError) -> bool:
+    """Whether an error says that another process cannot be reached any more."""
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in _LOSSES)
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(str(error).partition("\n")[0].split())
+    return re.sub(r"^\[[^\]]*\] ", "", text)[:200]
+
+
+def is_started_by_torchrun() -> bool:
+    """Whether an agent of torchrun watches this process, and starts all again where one fails."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_restart() -> bool:
+    """Whether torchrun started this process again, after one of the group had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def rank() -> int:

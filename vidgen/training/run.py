@@ -101,6 +101,8 @@ class TrainSettings(Settings):
     """none feeds images in -1..1 to VGG-19 as they are, as pix2pixHD and vid2vid do."""
     flow: Annotated[FlowSettings, BeforeValidator(_named_engine)] = FlowSettings()
     """Reference flow of real frames; `flow: learned` is short for `flow: {engine: learned}`."""
+    process_timeout_minutes: Annotated[float, Field(gt=0)] = 5.0
+    """With several processes: end where another one is silent for so long. A checkpoint or sample may not take longer."""
     tensorboard: bool = False
     """Also log to TensorBoard (needs the extra `track`)."""
 

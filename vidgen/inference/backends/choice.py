@@ -13,7 +13,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ import numpy as np
 import vidgen
 from vidgen import durable
 from vidgen.errors import OutputError
-from vidgen.inference.backends.graphs import EngineName, GraphBackend, engine_version
+from vidgen.inference.backends.graphs import TITLES, EngineName, GraphBackend, engine_version
 from vidgen.inference.graph import probe_frames, probe_inputs
 
 log = logging.getLogger(__name__)
@@ -60,12 +60,14 @@ class Verdict:
         limit: how large it may be.
         milliseconds: of the second frame.
         remembered: whether it is of an earlier time.
+        instead_of: that of bf16, where it did not pass.
     """
 
     difference: float
     limit: float
     milliseconds: float
     remembered: bool = False
+    instead_of: Verdict | None = None
 
     @property
     def passed(self) -> bool:
@@ -74,7 +76,8 @@ class Verdict:
 
     def describe(self) -> str:
         """In words."""
-        return f"mean difference to torch {self.difference:.4f}, limit {self.limit}{', remembered' if self.remembered else ''}"
+        text = f"mean difference to torch {self.difference:.4f}, limit {self.limit}{', remembered' if self.remembered else ''}"
+        return text if self.instead_of is None else f"{text}; fp32, since of bf16 it is {self.instead_of.difference:.4f}"
 
 
 def cache_folder() -> Path:
@@ -137,13 +140,35 @@ def compare(backend: GraphBackend) -> Verdict:
 
 def verdict_of(backend: GraphBackend) -> Verdict:
     """`compare`, or what it said before on this processor with these versions."""
-    key = _key(backend)
+    key = key_of(backend.card.hashes.get("weights", "")[:32], backend.name, backend.precision)
     known = remembered().get(key)
     if isinstance(known, dict) and {"difference", "milliseconds"} <= known.keys():
         return Verdict(float(known["difference"]), LIMITS[backend.precision], float(known["milliseconds"]), remembered=True)
     verdict = compare(backend)
-    _remember(key, {"difference": verdict.difference, "milliseconds": verdict.milliseconds, "kind": backend.card.facts.kind})
+    remember(key, {"difference": verdict.difference, "milliseconds": verdict.milliseconds, "kind": backend.card.facts.kind})
     return verdict
+
+
+def same_frames(
+    path: Path, name: EngineName, precision: Literal["auto", "fp32", "bf16"], *, threads: int | None, cache: Path | None = None
+) -> tuple[GraphBackend, Verdict]:
+    """A graph on an engine in the fastest precision that gives torch's frames here; where none does, the last that was tried.
+
+    Args:
+        precision: auto tries bf16 where the processor has it, and float32 where that is not torch's.
+
+    Raises:
+        CheckpointError: the graph cannot be loaded.
+        ConfigError: the engine does not compute in that precision.
+    """
+    graph = GraphBackend(path, name, precision=precision, threads=threads, cache=cache)
+    verdict = verdict_of(graph)
+    if precision == "auto" and graph.precision == "bf16" and not verdict.passed:
+        log.info("%s in bf16 is not used: %s; fp32 is tried", TITLES[name], verdict.describe())
+        graph = GraphBackend(path, name, precision="fp32", threads=threads, cache=cache)
+        exact = verdict_of(graph)
+        return graph, replace(exact, instead_of=verdict)
+    return graph, verdict
 
 
 def remembered() -> dict[str, Any]:
@@ -162,7 +187,8 @@ def describe_difference(entry: Mapping[str, Any], key: str) -> str:
     return f"{'the same' if difference <= limit else 'other'} frames (mean difference {difference:.4f})"
 
 
-def _remember(key: str, entry: dict[str, Any]) -> None:
+def remember(key: str, entry: dict[str, Any]) -> None:
+    """Keep a comparison for later."""
     try:
         memory_place().parent.mkdir(parents=True, exist_ok=True)
         durable.write_json(memory_place(), {**remembered(), key: entry})
@@ -170,7 +196,6 @@ def _remember(key: str, entry: dict[str, Any]) -> None:
         log.debug("the comparison cannot be remembered: %s", error)
 
 
-def _key(backend: GraphBackend) -> str:
-    name: EngineName = backend.name
-    weights = backend.card.hashes.get("weights", "")[:32]
-    return f"{weights} | {processor()} | {name} {engine_version(name)} | vidgen {vidgen.__version__} | {backend.precision}"
+def key_of(weights: str, name: str, precision: str) -> str:
+    """What a comparison is remembered by: another processor or version is another one."""
+    return f"{weights} | {processor()} | {name} {engine_version(name)} | vidgen {vidgen.__version__} | {precision}"

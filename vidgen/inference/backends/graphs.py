@@ -49,10 +49,14 @@ def default_threads() -> int:
 
 
 class Engine(Protocol):
-    """A graph that is ready to run."""
+    """A graph that is ready to run.
+
+    Attributes:
+        inputs: all names of each, and its shape; free sides are 0. Engines that merge tensors give the result several names.
+    """
 
     precision: Literal["fp32", "bf16"]
-    inputs: dict[str, tuple[int, ...]]
+    inputs: list[tuple[frozenset[str], tuple[int, ...]]]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name; they stay as they are when it runs again."""
@@ -86,16 +90,16 @@ class OpenVino:
             compiled = core.compile_model(str(path), "CPU", settings)
         except RuntimeError as error:
             raise CheckpointError(f"{path}: OpenVINO cannot load it ({_first_line(error)})") from error
-        self.inputs = {
-            port.any_name: tuple(0 if side.is_dynamic else side.get_length() for side in port.partial_shape)
+        self.inputs = [
+            (frozenset(port.names), tuple(0 if side.is_dynamic else side.get_length() for side in port.partial_shape))
             for port in compiled.inputs
-        }
-        self._names = [port.any_name for port in compiled.outputs]
+        ]
+        self._names = [sorted(port.names) for port in compiled.outputs]
         self._request = compiled.create_infer_request()
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=False)
-        return {name: results[index] for index, name in enumerate(self._names)}
+        return {name: results[index] for index, names in enumerate(self._names) for name in names}
 
 
 class OnnxRuntime:
@@ -118,16 +122,17 @@ class OnnxRuntime:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's own classes share no base
             raise CheckpointError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from error
-        self.inputs = {
-            port.name: tuple(side if isinstance(side, int) else 0 for side in port.shape) for port in self._session.get_inputs()
-        }
+        self.inputs = [
+            (frozenset({port.name}), tuple(side if isinstance(side, int) else 0 for side in port.shape))
+            for port in self._session.get_inputs()
+        ]
         self._names = [port.name for port in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return dict(zip(self._names, self._session.run(self._names, dict(feeds)), strict=True))
 
 
-_MAKERS: Mapping[EngineName, Callable[[Path, Literal["auto", "fp32", "bf16"], int, Path | None], Engine]] = {
+MAKERS: Mapping[EngineName, Callable[[Path, Literal["auto", "fp32", "bf16"], int, Path | None], Engine]] = {
     "openvino": OpenVino,
     "onnxruntime": OnnxRuntime,
 }
@@ -168,8 +173,10 @@ class GraphBackend:
         self.name = name
         self.card: GraphCard = read_card(path)
         self.threads = threads or default_threads()
-        self._engine = _MAKERS[name](path, precision, self.threads, cache)
-        self.card.require_ports(self._engine.inputs, str(path))
+        self._engine = MAKERS[name](path, precision, self.threads, cache)
+        stated = {port.name for port in (*self.card.inputs, *self.card.noise, *self.card.states)}
+        found = {min(names & stated or names): shape for names, shape in self._engine.inputs}
+        self.card.require_ports(found, str(path))
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:

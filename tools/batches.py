@@ -1,0 +1,344 @@
+"""Batches of many clips: a trial under faults, their costs as measured here, and a simulation from these.
+
+    python tools/batches.py trial --clips 2000   # spoiled clips, killed workers and drivers
+    python tools/batches.py measure                       # overhead for each clip, start-up, efficiency of 1, 2 and 4 workers
+    python tools/batches.py simulate --clips 10000 --workers 256 --deaths-per-hour 0.1
+
+The trial draws the edges of clips of 16x16 pixels and two frames. One clip in a hundred is spoiled in one of eight ways. Afterwards
+every clip is done, with the bytes of a run that nothing disturbed, or listed with its reason, and no clip is listed as done twice.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from vidgen.jobs import batch, ledger
+from vidgen.jobs.clips import Clip
+from vidgen.jobs.engines import Engine, Work, in_processes, in_this_process
+from vidgen.media.frames import open_sink
+
+ROOT = Path(__file__).resolve().parents[1]
+NUM_DESIGNS = 32
+SPOILED_SHARE = 0.01
+
+
+def _empty(file: Path, data: bytes) -> None:
+    file.write_bytes(b"")
+
+
+def _cut(file: Path, data: bytes) -> None:
+    file.write_bytes(data[: len(data) // 3])
+
+
+def _header_only(file: Path, data: bytes) -> None:
+    file.write_bytes(data[:64])
+
+
+def _zeros(file: Path, data: bytes) -> None:
+    file.write_bytes(bytes(len(data)))
+
+
+def _noise(file: Path, data: bytes) -> None:
+    file.write_bytes(random.Random(len(data)).randbytes(len(data)))
+
+
+def _text(file: Path, data: bytes) -> None:
+    file.write_text("this was to be a video\n" * 20)
+
+
+def _lost_link(file: Path, data: bytes) -> None:
+    file.unlink(missing_ok=True)
+    file.symlink_to("nowhere.mkv")
+
+
+def _folder(file: Path, data: bytes) -> None:
+    file.unlink(missing_ok=True)
+    file.mkdir()
+
+
+SPOILERS: tuple[Callable[[Path, bytes], None], ...] = (_empty, _cut, _header_only, _zeros, _noise, _text, _lost_link, _folder)
+
+
+def write_clips(root: Path, count: int, seed: int = 0) -> Path:
+    """Tiny label videos in a tree, many of them called the same, some spoiled; the list of them."""
+    rng = np.random.default_rng(seed)
+    designs = []
+    for number in range(NUM_DESIGNS):
+        path = root / "designs" / f"{number}.mkv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_sink(path, time_base=Fraction(1, 25), frame_rate=Fraction(25), kind="labels") as sink:
+            for pts in range(2):
+                sink.write(rng.integers(0, 4, (4, 4), dtype=np.uint8).repeat(4, 0).repeat(4, 1), pts)
+        designs.append(path.read_bytes())
+    spoiled = random.Random(seed).sample(range(count), max(len(SPOILERS), round(SPOILED_SHARE * count)) if count >= 100 else 0)
+    turns = {index: SPOILERS[turn % len(SPOILERS)] for turn, index in enumerate(spoiled)}
+    lines = []
+    for index in range(count):
+        file = root / "in" / f"{index // 1000:03d}" / f"{index % 1000:03d}" / "labels.mkv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        data = designs[index % NUM_DESIGNS]
+        file.write_bytes(data)
+        if index in turns:
+            turns[index](file, data)
+        lines.append(json.dumps({"input": str(file.relative_to(root))}))
+    (root / "list.jsonl").write_text("\n".join(lines) + "\n")
+    return root / "list.jsonl"
+
+
+def _command(listed: Path, out: Path, workers: int | None) -> list[str]:
+    fixed = [sys.executable, "-m", "vidgen", "-q", "condition", "--inputs", str(listed), "--to", "edges", "-o", str(out)]
+    return [*fixed, *([] if workers is None else ["--workers", str(workers)])]
+
+
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _workers_of(driver: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{driver}/task/{driver}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _results(out: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Of the ledger: hashes of what is done, and reasons of what failed."""
+    entries = ledger.read(out).entries
+    done = {name: entry["sha256"] for name, entry in entries.items() if entry["status"] == "done"}
+    return done, {name: entry["reason"] for name, entry in entries.items() if entry["status"] == "failed"}
+
+
+def trial(
+    root: Path, count: int, *, workers: int = 2, worker_kills: int = 20, driver_kills: int = 1, seed: int = 0
+) -> dict[str, Any]:
+    """Run a batch under faults and one without, and compare.
+
+    Returns:
+        counts and seconds; `faults` lists what went against the promises.
+    """
+    draw = random.Random(seed)
+    listed = write_clips(root, count, seed)
+    began = time.monotonic()
+    quiet = _start(_command(listed, root / "quiet", None))
+    quiet.wait()
+    quiet_seconds = time.monotonic() - began
+
+    out = root / "out"
+    moments = sorted(draw.sample(range(1, count), min(count - 1, worker_kills + driver_kills)))
+    drivers = {*draw.sample(moments, min(driver_kills, len(moments)))}
+    num_workers_killed = num_drivers_killed = 0
+    restart_seconds = []
+    began = time.monotonic()
+    driver = _start(_command(listed, out, workers))
+    path, position, num_lines = out / ledger.NAME, 0, 0
+    while True:
+        if driver.poll() is not None:
+            break
+        time.sleep(0.01)
+        if path.exists():
+            with open(path, "rb") as file:
+                file.seek(position)
+                num_lines += file.read().count(b"\n")
+                position = file.tell()
+        while moments and num_lines >= moments[0]:
+            if moments.pop(0) in drivers:
+                driver.kill()
+                driver.wait()
+                num_drivers_killed += 1
+                before, again = path.stat().st_size, time.monotonic()
+                driver = _start(_command(listed, out, workers))
+                while driver.poll() is None and path.stat().st_size == before:
+                    time.sleep(0.005)
+                restart_seconds.append(round(time.monotonic() - again, 2))
+            elif victims := _workers_of(driver.pid):
+                os.kill(draw.choice(victims), signal.SIGKILL)
+                num_workers_killed += 1
+    seconds = time.monotonic() - began
+
+    (done, failed), (quiet_done, quiet_failed) = _results(out), _results(root / "quiet")
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.startswith('{"clip"')]
+    ends = [line["output"] for line in lines if line["status"] == "done"]
+    twice = len(ends) - len(set(ends))
+    faults = [f"{name}: has another hash" for name in done.keys() & quiet_done.keys() if done[name] != quiet_done[name]]
+    faults += [
+        f"{name}: is neither done nor listed" for name in (quiet_done.keys() | quiet_failed.keys()) - done.keys() - failed.keys()
+    ]
+    faults += [f"{name}: failed here alone: {failed[name]}" for name in failed.keys() - quiet_failed.keys()]
+    faults += [f"{name}: {failed[name]!r}, without faults {quiet_failed[name]!r}" for name in failed.keys() & quiet_failed.keys()
+               if failed[name] != quiet_failed[name]]  # fmt: skip
+    faults += [f"{twice} clips were done twice"] if twice else []
+    parts = [str(file) for file in out.rglob(".*.part*")]
+    faults += [f"{part}: is left over" for part in parts]
+    return {
+        "clips": count,
+        "done": len(done),
+        "failed": len(failed),
+        "workers_killed": num_workers_killed,
+        "drivers_killed": num_drivers_killed,
+        "seconds_to_continue": restart_seconds,
+        "quiet_seconds": round(quiet_seconds, 1),
+        "seconds": round(seconds, 1),
+        "faults": faults,
+    }
+
+
+# -- measured ----------------------------------------------------------------------------------------------------------------
+
+
+class Nothing:
+    """A task that takes no time but what it is asked to."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._seconds = options["seconds"]
+
+    def __call__(self, clip: Clip) -> dict[str, Any]:
+        """Wait."""
+        if self._seconds:
+            time.sleep(self._seconds)
+        return {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def _batch(folder: Path, count: int, engine: Engine, seconds: float) -> tuple[batch.Report, float]:
+    clips = [Clip(f"{index}", str(folder / f"{index}.none"), {}) for index in range(count)]
+    job = batch.Job(
+        "nothing", Work("tools.batches:Nothing", {"seconds": seconds}), folder, {}, {}, lambda clip: [], lambda clip: []
+    )
+    began = time.monotonic()
+    return batch.run(job, clips, engine=engine), time.monotonic() - began
+
+
+def measure(root: Path, count: int) -> dict[str, Any]:
+    """Overhead of a clip in this process and through others, reading a ledger again, and efficiency of several workers."""
+    result: dict[str, Any] = {"clips": count}
+    for name, engine in (("here", in_this_process), ("one_process", in_processes(1)), ("two_processes", in_processes(2))):
+        report, seconds = _batch(root / name, count, engine, 0.0)
+        assert report.num_done == count
+        result[f"overhead_ms_{name}"] = round(1000 * seconds / count, 3)
+    began = time.monotonic()
+    record = ledger.read(root / "here")
+    result["ledger_seconds_per_100000"] = round((time.monotonic() - began) / len(record.entries) * 100_000, 2)
+    base = 0.0
+    for workers in (1, 2, 4):
+        report, seconds = _batch(root / f"waiting{workers}", 200 * workers, in_processes(workers), 0.02)
+        rate = report.num_done / seconds
+        base = base or rate
+        result[f"efficiency_{workers}"] = round(rate / (workers * base), 3)
+    _, seconds = _batch(root / "one", 1, in_processes(1), 0.0)
+    result["start_seconds"] = round(seconds, 2)
+    return result
+
+
+# -- simulated -----------------------------------------------------------------------------------------------------------------
+
+
+def simulate(
+    count: int,
+    workers: int,
+    *,
+    clip_seconds: float,
+    start_seconds: float,
+    overhead_seconds: float,
+    deaths_per_hour: float,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """A batch as a queue of events: one driver that serves one clip at a time, workers that load a model, work and die.
+
+    Args:
+        clip_seconds: mean of an exponential half and a fixed half, as lengths of clips vary.
+        start_seconds: of a worker, until it takes its first clip.
+        overhead_seconds: that a clip costs the driver.
+        deaths_per_hour: of each worker; what it was at is done again.
+    """
+    rng = random.Random(seed)
+    free_at, driver_free, left, lost, num_deaths = [(start_seconds, number) for number in range(workers)], 0.0, count, 0.0, 0
+    work, ended = 0.0, 0.0
+    heapq.heapify(free_at)
+    while left:
+        now, number = heapq.heappop(free_at)
+        now = driver_free = max(now, driver_free) + overhead_seconds
+        seconds = clip_seconds / 2 + rng.expovariate(2 / clip_seconds)
+        death = rng.expovariate(deaths_per_hour / 3600) if deaths_per_hour else float("inf")
+        if death < seconds:
+            lost += death
+            num_deaths += 1
+            heapq.heappush(free_at, (now + death + start_seconds, number))
+            continue
+        left -= 1
+        work += seconds
+        ended = max(ended, now + seconds)
+        heapq.heappush(free_at, (now + seconds, number))
+    return {
+        "clips": count,
+        "workers": workers,
+        "hours": round(ended / 3600, 3),
+        "efficiency": round(work / (workers * ended), 3),
+        "deaths": num_deaths,
+        "seconds_done_again": round(lost, 1),
+        "driver_busy": round(count * overhead_seconds / ended, 3),
+    }
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Nothing by itself."""
+
+
+@main.command("trial")
+@click.option("--clips", type=int, default=2000, show_default=True)
+@click.option("--workers", type=int, default=2, show_default=True)
+@click.option("--worker-kills", type=int, default=20, show_default=True)
+@click.option("--driver-kills", type=int, default=1, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Work here, and leave everything there.")
+def run_trial(clips: int, folder: Path | None, **options: Any) -> None:
+    """Disturb a batch, and compare it with a quiet one."""
+    root = folder or Path(tempfile.mkdtemp(prefix="vidgen-trial-"))
+    result = trial(root.resolve(), clips, **options)
+    click.echo(json.dumps(result, indent=2))
+    if folder is None:
+        shutil.rmtree(root, ignore_errors=True)
+    sys.exit(1 if result["faults"] else 0)
+
+
+@main.command("measure")
+@click.option("--clips", type=int, default=5000, show_default=True)
+def run_measure(clips: int) -> None:
+    """Print what batches cost here."""
+    with tempfile.TemporaryDirectory(prefix="vidgen-measure-") as folder:
+        click.echo(json.dumps(measure(Path(folder), clips), indent=2))
+
+
+@main.command("simulate")
+@click.option("--clips", type=int, default=10_000, show_default=True)
+@click.option("--workers", type=int, default=256, show_default=True)
+@click.option("--clip-seconds", type=float, default=30.0, show_default=True)
+@click.option("--start-seconds", type=float, default=20.0, show_default=True)
+@click.option("--overhead-ms", type=float, default=5.0, show_default=True)
+@click.option("--deaths-per-hour", type=float, default=0.1, show_default=True)
+def run_simulate(clips: int, workers: int, overhead_ms: float, **options: Any) -> None:
+    """Print how long a batch takes elsewhere."""
+    click.echo(json.dumps(simulate(clips, workers, overhead_seconds=overhead_ms / 1000, **options), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -227,16 +227,25 @@ def _batch(folder: Path, count: int, engine: Engine, seconds: float) -> tuple[ba
     return batch.run(job, clips, engine=engine), time.monotonic() - began
 
 
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def measure(root: Path, count: int) -> dict[str, Any]:
     """Overhead of a clip in this process and through others, reading a ledger again, and efficiency of several workers."""
     result: dict[str, Any] = {"clips": count}
     for name, engine in (("here", in_this_process), ("one_process", in_processes(1)), ("two_processes", in_processes(2))):
+        before = _cpu_seconds()
         report, seconds = _batch(root / name, count, engine, 0.0)
         assert report.num_done == count
         result[f"overhead_ms_{name}"] = round(1000 * seconds / count, 3)
-    began = time.monotonic()
+        result[f"overhead_cpu_ms_{name}"] = round(1000 * (_cpu_seconds() - before) / count, 3)
+        result[f"worker_memory_mb_{name}"] = round(max(entry["memory_mb"] for entry in report.results))
+    before = _cpu_seconds()
     record = ledger.read(root / "here")
-    result["ledger_seconds_per_100000"] = round((time.monotonic() - began) / len(record.entries) * 100_000, 2)
+    result["ledger_cpu_seconds_per_100000"] = round((_cpu_seconds() - before) / len(record.entries) * 100_000, 2)
     base = 0.0
     for workers in (1, 2, 4):
         report, seconds = _batch(root / f"waiting{workers}", 200 * workers, in_processes(workers), 0.02)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -59,6 +60,7 @@ _FREE_DATA_KEYS = {"root", "cache_mb", "workers"}
 _SCHEDULE_KEYS = ("model.schedule", "train.steps_per_epoch ", "train.stretch ")
 """What may change too, as long as the steps that are done have their place in the new schedule."""
 _NUM_CALIBRATION_FRAMES = 32
+_FAREWELL_SECONDS, _REJOIN_SECONDS = 60.0, 600.0
 
 
 def train(
@@ -129,7 +131,8 @@ def train(
     if hosts > 1 and rendezvous is None:
         raise ConfigError(f"`hosts` {hosts}: they need a place to meet", hint="`rendezvous` HOST:PORT, with one of them as HOST")
     if devices * hosts > 1 and "RANK" not in os.environ and not dry_run:
-        _run_under_torchrun(devices, hosts, rendezvous, restarts, threads)
+        patience = 60 * settings.train.process_timeout_minutes + (_REJOIN_SECONDS if restarts else _FAREWELL_SECONDS)
+        _run_under_torchrun(devices, hosts, rendezvous, restarts, threads, patience)
         return _ended(folder, requeue)
     runtime = Runtime.choose(device, settings.train.precision, threads)
     sequences = find_sequences(settings.data)
@@ -484,8 +487,14 @@ def _run(
     }
 
 
-def _run_under_torchrun(devices: int, hosts: int, rendezvous: str | None, restarts: int, threads: int | None) -> None:
+def _run_under_torchrun(
+    devices: int, hosts: int, rendezvous: str | None, restarts: int, threads: int | None, patience: float
+) -> None:
     """Let torchrun start `devices` processes of this command here, and wait for them.
+
+    Args:
+        patience: seconds after which torchrun itself is ended where none of its processes is left, since it would wait for
+            machines that a broken network hides from it.
 
     Raises:
         TrainingError: they failed, more often than they may be started again.
@@ -511,7 +520,7 @@ def _run_under_torchrun(devices: int, hosts: int, rendezvous: str | None, restar
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        code = process.wait()
+        code = _wait(process, patience)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -521,6 +530,31 @@ def _run_under_torchrun(devices: int, hosts: int, rendezvous: str | None, restar
         raise Terminated("the run is saved; the same command goes on")
     if code:
         raise TrainingError("one of the processes failed; see above", hint="the same command goes on from the last checkpoint")
+
+
+def _wait(agent: subprocess.Popen[bytes], patience: float) -> int:
+    """The exit code of torchrun; 1 where it had to be ended."""
+    has_worked, alone_since = False, time.monotonic()
+    while True:
+        try:
+            return agent.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            pass
+        if _has_children(agent.pid):
+            has_worked, alone_since = True, time.monotonic()
+        elif has_worked and time.monotonic() - alone_since > patience:
+            log.error("no process is left here, and the other machines do not answer")
+            agent.kill()
+            agent.wait()
+            return 1
+
+
+def _has_children(process: int) -> bool:
+    """Whether a process has any; yes, where the system does not say."""
+    try:
+        return bool(Path(f"/proc/{process}/task/{process}/children").read_text().split())
+    except OSError:
+        return True
 
 
 def _addresses(rendezvous: str) -> tuple[str, str]:

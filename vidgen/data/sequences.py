@@ -174,7 +174,7 @@ def _opened(
         for name, path in found.get(role.name, {}).items():
             if name in names:
                 with suppress(VidgenError):
-                    opened.setdefault(role.name, []).append(open_source(location(settings, role, path), kind=role.reading))
+                    opened.setdefault(role.name, []).append(_source(settings, role, path))
     return opened
 
 
@@ -224,18 +224,21 @@ def find_classes(settings: DataSettings, sequences: Listed[Sequence]) -> DataSet
     return settings.model_copy(update={"condition": settings.condition.model_copy(update={"classes": filled})})
 
 
+def _source(settings: DataSettings, role: FileInput, path: Path) -> FrameSource:
+    """The frames of a sequence in a role, from a folder or from shards."""
+    if not shards.is_packed(settings.root):
+        return open_source(location(settings, role, path), kind=role.reading)
+    assert role.folder is not None
+    name = path.relative_to(settings.root / role.folder).as_posix()
+    return shards.at(settings.root).source(role.folder, "" if name == "." else name, role.reading)
+
+
 def _sequence(settings: DataSettings, roles: Listed[FileInput], files: Mapping[str, Path], name: str, part: slice) -> Sequence:
     target_side: Side = "right" if settings.direction == "a_to_b" else "left"
     other_side: Side = "left" if settings.direction == "a_to_b" else "right"
 
     def source(role: FileInput) -> FrameSource:
-        path = files[role.name]
-        if shards.is_packed(settings.root):
-            assert role.folder is not None
-            name = path.relative_to(settings.root / role.folder).as_posix()
-            whole = shards.at(settings.root).source(role.folder, "" if name == "." else name, role.reading)
-        else:
-            whole = open_source(location(settings, role, path), kind=role.reading)
+        whole = _source(settings, role, files[role.name])
         if settings.pairs == "side_by_side" and role.folder == settings.target:
             whole = HalfSource(whole, target_side if role.name == "target" else other_side)
         return whole

@@ -43,6 +43,8 @@ def comparable(name: str) -> str:
 def missing(path: Path) -> InputError:
     """The error for a name that does not exist, with similar names from the same folder as the hint."""
     folder = path.parent
+    if path.is_symlink():
+        return InputError(f"{display(path)}: is a link to {display(os.readlink(path))}, which does not exist")
     try:
         neighbors = sorted(os.listdir(folder))
     except OSError:

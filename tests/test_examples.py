@@ -112,6 +112,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         _train("street", f"kind: vid2vid, {small}", "")
         _train("city", f"kind: pix2pixhd, encoder: {{base_channels: 4, num_downsamplings: 2}}, {small}", ", instances: instances")
+        _write_things()
         _write_scores()
     return folder
 
@@ -187,6 +188,33 @@ def _train(name: str, model: str, condition: str) -> None:
         "train: {steps_per_epoch: 2, sample_every_steps: 0, ema_decay: 0.9}\n"
     )
     assert cli.main(["-q", "train", f"{name}.yaml", "-o", f"runs/{name}", "--steps", "2"]) == 0
+
+
+def _write_things() -> None:
+    """Photos and sketches of two classes, a model of them, and what it might have generated."""
+    rng = np.random.default_rng(1)
+    sketch = np.full((64, 64), 255, np.uint8)
+    sketch[20:44, 12], sketch[20:44, 50], sketch[20, 12:50], sketch[43, 12:50] = 0, 0, 0, 0
+    images.write_png(Path("car.png"), sketch)
+    for kind, color in (("car", (180, 40, 40)), ("tree", (40, 140, 50))):
+        for place in range(2):
+            photo = np.full((64, 64, 3), 120, np.uint8)
+            photo[20:44, 12 + place : 51 + place] = color
+            photo = (photo + rng.normal(0, 4, photo.shape)).clip(0, 255).astype(np.uint8)
+            images.write_png(Path(f"datasets/things/photos/{kind}/{place}.png"), photo)
+            images.write_png(Path(f"datasets/things/sketches/{kind}/{place}-1.png"), sketch)
+            images.write_png(Path(f"generated/{kind}/0-{place}.png"), photo)
+    lines = [np.repeat(np.roll(sketch, shift, 1)[..., None], 3, 2) for shift in range(3)]
+    with open_sink("lines.mp4", time_base=Fraction(1, FPS), frame_rate=Fraction(FPS)) as sink:
+        for index, pixels in enumerate(lines):
+            sink.write(pixels, index)
+    Path("things.yaml").write_text(
+        "model: {kind: sketchygan, generator: {base_channels: 4}, discriminator: {base_channels: 4, objective: logistic},"
+        " losses: {perceptual_weight: 0}}\n"
+        "data: {root: datasets/things, target: photos, pairs: stills, condition: {classes: {}, sketch: {}}}\n"
+        "train: {steps_per_epoch: 2, sample_every_steps: 0}\n"
+    )
+    assert cli.main(["-q", "train", "things.yaml", "-o", "runs/things", "--steps", "2"]) == 0
 
 
 def _write_scores() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, Trainer
-from vidgen.translators import available, consingan, pix2pix, pix2pixhd, singan, style2paints, vid2vid
+from vidgen.translators import available, consingan, pix2pix, pix2pixhd, singan, sketchygan, style2paints, vid2vid
 from vidgen.translators.base import Translator
 from vidgen.translators.settings import FeatureSettings
 from vidgen.types import Batch, Condition, Pretrained, Stage, Step
@@ -89,6 +89,19 @@ def _style2paints(**changes: Any) -> style2paints.Config:
     )
 
 
+def _sketchygan(**changes: Any) -> sketchygan.Config:
+    return sketchygan.Config(
+        num_labels=CLASSES,
+        num_classes=3,
+        image_size=32,
+        generator=sketchygan.Generator(base_channels=4, noise_channels=8, **changes.pop("generator", {})),
+        discriminator=sketchygan.Discriminator(base_channels=4, **changes.pop("discriminator", {})),
+        losses=sketchygan.LossWeights(**changes.pop("losses", {})),
+        schedule=sketchygan.Schedule(epochs=9),
+        **changes,
+    )
+
+
 CONFIGS: dict[str, Any] = {
     "pix2pix": _pix2pix(),
     "pix2pix critic of pixels": _pix2pix(discriminator={"network": "pixel", "objective": "wasserstein"}),
@@ -136,6 +149,12 @@ CONFIGS: dict[str, Any] = {
         generator={"skips": "symmetric", "norm": "instance", "upsampling": "resize"},
         discriminator={"objective": "mse"},
         features=FeatureSettings(texture_weight=1, gan_weight=0.1),
+    ),
+    "sketchygan": _sketchygan(),
+    "sketchygan as released": _sketchygan(
+        generator={"encoder_form": "image", "decoder_form": "stretched", "num_convs": 2},
+        discriminator={"form": "image", "objective": "logistic", "class_head_spectral_norm": True},
+        losses={"decay_weight": 1e-5, "feature_gan_weight": 0.1, "perceptual_size": 64, "diversity_cap": 0.2},
     ),
     "vid2vid": _vid2vid(),
     "vid2vid from zeros": _vid2vid(first_frame="zeros"),
@@ -195,7 +214,9 @@ def _condition(num_frames: int, config: Any, seed: int = 0) -> Condition:
         return Condition(frames=torch.zeros(1, num_frames, 0, HEIGHT, WIDTH))
     instances = torch.randint(0, 3, shape, generator=generator) if config.use_instances else None
     style = torch.rand(1, 3, 24, 24, generator=generator) * 2 - 1 if config.reads_style else None
-    return Condition(labels=torch.randint(0, CLASSES, shape, generator=generator), instances=instances, style=style)
+    class_id = torch.tensor([1]) if getattr(config, "num_classes", 0) else None
+    labels = torch.randint(0, CLASSES, shape, generator=generator)
+    return Condition(labels=labels, instances=instances, style=style, class_id=class_id)
 
 
 def _batch(num_frames: int, translator: Translator, config: Any) -> Batch:

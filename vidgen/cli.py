@@ -518,6 +518,9 @@ def train(**options: Any) -> Result:
 @option("--side-by-side", is_flag=True, help="Show the input beside the result.")
 @option("--num-samples", "samples", type=POSITIVE, default=1, show_default=True, help="Results per input, for models with noise.")
 @_old("--samples", instead="--num-samples", type=POSITIVE)
+@option("--class", "class_name", metavar="NAME", help="What the inputs show, for models that know classes.")
+@option("--invert", "inverted", is_flag=True, help="Sketches are light on dark.")
+@option("--sheet", type=PATH, help="Also write a contact sheet (.png): each input picture and its samples in a row.")
 @option(
     "--smoothing",
     "steady",
@@ -697,9 +700,10 @@ def label(clip: str | None, **options: Any) -> Result:
 @option(
     "--to",
     "kind",
-    type=click.Choice(["edges", "lines", "distance", "pose", "body", "hands", "face", "densepose"]),
+    type=click.Choice(["edges", "edge-map", "lines", "distance", "pose", "body", "hands", "face", "densepose"]),
     required=True,
-    help="What to draw: Canny edges, pen lines, distances from edges; or people, from --points; densepose spreads the part ids.",
+    help="What to draw: Canny edges, edges as a sketch (edge-map), pen lines, distances from edges; or people, from --points; "
+    "densepose spreads the part ids.",
 )
 @option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames.")
 @option("--points", metavar="PATH", help="Folder of OpenPose JSON or of text files of 68 landmarks; or a COCO keypoints file.")
@@ -1020,6 +1024,19 @@ def evaluate(inputs: Sequence[str], out: str | None, strict: bool, **options: An
     return None
 
 
+@cli.command("class-scores", example="vidgen class-scores generated --real datasets/things/photos")
+@click.argument("generated", type=PATH)
+@option("--real", type=PATH, required=True, metavar="FOLDER", help="Real pictures, in one folder per class.")
+@pretrained
+def class_scores(**options: Any) -> Result:
+    """Measure generated pictures of classes.
+
+    GENERATED holds one folder per class. A classifier learns from the real pictures how many are taken for their class. Numbers at
+    the end of names (car-1.png) count samples of one sketch. '--pretrained inception=FILE' adds Inception Score and FID.
+    """
+    return _call("evaluate.classes", **options)
+
+
 @cli.command(example="vidgen report scores.json runs/street -o report.html")
 @click.argument("inputs", nargs=-1, required=True, metavar="RUN|SCORES...")
 @option("-o", "--out", type=PATH, default=Path("report.html"), show_default=True, help="HTML file to write.")
@@ -1290,6 +1307,7 @@ def data_pack(**options: Any) -> Result:
 @option("-o", "--out", type=PATH, required=True, help="Image to write (.png).")
 @option("--num-columns", type=POSITIVE, default=4, show_default=True, help="Frames per sequence.")
 @_old("--columns", instead="--num-columns", type=POSITIVE)
+@option("--edge-maps", "show_edge_maps", is_flag=True, help="Show how pictures become edge maps, step by step.")
 @overwrite
 def data_preview(**options: Any) -> Result:
     """Draw a contact sheet, with label maps in color."""

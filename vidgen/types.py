@@ -28,7 +28,7 @@ def _check(value: Tensor | None, name: str, dims: int, floating: bool) -> None:
         raise ValueError(f"{name}: expected {'floating point' if floating else 'int64'}, got {value.dtype}")
 
 
-InputKind = Literal["labels", "instances", "picture", "lines", "edges", "class_id", "style_picture", "styles", "noise"]
+InputKind = Literal["labels", "instances", "picture", "lines", "edges", "sketch", "class_id", "style_picture", "styles", "noise"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Condition:
     - styles: float [B,T,C,H,W], -1..1, a style for every pixel, for generators with a feature encoder.
     - noise: int64 [B], seed of a generator's noise, the same for all frames of a video.
     - style: float [B,3,S,S], -1..1, the picture whose style a whole video is to have.
+    - class_id: int64 [B], which of the model's classes the video shows.
 
     Args:
         whole_video: names of further tensors that hold for the whole video, without a time axis (a class id, a style picture).
@@ -86,7 +87,7 @@ class Condition:
         ValueError: a tensor has another type or shape than its name says, or there is none to take sizes from.
     """
 
-    _WHOLE_VIDEO = frozenset({"noise", "style"})
+    _WHOLE_VIDEO = frozenset({"noise", "style", "class_id"})
     _DIMS: Mapping[str, tuple[int, bool]] = {
         "labels": (4, False),
         "frames": (5, True),

@@ -18,7 +18,7 @@ from vidgen.data.inspection import Inspection
 from vidgen.data.sequences import location, paths_of, survey
 from vidgen.data.settings import DataSettings, FileInput, source_settings
 from vidgen.errors import InputError, PartialFailure
-from vidgen.media import conditions, labels, paths
+from vidgen.media import conditions, edge_maps, labels, paths
 from vidgen.media.frames import Frame, FrameSource
 from vidgen.media.images import write_png
 from vidgen.media.labels import LabelTable
@@ -169,8 +169,14 @@ def pack(
     return {"shards_written": str(out), **counts}
 
 
-def preview(root: Path, out: Path, *, num_columns: int = 4, overwrite: bool = False) -> dict[str, Any]:
+def preview(
+    root: Path, out: Path, *, num_columns: int = 4, show_edge_maps: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
     """A contact sheet: a row per role and sequence, moments from left to right; labels in color.
+
+    Args:
+        show_edge_maps: instead a row per real picture, as many as `num_columns` of each sequence, with every step from its edges to
+            the distances that models of sketches read.
 
     Raises:
         InputError: `root` holds nothing usable.
@@ -182,6 +188,10 @@ def preview(root: Path, out: Path, *, num_columns: int = 4, overwrite: bool = Fa
             found = survey(settings)
             if not found.sequences:
                 raise found.faults[0]
+            if show_edge_maps:
+                frames = [frame for sequence in found.sequences[:8] for frame in _sampled(sequence.target, num_columns)]
+                rows += [np.concatenate(list(_edge_map_steps(frame.pixels)), axis=1) for frame in frames]
+                continue
             for role in inspection.roles_of(settings, found.sequences):
                 frames = [frame for source in role.sources[:4] for frame in _sampled(source, num_columns)]
                 table = None if role.kind == "pictures" else _colors(frames)
@@ -190,6 +200,17 @@ def preview(root: Path, out: Path, *, num_columns: int = 4, overwrite: bool = Fa
         padded = [np.pad(row, ((2, 2), (0, width - row.shape[1]), (0, 0))) for row in rows]
         write_png(out, np.concatenate(padded))
     return {"preview": str(out), "rows": len(rows)}
+
+
+def _edge_map_steps(picture: np.ndarray) -> Iterator[np.ndarray]:
+    """Thumbnails: the picture, the strength of its edges, what each step leaves of them, and the distances; strokes are dark."""
+    size = (_THUMBNAIL_HEIGHT, max(1, round(picture.shape[1] * _THUMBNAIL_HEIGHT / picture.shape[0])))
+    steps = edge_maps.edge_map_steps(picture)
+    grays = [255 - np.rint(255 * steps.strength).astype(np.uint8), *map(edge_maps.drawn, steps.masks.values())]
+    mask = steps.drawing == 0
+    grays.append(np.rint(255 * edge_maps.stroke_distance(mask)).astype(np.uint8) if mask.any() else np.full_like(grays[0], 255))
+    for pixels in (picture, *(np.repeat(gray[..., None], 3, axis=2) for gray in grays)):
+        yield conditions.resize_picture(pixels, size)
 
 
 def import_data(kind: str, folder: Path, out: Path, *, copy: bool = False) -> dict[str, Any]:

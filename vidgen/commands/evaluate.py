@@ -12,6 +12,7 @@ from vidgen import durable
 from vidgen.commands.batches import Calling, Changes, EngineName, Scale, call_each, is_text
 from vidgen.deprecation import deprecated
 from vidgen.errors import ConfigError
+from vidgen.evaluation.classes import evaluate_classes
 from vidgen.evaluation.measure import DEFAULT_CACHE, evaluate, find_label_table, list_metrics
 from vidgen.evaluation.networks import WeightsFile
 from vidgen.evaluation.report import Report, frames_csv, json_schema, scores_csv
@@ -19,7 +20,7 @@ from vidgen.media import labels as tables
 from vidgen.media.frames import files_read
 from vidgen.metrics.segmentation import Segmenter
 
-__all__ = ["as_json", "as_table", "enforce", "evaluate", "json_schema", "list_metrics", "run"]
+__all__ = ["as_json", "as_table", "classes", "enforce", "evaluate", "json_schema", "list_metrics", "run"]
 
 
 def evaluate_each(
@@ -135,6 +136,19 @@ def run(
         if csv is not None:
             durable.write_text(csv, scores_csv({output: report, **report.compared}))
     return report
+
+
+def classes(generated: Path, *, real: Path, weights: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure folders of generated pictures of classes; see `evaluate_classes`.
+
+    Args:
+        weights: NAME=FILE or NAME=FILE#SHA256 each; `inception` adds Inception Score and FID.
+    """
+    files = WeightsFile.parse_all(weights)
+    other = next((name for name in files if name not in ("inception", "efficientnet_lite0")), None)
+    if other is not None:
+        raise ConfigError(f"`weights` {other}: takes no part here; inception does")
+    return evaluate_classes(generated, real, files)
 
 
 def _is_encoding(text: str) -> bool:

@@ -23,7 +23,7 @@ from vidgen import translators
 from vidgen.data.clips import Clips
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
 from vidgen.data.sequences import Sequence as ClipSequence
-from vidgen.data.sequences import find_sequences, find_table
+from vidgen.data.sequences import find_classes, find_sequences, find_table
 from vidgen.errors import CheckpointError, ConfigError, Terminated, TrainingError, Unfinished, VidgenError
 from vidgen.media import paths
 from vidgen.media.labels import LabelTable
@@ -136,6 +136,7 @@ def train(
         return _ended(folder, requeue)
     runtime = Runtime.choose(device, settings.train.precision, threads)
     sequences = find_sequences(settings.data)
+    settings = settings.model_copy(update={"data": find_classes(settings.data, sequences)})
     table = find_table(settings.data, sequences)
     seed = settings.train.seed
     size = Clips(settings.data, sequences, table, seed=seed, size_multiple=1, flow=None).size
@@ -183,6 +184,7 @@ def problems(settings: RunSettings) -> list[VidgenError]:
     loaded: pretrained.Loaded | None = None
     with _noting(found):
         sequences = find_sequences(settings.data)
+        settings = settings.model_copy(update={"data": find_classes(settings.data, sequences)})
         table = find_table(settings.data, sequences)
         clips = Clips(settings.data, sequences, table, seed=settings.train.seed, size_multiple=1, flow=None)
         followed = run.follow_data(settings, table, clips.size)

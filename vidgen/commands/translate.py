@@ -33,7 +33,7 @@ from vidgen.commands.sheets import STYLE, style_pictures, write_sheet
 from vidgen.errors import ConfigError, InputError, VidgenError
 from vidgen.inference.backends.choice import BackendName
 from vidgen.inference.model import GRAPH_SUFFIX, WORTH_PREPARING, Model, Options
-from vidgen.inference.session import WorkSize
+from vidgen.inference.session import WorkSize, class_number
 from vidgen.jobs.clips import Clip, parse_shard, place_of
 from vidgen.media import labels, lines
 from vidgen.media.frames import FrameSource, files_read, open_source, output_place, sidecar_place
@@ -87,6 +87,7 @@ def translate(
     seed: int = 0,
     weights: Literal["auto", "average", "ema", "last", "best"] = "auto",
     samples: int = 1,
+    class_name: str | None = None,
     inverted: bool = False,
     sheet: Path | None = None,
     pretrained: Sequence[str] = (),
@@ -98,6 +99,9 @@ def translate(
             file beside each result, named after the whole of it (out.mp4.json), tells how it was made.
         samples: how many results of each input, from one seed each; the number goes into their names (out-1.png). They differ
             where the model has noise (the dropout of pix2pix) or draws styles.
+        class_name: what the inputs show, for models that know classes.
+        inverted: sketches are light on dark.
+        sheet: also write a contact sheet (.png) of single pictures, each input and its samples in a row.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
         further, instances: the model's other inputs; see `further_inputs`. For several inputs, each of these and `first_frame` is
             a folder that holds one for each, under its name.
@@ -171,8 +175,9 @@ def translate(
         "seed": seed,
         "weights": weights,
         "samples": samples,
-        "compiled": compiled,
+        "class_name": class_name,
         "inverted": inverted,
+        "compiled": compiled,
         "pretrained": list(pretrained),
         "num_frames": _enough_frames(sources) if backend == "auto" and not compiled else None,
     }
@@ -248,6 +253,8 @@ class Worker:
             **self._loading,
         )
         self._tables = {options["labels"]: input_table(options["labels"], self.model)}
+        if options["class_name"] is not None:
+            class_number(self.model.condition, options["class_name"])
         styles = None if options["styles"] is None else Path(options["styles"])
         self._styles = [
             _style(
@@ -273,6 +280,7 @@ class Worker:
         inputs = dict(clip.values.get("inputs", {}))
         first = inputs.pop("first_frame", None)
         rate = own["frame_rate"]
+        reads_sketches = self.model.condition.sketch is not None  # whose lines are turned over where they are found
         opened = self.model.open(
             clip.values["input"],
             further=self._named(inputs),
@@ -280,7 +288,7 @@ class Worker:
             start=own["start"],
             end=own["end"],
             frame_rate=None if rate is None else Fraction(rate).limit_denominator(1001),
-            inverted=own["inverted"],
+            inverted=own["inverted"] and not reads_sketches,
         )
         if opened.main.name != self._last_main:
             self._last_main = opened.main.name
@@ -290,7 +298,13 @@ class Worker:
             log.warning(_FLICKERS, self.model.kind)
         sample = clip.values.get("sample", 0)
         chosen = Options(
-            own["seed"] + sample, self._table(own["labels"]), own["work_size"], own["steady"] or 0.0, self._styles[sample]
+            own["seed"] + sample,
+            self._table(own["labels"]),
+            own["work_size"],
+            own["steady"] or 0.0,
+            self._styles[sample],
+            own["class_name"],
+            own["inverted"] and reads_sketches,
         )
         translation = self.model.translate(opened, options=chosen)
         with progress.task(f"translating {Path(clip.output).name}", translation.inputs.main.num_frames) as report:
@@ -353,6 +367,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "label_encoding": ("labels", is_text),
     "quality": ("quality", is_one_of("draft", "good", "lossless")),
     "work_size": ("work_size", is_one_of("auto", "input")),
+    "class": ("class_name", is_text),
+    "invert": ("inverted", is_flag),
 }
 """What a list may change for a clip: by the words of the command line, our name and a check."""
 

@@ -20,11 +20,12 @@ from flow.warp import warp
 from vidgen.data import augment
 from vidgen.data.conditions import ConditionBuilder
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
-from vidgen.data.sequences import Sequence, find_sequences
+from vidgen.data.sequences import Sequence, class_name, find_classes, find_sequences
 from vidgen.data.settings import DataSettings, Size, source_settings
 from vidgen.data.style_pictures import StyleView, as_style, draw_recoloring, recolor
 from vidgen.errors import ConfigError, InputError
 from vidgen.media import lines, pixels
+from vidgen.media.edge_maps import EdgeMapOptions, edge_map
 from vidgen.media.labels import LabelTable
 from vidgen.types import Batch, Condition, FlowEstimator, Stage
 
@@ -72,7 +73,9 @@ class Clips:
         self.settings = settings
         self.sequences = sequences
         self.table = table
+        settings = find_classes(settings, sequences)
         self._builder = ConditionBuilder(settings.condition, self.table)
+        self._classes = settings.condition.classes.names if settings.condition.classes is not None else ()
         self._seed = seed
         self._multiple = size_multiple
         self._flow = flow
@@ -243,6 +246,9 @@ class Clips:
         if style is not None:
             cut_moments[0]["style"] = pixels.normalize(self._style_picture(cut, cut_moments[0]["target"], style.size))
         condition = self._builder.condition(cut_moments)
+        if self._classes:
+            number = self._classes.index(class_name(self.sequences[cut.sequence].name))
+            condition = condition.with_tensors(class_id=torch.tensor([number]))
         pictures = np.stack([moment["target"] for moment in cut_moments])
         target = torch.from_numpy(pixels.normalize(pictures))[None]
         if self._flow is None:
@@ -280,6 +286,11 @@ class Clips:
 
         def make() -> dict[str, np.ndarray]:
             frames = self.sequences[sequence].read(frame)
+            target, sketch = frames["target"], self.settings.condition.sketch
+            if sketch is not None and "sketch" not in frames:
+                options = EdgeMapOptions(sketch.detector, threshold=sketch.threshold, min_pixels=sketch.min_pixels)
+                drawing = edge_map(target.pixels, options)
+                frames["sketch"] = replace(target, pixels=drawing if sketch.polarity == "dark" else 255 - drawing)
             return self._builder.load_training_layers(size, frames)
 
         return self._cache.get((sequence, frame, size), make)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from vidgen.data.settings import ConditionSettings, FileInput, Size
 from vidgen.errors import InputError
-from vidgen.media import conditions, labels, lines, pixels
+from vidgen.media import conditions, edge_maps, labels, lines, pixels
 from vidgen.media.frames import Frame
 from vidgen.media.labels import LabelTable
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 WHOLE_VIDEO = ("style",)
 """Names of arrays that hold for a whole video, without a time axis and of sizes of their own."""
+_NO_DRAWING = {
+    "blank": ("is blank; a sketch needs strokes", None),
+    "inverted": ("is light on dark, but sketches are dark on light", "give `inverted`"),
+    "photo": ("looks like a photo, not like a sketch", "draw its edge map first: vidgen condition edge-map"),
+}
 
 
 class ConditionBuilder:
@@ -29,11 +35,14 @@ class ConditionBuilder:
 
     Args:
         table: meaning of the label values; None where the model reads no labels.
+        is_video: what comes is one video, so that the first drawing tells whether it is one; later ones may be blank.
     """
 
-    def __init__(self, settings: ConditionSettings, table: LabelTable | None) -> None:
+    def __init__(self, settings: ConditionSettings, table: LabelTable | None, *, is_video: bool = False) -> None:
         self.settings = settings
         self.table = table
+        self._is_video = is_video
+        self._knows_drawing = False
 
     def build(self, size: Size, frames: Mapping[str, Frame]) -> dict[str, np.ndarray]:
         """Arrays of one moment: "labels" int64 [H,W], "instances" int64 [H,W], "frames" float32 [C,H,W] in -1..1; and for the whole
@@ -51,7 +60,8 @@ class ConditionBuilder:
 
     def load_layers(self, size: Size, frames: Mapping[str, Frame]) -> dict[str, np.ndarray]:
         """What `encode` builds a moment from, and what may be deformed before: "labels" and "instances" as there, "pictures" uint8
-        [3N,H,W], "lines" uint8 [1,H,W], "edge_source" uint8 [3,H,W]; and "style" uint8 [3,S,S].
+        [3N,H,W], "lines" uint8 [1,H,W], "sketch" uint8 [1,H,W] (distances, 0 on strokes), "edge_source" uint8 [3,H,W]; and "style"
+        uint8 [3,S,S].
 
         Raises:
             InputError: as for `build`.
@@ -102,6 +112,11 @@ class ConditionBuilder:
             elif item.kind == "style_picture":
                 assert self.settings.style is not None
                 layers["style"] = _planes(frame, (self.settings.style.size, self.settings.style.size))
+            elif item.kind == "sketch":
+                layers["sketch"] = np.rint(
+                    255 * cv2.resize(self._distance(frame), (size[1], size[0]), interpolation=cv2.INTER_AREA)
+                )
+                layers["sketch"] = layers["sketch"].astype(np.uint8)[None]
             else:
                 pictures.append(_planes(frame, size))
         return {**layers, "pictures": np.concatenate(pictures)}
@@ -112,12 +127,30 @@ class ConditionBuilder:
             raise InputError(f"this model reads {item.description}, but got none")
         return frames[item.name]
 
+    def _distance(self, frame: Frame) -> np.ndarray:
+        """Distances to the strokes of a drawing, float32 [H,W] in 0..1; 1 everywhere where a later frame of a video has none."""
+        sketch = self.settings.sketch
+        assert sketch is not None
+        drawing = frame.pixels if sketch.polarity == "dark" else 255 - frame.pixels
+        kind = edge_maps.kind_of(drawing)
+        if self._is_video and self._knows_drawing:
+            if kind == "blank":
+                return np.ones(drawing.shape[:2], np.float32)
+        elif kind != "drawing":
+            message, hint = _NO_DRAWING[kind]
+            raise InputError(f"{frame.name}: {message}", hint=hint)
+        self._knows_drawing = True
+        mask = edge_maps.strokes(drawing)
+        return edge_maps.stroke_distance(mask) if mask.any() and not mask.all() else np.ones(drawing.shape[:2], np.float32)
+
     def encode(self, layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The arrays of a moment from its layers: edges are detected here, and pictures brought to -1..1; others are kept."""
-        arrays = {name: layer for name, layer in layers.items() if name not in ("pictures", "lines", "edge_source", "style")}
+        apart = ("pictures", "lines", "sketch", "edge_source", "style")
+        arrays = {name: layer for name, layer in layers.items() if name not in apart}
         frames = pixels.normalize(layers["pictures"])
-        if "lines" in layers:
-            frames = np.concatenate([frames, pixels.normalize(layers["lines"])])
+        for name in ("lines", "sketch"):
+            if name in layers:
+                frames = np.concatenate([frames, pixels.normalize(layers[name])])
         if "style" in layers:
             arrays["style"] = pixels.normalize(layers["style"])
         settings = self.settings.edges

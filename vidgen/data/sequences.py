@@ -19,7 +19,7 @@ import numpy as np
 
 from vidgen.data import shards
 from vidgen.data.settings import DataSettings, FileInput, label_table, parse_range
-from vidgen.data.stills import HalfSource, Side, find_stills, match_names
+from vidgen.data.stills import HalfSource, Side, find_stills, is_excluded, match_names, read_excluded, several_drawings
 from vidgen.errors import ConfigError, InputError, VidgenError
 from vidgen.media import conditions
 from vidgen.media import paths as names_of
@@ -127,6 +127,12 @@ def survey(settings: DataSettings) -> Survey:
     if faults:
         return Survey([], faults, _opened(settings, roles, found, {name for files in found.values() for name in files}))
     if settings.pairs != "sequences":
+        try:
+            found = _chosen(settings, found)
+        except VidgenError as error:
+            return Survey([], [error])
+        if "sketch" in found:
+            found["target"], found["sketch"] = several_drawings(found["target"], found["sketch"])
         found = match_names(found)
     names = list(found["target"])
     for role in roles[1:]:
@@ -170,6 +176,52 @@ def _opened(
                 with suppress(VidgenError):
                     opened.setdefault(role.name, []).append(_source(settings, role, path))
     return opened
+
+
+def _chosen(settings: DataSettings, found: Mapping[str, Mapping[str, Path]]) -> dict[str, dict[str, Path]]:
+    """The stills of the classes in use that no list leaves out."""
+    excluded, classes = read_excluded(settings.root, settings.exclude), settings.condition.classes
+    chosen = set(classes.names) if classes is not None else set()
+    result = {
+        role: {
+            name: path
+            for name, path in files.items()
+            if not is_excluded(name, excluded) and (not chosen or class_name(name) in chosen)
+        }
+        for role, files in found.items()
+    }
+    empty = next((role for role, files in result.items() if not files), None)
+    if empty is not None:
+        unused = f" of the classes {', '.join(classes.names)}" if classes is not None and classes.names else ""
+        raise InputError(f"{settings.root}: holds no {'pictures' if empty == 'target' else empty}{unused} that are not excluded")
+    return result
+
+
+def class_name(name: str) -> str:
+    """The class of a still: the folder that it lies in, or "" for none."""
+    return name.rpartition("/")[0].partition("/")[0]
+
+
+def find_classes(settings: DataSettings, sequences: Listed[Sequence]) -> DataSettings:
+    """The same settings with the names of the classes filled in, where pictures have classes.
+
+    Raises:
+        InputError: a picture lies in no folder, or a class has no picture.
+    """
+    classes = settings.condition.classes
+    if classes is None:
+        return settings
+    names = {sequence.name: class_name(sequence.name) for sequence in sequences}
+    lost = next((name for name, found in names.items() if not found), None)
+    if lost is not None:
+        where = settings.root / settings.target
+        raise InputError(f"{where}: {lost} lies in no folder of a class; expected {where.name}/CLASS/{lost}")
+    present = sorted(set(names.values()))
+    missing = [name for name in classes.names if name not in present]
+    if missing:
+        raise InputError(f"data.condition.classes: there is no picture of {missing[0]!r} among {names_of.few(present)}")
+    filled = classes.model_copy(update={"names": classes.names or tuple(present)})
+    return settings.model_copy(update={"condition": settings.condition.model_copy(update={"classes": filled})})
 
 
 def _source(settings: DataSettings, role: FileInput, path: Path) -> FrameSource:

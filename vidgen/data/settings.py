@@ -58,6 +58,7 @@ class FileInput:
             "edges": "pictures to detect edges in",
             "lines": "line drawings",
             "style_picture": "a style picture",
+            "sketch": "sketches",
         }
         return fixed.get(self.kind, f"pictures of {self.name}")
 
@@ -150,12 +151,39 @@ class StyleSettings(Settings):
     look, a model learns from these that colors follow the style."""
 
 
+class SketchSettings(Settings):
+    """Drawings as a condition: the distance of every pixel to the nearest stroke."""
+
+    folder: str | None = None
+    """Folder of drawings, dark on light; without one, training draws edge maps of the target. Pictures of one name with -1, -2 at
+    its end are several drawings of one target."""
+    polarity: Literal["dark", "light"] = "dark"
+    """Whether strokes are dark on light or light on dark."""
+    detector: Literal["canny", "sobel"] = "canny"
+    """What finds the edges of edge maps."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 25 / 255
+    """Strength from which on there is an edge; of sobel, as a part of the greatest."""
+    min_pixels: Annotated[int, Field(ge=0)] = 12
+    """Smaller lines of edge maps are removed, in pixels of a picture of 256."""
+
+
+class ClassSettings(Settings):
+    """The class of every picture as a condition: the folder that it lies in."""
+
+    names: tuple[str, ...] = ()
+    """Folders that are used, in the order of their numbers; all that there are by default."""
+
+
 class ConditionSettings(Settings):
     """Everything a model reads of a frame; empty for generators that read only noise."""
 
     labels: LabelSettings | None = None
     pictures: tuple[str, ...] = ()
     """Folders of pictures that are read as they are (pose drawings, line art), three channels each."""
+    sketch: SketchSettings | None = None
+    """Drawings, in a channel of their own."""
+    classes: ClassSettings | None = None
+    """The class of the whole picture; pictures then lie in one folder per class, under the folders of target and inputs."""
     edges: EdgeSettings | None = None
     """Edges detected in the target. Translation detects them in its input, or, where the model also reads labels or pictures,
     in the last of the other inputs."""
@@ -168,8 +196,8 @@ class ConditionSettings(Settings):
 
     @property
     def num_picture_channels(self) -> int:
-        edges = self.edges is not None and self.edges.drawn == "apart"
-        return 3 * len(self.pictures) + int(edges) + int(self.lines is not None)
+        drawn = int(self.sketch is not None) + int(self.lines is not None)
+        return 3 * len(self.pictures) + drawn + int(self.edges is not None and self.edges.drawn == "apart")
 
     @property
     def file_inputs(self) -> tuple[FileInput, ...]:
@@ -177,6 +205,7 @@ class ConditionSettings(Settings):
         inputs = [FileInput("labels", "labels", self.labels.folder)] if self.labels else []
         inputs += [FileInput(folder, "picture", folder) for folder in self.pictures]
         inputs += [FileInput("lines", "lines", None)] if self.lines else []
+        inputs += [FileInput("sketch", "sketch", self.sketch.folder)] if self.sketch else []
         inputs += [FileInput("edges", "edges", None)] if self.edges else []
         inputs += [FileInput("instances", "instances", self.instances)] if self.instances is not None else []
         inputs += [FileInput("style", "style_picture", None)] if self.style else []
@@ -225,6 +254,8 @@ class SourceSettings(Settings):
     """Folders of condition pictures, as many as in the first source."""
     labels: str | None = None
     """Folder of label maps with the classes of the first source."""
+    sketches: str | None = None
+    """Folder of drawings."""
 
 
 class DataSettings(Settings):
@@ -246,6 +277,9 @@ class DataSettings(Settings):
     (target, labels, instances, or the folder of pictures). The part that `*` stands for is the name by which files are paired."""
     sequences: tuple[str, ...] | None = None
     """Names of the sequences to use; all by default."""
+    exclude: tuple[str, ...] = ()
+    """Text files under the root that list single pictures to leave out, one name a line: a target with all its drawings, or one
+    drawing; folders and suffixes may be left away. So Sketchy's info/testset.txt and info/invalid-error.txt."""
     frames: str | None = None
     """Part of every sequence to use, `first:stop` in frames, such as 0:70; of single pictures, the part of all of them."""
     held_out: str | None = None
@@ -294,6 +328,14 @@ class DataSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _class_folders(self) -> DataSettings:
+        if self.condition.classes is not None and self.pairs == "sequences":
+            raise ValueError("condition.classes: the folders of classes hold single pictures; set pairs to stills or side_by_side")
+        if self.exclude and self.pairs == "sequences":
+            raise ValueError("exclude: leaves out single pictures; set pairs to stills or side_by_side")
+        return self
+
+    @model_validator(mode="after")
     def _known_patterns(self) -> DataSettings:
         known = ["target", *(item.name for item in self.condition.file_inputs if item.folder is not None)]
         for name, pattern in self.pattern.items():
@@ -333,5 +375,9 @@ def source_settings(settings: DataSettings, source: SourceSettings) -> DataSetti
         condition = condition.model_copy(update={"pictures": source.pictures})
     if source.labels is not None and condition.labels is not None:
         condition = condition.model_copy(update={"labels": condition.labels.model_copy(update={"folder": source.labels})})
+    if source.sketches is not None:
+        if condition.sketch is None:
+            raise ConfigError("data.sources: names sketches, but data.condition.sketch is not set")
+        condition = condition.model_copy(update={"sketch": condition.sketch.model_copy(update={"folder": source.sketches})})
     changes = {"target": source.target or settings.target, "condition": condition, "sources": {}}
     return settings.model_copy(update=changes)

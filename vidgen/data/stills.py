@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -68,6 +69,44 @@ def match_names(roles: dict[str, dict[str, Path]]) -> dict[str, dict[str, Path]]
     if all(names.keys() == next(iter(roles.values())).keys() for names in roles.values()):
         return roles
     return {role: _without_common_end(found) for role, found in roles.items()}
+
+
+def several_drawings(targets: Mapping[str, Path], drawings: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Pairs of targets and drawings, where a target has several that end with -1, -2: each becomes a pair of its own.
+
+    Targets without a drawing are left out. Names that need no such thing stay as they are.
+    """
+    owners = {name: name if name in targets else _NUMBER.sub("", name) for name in drawings}
+    if all(name == owner for name, owner in owners.items()) or not all(owner in targets for owner in owners.values()):
+        return dict(targets), dict(drawings)
+    return {name: targets[owner] for name, owner in owners.items()}, dict(drawings)
+
+
+_NUMBER = re.compile(r"-[0-9]+$")
+
+
+def read_excluded(root: Path, files: Sequence[str]) -> frozenset[str]:
+    """Names in text files under `root`, one a line, without suffixes.
+
+    Raises:
+        InputError: a file is missing or is no text.
+    """
+    names = set()
+    for file in files:
+        path = root / file
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"data.exclude: {paths.display(path)}: cannot be read as a list of names ({error})") from error
+        stripped = (line.strip() for line in lines)
+        names |= {os.fspath(Path(line).with_suffix("")) if images.is_image(Path(line)) else line for line in stripped if line}
+    return frozenset(names)
+
+
+def is_excluded(name: str, excluded: frozenset[str]) -> bool:
+    """Whether the name of a still, the last part of it, or that of the target it draws is among them."""
+    whole = {name, _NUMBER.sub("", name)}
+    return not excluded.isdisjoint(whole | {part.rpartition("/")[2] for part in whole})
 
 
 def _without_common_end(found: dict[str, Path]) -> dict[str, Path]:

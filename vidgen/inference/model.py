@@ -113,6 +113,8 @@ class Options:
 
     Attributes:
         smoothing: 0..1, blend weight of the warped previous output, for image models; see `TemporalSmoother`.
+        class_name: what the video shows, for models that know classes.
+        inverted: sketches are light on dark.
     """
 
     seed: int = 0
@@ -120,6 +122,8 @@ class Options:
     work_size: WorkSize = "auto"
     smoothing: float = 0.0
     style: StyleAssignment | None = None
+    class_name: str | None = None
+    inverted: bool = False
 
 
 class Model:
@@ -411,6 +415,8 @@ class Model:
         table: LabelTable | None = None,
         work_size: WorkSize = "auto",
         style: StyleAssignment | None = None,
+        class_name: str | None = None,
+        inverted: bool = False,
     ) -> Session:
         """Begin a video of inputs of `size` (height, width): one frame in, one frame out.
 
@@ -419,11 +425,23 @@ class Model:
             table: meaning of the input's label values where they are stored in another way than in training.
             work_size: "auto" runs at about the height the model was trained at and resizes the result, "input" at the input's.
             style: of the objects, for models with a feature encoder.
+            class_name: what the video shows, for models that know classes.
+            inverted: sketches are light on dark.
 
         Raises:
-            InputError: the size is too small for the model.
+            InputError: the size is too small for the model, or it does not know the class.
         """
-        return Session(self, self.backend, size, seed=seed, table=table, work_size=work_size, style=style)
+        return Session(
+            self,
+            self.backend,
+            size,
+            seed=seed,
+            table=table,
+            work_size=work_size,
+            style=style,
+            class_name=class_name,
+            inverted=inverted,
+        )
 
     def stream(self, inputs: Inputs, options: Options | None = None) -> Generator[Translated, None, None]:
         """Generate the frames one after the other; reading runs ahead of the network in a thread of its own.
@@ -441,7 +459,13 @@ class Model:
 
             smoother = TemporalSmoother(options.smoothing)
         session = self.session(
-            inputs.main.size, seed=options.seed, table=options.table, work_size=options.work_size, style=options.style
+            inputs.main.size,
+            seed=options.seed,
+            table=options.table,
+            work_size=options.work_size,
+            style=options.style,
+            class_name=options.class_name,
+            inverted=options.inverted,
         )
         # Decoding, conditions and network overlap, each in a thread of its own; whoever takes the frames may encode in a fourth.
         with (
@@ -528,7 +552,7 @@ class Model:
         """The condition as a picture, uint8 [H,W,3] at the input's size."""
         if "labels" in arrays and self.table is not None:
             return self.table.colorize(conditions.resize_labels(arrays["labels"][0, 0, : work[0], : work[1]], size))
-        if self.condition.pictures or self.condition.lines is not None:
+        if self.condition.pictures or self.condition.lines is not None or self.condition.sketch is not None:
             return frame.pixels
         edges = pixels.quantize(arrays["frames"][0, 0, 0])
         return fit(np.repeat(edges[..., None], 3, axis=2), work, size)
@@ -791,6 +815,7 @@ class Translation:
             "first_frames_given": len(self.inputs.first_frames),
             **{name: frame.name for name, frame in self.inputs.whole_video.items()},
             "smoothing": self.options.smoothing,
+            **({} if self.options.class_name is None else {"class": self.options.class_name}),
             "side_by_side": side_by_side,
             "runtime": model.backend.describe(),
             "backend": model.choice.to_dict(),

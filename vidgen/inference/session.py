@@ -5,6 +5,7 @@ Arrays are numpy's here, so that a model that runs on an exported graph loads no
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 
 from vidgen.data.conditions import WHOLE_VIDEO, ConditionBuilder
-from vidgen.data.settings import Size
+from vidgen.data.settings import ConditionSettings, Size
 from vidgen.errors import InputError
 from vidgen.inference.facts import Facts
 from vidgen.inference.styles import StyleAssignment
@@ -90,10 +91,14 @@ class Session:
         table: LabelTable | None = None,
         work_size: WorkSize = "auto",
         style: StyleAssignment | None = None,
+        class_name: str | None = None,
+        inverted: bool = False,
     ) -> None:
         self._model = model
         self._backend = backend
-        self._builder = ConditionBuilder(model.facts.condition, table or model.facts.table)
+        condition = with_polarity(model.facts.condition, inverted=inverted)
+        self._builder = ConditionBuilder(condition, table or model.facts.table, is_video=True)
+        self._class = class_number(model.facts.condition, class_name)
         self._style = style
         self._seed = seed
         self._state: Any = None
@@ -131,6 +136,8 @@ class Session:
         padded = {name: conditions.pad_to_multiple(array, multiple) for name, array in arrays.items()}
         if self._style is not None:
             padded["styles"] = self._style.features(*regions(padded, self._model.facts))
+        if self._class is not None:
+            whole["class_id"] = np.array([self._class])
         return {**{name: np.ascontiguousarray(array)[None, None] for name, array in padded.items()}, **whole}
 
     def step(self, main: np.ndarray | Frame | Arrays, /, **further: np.ndarray | Frame) -> np.ndarray:
@@ -165,6 +172,41 @@ class Session:
             height, width = frame.pixels.shape[:2]
             raise InputError(f"{frame.name}: is {width}x{height}, but this session is of {self.size[1]}x{self.size[0]}")
         return {names[0]: frame, **{name: as_frame(value, name) for name, value in further.items()}}
+
+
+def class_number(condition: ConditionSettings, name: str | None) -> int | None:
+    """The number of a class among those of a model; None for a model without classes.
+
+    Raises:
+        InputError: the model does not know the class, or needs one and gets none.
+    """
+    known = condition.classes.names if condition.classes is not None else ()
+    if not known:
+        if name is not None:
+            raise InputError(f"class {name!r}: this model knows no classes")
+        return None
+    if name is None:
+        raise InputError(f"this model needs a class: {', '.join(known)}", hint="name one of them with `class_name`")
+    wanted = name.strip().casefold().replace(" ", "_")
+    for number, one in enumerate(known):
+        if one.casefold().replace(" ", "_") == wanted:
+            return number
+    near = difflib.get_close_matches(wanted, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else None
+    raise InputError(f"class {name!r}: this model does not know it; it knows {', '.join(known)}", hint=hint)
+
+
+def with_polarity(condition: ConditionSettings, *, inverted: bool) -> ConditionSettings:
+    """The condition with sketches of the other polarity.
+
+    Raises:
+        InputError: the model reads no sketches.
+    """
+    if not inverted:
+        return condition
+    if condition.sketch is None:
+        raise InputError("`inverted`: this model reads no sketches")
+    return condition.model_copy(update={"sketch": condition.sketch.model_copy(update={"polarity": "light"})})
 
 
 def regions(moment: Arrays, facts: Facts) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from flow.engines import Engine, create_engine
 from vidgen.errors import InputError
 from vidgen.labeling.estimators import FETCH, PersonFinder
 from vidgen.labeling.painted import frame_label
-from vidgen.media import drawings
+from vidgen.media import drawings, edge_maps
 from vidgen.media.conditions import canny_edges
 from vidgen.media.drawings import PoseAugmentation
 from vidgen.media.frames import FrameSource
@@ -23,8 +23,8 @@ from vidgen.media.pixels import to_tensor
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["edges", "lines", "distance", "pose", "body", "hands", "face", "densepose"]
-OF_PICTURES = ("edges", "lines", "distance", "densepose")
+Kind = Literal["edges", "edge-map", "lines", "distance", "pose", "body", "hands", "face", "densepose"]
+OF_PICTURES = ("edges", "edge-map", "lines", "distance", "densepose")
 OF_POINTS = ("pose", "body", "hands", "face")
 KINDS = (*OF_PICTURES, *OF_POINTS)
 NUM_FACE_PICTURES = 5
@@ -170,6 +170,8 @@ def draw_picture(pixels: np.ndarray, settings: ConditionSettings) -> np.ndarray:
         return drawings.rescale_densepose(pixels, without_face=settings.remove_face)
     if settings.kind == "lines":
         return _in_color(drawings.line_art(pixels, settings.line_width))
+    if settings.kind == "edge-map":
+        return _in_color(edge_maps.edge_map(pixels))
     edges = canny_edges(pixels, settings.low, settings.high, settings.blur)
     return _in_color(drawings.edge_distance(edges) if settings.kind == "distance" else edges)
 

@@ -210,6 +210,13 @@ class FidInception(nn.Module):
         mixed = {name: getattr(network, f"Mixed_{name}") for name in names}
         blocks = [_Pooled(block, pools[name]) if name in pools else block for name, block in mixed.items()]
         self._layers = nn.Sequential(*_stem(network), nn.MaxPool2d(3, 2), *blocks)
+        assert isinstance(network.fc, nn.Linear)
+        self._classes = network.fc
+
+    @torch.no_grad()
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Of the 1008 classes [N,1008], for the Inception Score; without the bias, as torch-fidelity takes them."""
+        return F.linear(features, self._classes.weight).softmax(1)
 
     @torch.no_grad()
     def forward(self, frames: Tensor) -> Tensor:

@@ -52,6 +52,51 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
         return ((gradient.flatten(1) + 1e-16).norm(dim=1) - 1).square().mean()
 
 
+def dragan_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, *, is_one_sided: bool = False) -> Tensor:
+    """Mean over the images of (norm of the critic's gradient - 1)^2, at random points around real images alone.
+
+    Args:
+        is_one_sided: gradients smaller than 1 are not punished.
+
+    Source: Kodali et al., "On Convergence and Stability of GANs", 2017, algorithm 1; noise of half the standard deviation of the
+    batch. Always float32.
+    """
+    with torch.autocast(real.device.type, enabled=False):
+        real = real.detach().float()
+        moved = 0.5 * real.std() * torch.rand_like(real)
+        share = torch.rand(len(real), 1, 1, 1, device=real.device)
+        around = (real + share * moved).requires_grad_(True)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(critic(around).sum(), around, create_graph=True)
+        excess = (gradient.flatten(1) + 1e-16).norm(dim=1) - 1
+        return (excess.relu() if is_one_sided else excess).square().mean()
+
+
+def focal_cross_entropy(logits: Tensor, classes: Tensor, gamma: float = 0.0) -> Tensor:
+    """Cross entropy of [N,K] logits, each sample weighted by (1 - probability of its class)^gamma.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4.
+    """
+    entropy = F.cross_entropy(logits.float(), classes, reduction="none")
+    return ((1 - (-entropy).exp()) ** gamma * entropy).mean() if gamma else entropy.mean()
+
+
+def diversity(one: Tensor, other: Tensor, distance: Tensor, cap: float | None = None) -> Tensor:
+    """Minus the mean absolute difference of two results of one condition, each divided by the distance of their noises.
+
+    It is negative, and minimizing it pushes results of different noise apart.
+
+    Args:
+        one, other: [N,3,H,W].
+        distance: of the noises, [N].
+        cap: difference per sample from which on more is no gain.
+
+    Source: the release of SketchyGAN (Chen and Hays, CVPR 2018).
+    """
+    apart = (one.float() - other.float()).abs().mean((1, 2, 3))
+    return -((apart if cap is None else apart.clamp(max=cap)) / (distance.float() + 1e-6)).mean()
+
+
 def multiscale_adversarial(
     features: DiscriminatorFeatures, *, real: bool, learner: Literal["generator", "discriminator"], objective: CriticObjective
 ) -> Tensor:

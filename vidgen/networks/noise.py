@@ -63,3 +63,12 @@ def normal_of_frame(shape: Sequence[int], device: torch.device | str, generator:
     if source is not None:
         return source(Draw("normal", tuple(shape), "frame"))
     return torch.randn(*shape, device=device if generator is None else generator.device, generator=generator).to(device)
+
+
+def normal_of_video(shape: Sequence[int], seed: int, offset: int = 0) -> Tensor:
+    """Standard normal float32 that depends on the seed and on `offset` alone."""
+    source = _source.get()
+    if source is not None:
+        return source(Draw("normal", tuple(shape), "video", offset))
+    generator = torch.Generator().manual_seed((seed + offset) % 2**63)
+    return torch.randn(*shape, generator=generator)

@@ -140,6 +140,7 @@ def follow_data(settings: RunSettings, table: LabelTable | None, size: tuple[int
         has_instances=condition.instances is not None,
         size=size,
         has_style=condition.style is not None,
+        num_classes=len(condition.classes.names) if condition.classes is not None else 0,
     )
     return settings.model_copy(update={"model": settings.model.following(facts)})
 

@@ -26,6 +26,7 @@ class DataFacts:
         has_instances: whether there are instance maps.
         size: (height, width) of the ground truth.
         has_style: whether a picture says which style the whole video is to have.
+        num_classes: classes of whole pictures; 0 where they have none.
     """
 
     num_labels: int
@@ -33,6 +34,7 @@ class DataFacts:
     has_instances: bool
     size: tuple[int, int]
     has_style: bool = False
+    num_classes: int = 0
 
 
 class ModelConfig(Settings):

@@ -1,0 +1,420 @@
+"""SketchyGAN: photos of a named class from sketches, different ones from different noise.
+
+Source: Chen and Hays, "SketchyGAN: Towards Diverse and Realistic Sketch to Image Synthesis", CVPR 2018, and facts of the authors'
+release, which is another network than the paper's; `configs/sketchygan/paper.yaml` and `release.yaml` set both. Where we differ on
+purpose: batch normalization keeps averages for use, the projected noise has no statistics of its own (at batch size 1 they erase
+it), the head of classes has no spectral normalization, and the discriminator sees the real pictures of the generator's pairs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidgen.config import Settings
+from vidgen.errors import ConfigError
+from vidgen.networks.encoding import encode, fold_time
+from vidgen.networks.feature_adversary import FeatureAdversary, FeatureWeights
+from vidgen.networks.layers import frame_by_frame
+from vidgen.networks.losses import adversarial, diversity, dragan_penalty, focal_cross_entropy, gradient_penalty, perceptual
+from vidgen.networks.masked_residual import Form, NormKind, SketchDiscriminator, SketchGenerator, num_downsamplings
+from vidgen.networks.noise import normal_of_video, seed_of
+from vidgen.translators.base import Carry, Networks, Translator
+from vidgen.translators.settings import ConditionalConfig, Count, DataFacts, Weight
+from vidgen.types import Batch, Condition, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
+
+RENAMES: dict[str, object] = {}
+"""The authors' weights are TensorFlow's, of a network that their present code no longer builds."""
+
+_BETAS = (0.0, 0.9)
+
+
+class Generator(Settings):
+    """The generator's shape."""
+
+    base_channels: Count = 64
+    noise_channels: Count = 256
+    encoder_form: Form = "paper"
+    """How units mix features and sketch: paper, gru, stretched, image, or residual (no masks), on the way down."""
+    decoder_form: Form = "paper"
+    """The same on the way up."""
+    num_convs: Count = 1
+    """Convolutions of a unit's candidate."""
+    norm: NormKind = "batch"
+    """Statistics of the normalization, whose scales and offsets belong to classes."""
+
+
+class Discriminator(Settings):
+    """The discriminator's shape and objective."""
+
+    base_channels: Count = 64
+    form: Form = "paper"
+    num_convs: Count = 1
+    objective: Literal["dragan", "logistic", "wasserstein"] = "dragan"
+    """dragan, as in the paper: logistic with a gradient penalty around real pictures. logistic, as released: without, and with
+    spectral normalization. wasserstein: with a penalty between real and generated pictures."""
+    spectral_norm: bool | None = None
+    """Of all convolutions; by default where the objective is logistic."""
+    class_head_spectral_norm: bool = False
+    """Of the head of classes too, as released; it learns more slowly."""
+    one_sided_penalty: bool = False
+    """dragan punishes gradients above 1 alone, as released."""
+    sees_sketch: bool = False
+    """Judge the picture together with the sketch."""
+    projection: bool = False
+    """The class is part of the judgment, in the place of a head of classes."""
+
+
+class LossWeights(Settings):
+    """Weights of the loss terms; the defaults are the release's totals."""
+
+    gan_weight: Weight = 1.0
+    gradient_penalty_weight: Weight = 10.0
+    class_weight: Weight = 1.0
+    """Of the class of real pictures, for the discriminator."""
+    generated_class_weight: Weight = 0.5
+    """Of the class of generated pictures, for the generator."""
+    focal_gamma: Weight = 2.0
+    """Of the discriminator's class loss, which weighs doubtful pictures more; 0 for plain cross entropy."""
+    l1_weight: Weight = 10.0
+    perceptual_weight: Weight = 3.0
+    """Features of the generated picture against those of the real one."""
+    perceptual_network: Literal["efficientnet_lite0", "vgg19"] = "efficientnet_lite0"
+    """Which network's; the authors' was Inception-V4. EfficientNet-Lite0 comes with vidgen."""
+    perceptual_size: Annotated[int, Field(ge=32)] | None = None
+    """Enlarge pictures to this height before the network; their own by default."""
+    texture_weight: Weight = 0.0
+    """Local deviation of shallow features of EfficientNet-Lite0: as much fine structure, but not pixel for pixel."""
+    feature_gan_weight: Weight = 0.0
+    """A second discriminator, on features of EfficientNet-Lite0."""
+    diversity_weight: Weight = 10.0
+    """Pushes results of different noise apart, by their difference over that of the noises."""
+    diversity_cap: Annotated[float, Field(gt=0, le=2)] | None = None
+    """Mean difference (of pictures in -1..1) from which on more is no gain; published without."""
+    decay_weight: Weight = 0.0
+    """Half the sum of the squared weights of convolutions; 1e-5 in the release."""
+
+    def features(self) -> FeatureWeights:
+        """What is asked of EfficientNet-Lite0."""
+        likeness = self.perceptual_weight if self.perceptual_network == "efficientnet_lite0" else 0.0
+        return FeatureWeights(likeness, self.texture_weight, self.feature_gan_weight)
+
+    @property
+    def feature_setting(self) -> str | None:
+        """The setting that asks for EfficientNet-Lite0."""
+        weights = self.features()
+        named = {"perceptual_weight": weights.likeness, "texture_weight": weights.texture, "feature_gan_weight": weights.gan}
+        return next((name for name, weight in named.items() if weight), None)
+
+
+class Curriculum(Settings):
+    """How training goes over from edge maps to sketches: the share of samples of one of `data.sources`.
+
+    The share is first + min(last - first, span t^exponent) after the part t of the training. The paper: 0.1 to 0.9 with a span
+    of 1, so that it ends at t = 0.8. The release: 0.2 to 0.8 with a span of 0.6.
+    """
+
+    source: str = "sketches"
+    """Name in `data.sources`."""
+    first: Annotated[float, Field(ge=0, le=1)] = 0.1
+    last: Annotated[float, Field(ge=0, le=1)] = 0.9
+    span: Annotated[float, Field(gt=0, le=1)] = 1.0
+    exponent: Annotated[float, Field(gt=0)] = 1.0
+
+    @property
+    def end(self) -> float:
+        """The part of the training after which the share stays."""
+        return float(min(1.0, (max(0.0, self.last - self.first) / self.span) ** (1 / self.exponent)))
+
+    @property
+    def num_pieces(self) -> int:
+        """Straight lines that stand for the curve; its largest error is then a thousandth."""
+        return 1 if self.exponent == 1 else 16
+
+    def share(self, part: float) -> float:
+        """Share of samples after a part 0..1 of the training."""
+        return float(self.first + min(max(0.0, self.last - self.first), self.span * part**self.exponent))
+
+
+class Schedule(Settings):
+    """The schedule; an epoch is one pass over the data unless `train.steps_per_epoch` says otherwise."""
+
+    epochs: Count = 100
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Of the generator; that of the discriminator is twice it."""
+    final_rate_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Share of the learning rate at the end."""
+    decay_slope: Annotated[float, Field(ge=0)] = 0.9
+    """The rate falls by this share over the whole training, until the final share is reached; 0 keeps it constant."""
+    curriculum: Curriculum | None = None
+    """From edge maps to sketches; all samples come from the first source by default."""
+
+
+class Config(ConditionalConfig):
+    """A SketchyGAN model."""
+
+    kind: Literal["sketchygan"] = "sketchygan"
+    num_classes: Annotated[int, Field(ge=0)] = 0
+    """Classes of pictures, by the folders of the data; 0 where they have none."""
+    image_size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    """Height and width in training as a power of two, which decides the depth; by default the largest that the data hold."""
+    generator: Generator = Generator()
+    discriminator: Discriminator = Discriminator()
+    losses: LossWeights = LossWeights()
+    schedule: Schedule = Schedule()
+
+    @field_validator("image_size")
+    @classmethod
+    def _power_of_two(cls, value: int | None) -> int | None:
+        if value is not None and value & (value - 1):
+            raise ValueError(f"{value} is not a power of two, such as 32, 64, 128 or 256")
+        return value
+
+    def following(self, facts: DataFacts) -> Config:
+        size = self.image_size or max(16, 1 << min(facts.size).bit_length() - 1)
+        return super().following(facts)._filled(num_classes=facts.num_classes).model_copy(update={"image_size": size})
+
+    @property
+    def size(self) -> int:
+        """The height and width that decide the depth.
+
+        Raises:
+            ConfigError: the data have not been read.
+        """
+        if self.image_size is None:
+            raise ConfigError("model.image_size: not known before the data are read")
+        return self.image_size
+
+
+def inputs(config: Config) -> tuple[Input, ...]:
+    """A sketch for every frame, the class, and in use the seed of the noise."""
+    named = (Input("class_id", "class_id", config.num_classes, per_frame=False),) if config.num_classes else ()
+    return (*config.frame_inputs(), *named, Input("noise", "noise", 1, per_frame=False, when="use"))
+
+
+def pretrained(config: Config) -> tuple[Pretrained, ...]:
+    """What the losses on features need."""
+    weights, needed = config.losses, []
+    if weights.feature_setting is not None:
+        needed.append(Pretrained("efficientnet_lite0", f"model.losses.{weights.feature_setting}"))
+    if weights.perceptual_network == "vgg19" and weights.perceptual_weight:
+        needed.append(Pretrained("vgg19", "model.losses.perceptual_weight"))
+    return tuple(needed)
+
+
+class SketchyGAN(Translator[Carry]):
+    """The generator with its discriminators."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        shape, judge = config.generator, config.discriminator
+        self.generator = SketchGenerator(
+            config.channels_per_frame,
+            config.num_classes,
+            size=config.size,
+            base_channels=shape.base_channels,
+            noise_channels=shape.noise_channels,
+            encoder_form=shape.encoder_form,
+            decoder_form=shape.decoder_form,
+            num_convs=shape.num_convs,
+            norm=shape.norm,
+        )
+        self.discriminator = SketchDiscriminator(
+            config.num_classes,
+            size=config.size,
+            base_channels=judge.base_channels,
+            form=judge.form,
+            num_convs=judge.num_convs,
+            sketch_channels=config.channels_per_frame if judge.sees_sketch else 0,
+            is_spectral=judge.objective == "logistic" if judge.spectral_norm is None else judge.spectral_norm,
+            is_class_head_spectral=judge.class_head_spectral_norm,
+            has_projection=judge.projection,
+        )
+        self.size_multiple = 2 * 2 ** num_downsamplings(config.size)
+        self.features: FeatureAdversary | None = None
+        if config.losses.feature_setting is not None:
+            shift = min(8, config.size // 8)
+            seen = config.channels_per_frame + config.num_classes
+            self.features = FeatureAdversary(seen, config.losses.features(), max_shift=shift)
+
+    # -- use ------------------------------------------------------------------------------------------------------------
+
+    def translate(self, condition: Condition, carry: Carry | None = None) -> tuple[Output, None]:
+        """One noise for the whole video; without a seed the mean of all noises, zero."""
+        seeds = condition.tensors.get("noise")
+        shape, sketch = (1, self.config.generator.noise_channels), self._encode(condition)
+        noise = torch.zeros(shape) if seeds is None else normal_of_video(shape, seed_of(seeds))
+        classes = _classes(condition)[:1]
+
+        def network(frame: Tensor) -> Tensor:
+            picture: Tensor = self.generator(frame, noise.to(frame), classes)
+            return picture
+
+        if len(sketch) == 1:
+            return Output(frame_by_frame(network, sketch)), None
+        samples = [self.translate(_sample(condition, index))[0].frames for index in range(len(sketch))]
+        return Output(torch.cat(samples)), None
+
+    def _encode(self, condition: Condition) -> Tensor:
+        return encode(condition, num_labels=self.config.num_labels, use_instances=self.config.use_instances)
+
+    # -- training -------------------------------------------------------------------------------------------------------
+
+    def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
+        if self.features is not None:
+            frames = (self._enlarged(fold_time(batch.target)) for batch in batches)
+            self.features.calibrate(frames, networks["efficientnet_lite0"])
+
+    def rollout(self, batch: Batch, step: Step, carry: Carry | None = None) -> tuple[Output, None]:
+        """Pictures from two noises each, where their difference counts."""
+        condition = batch.window_condition
+        sketch, num_frames = fold_time(self._encode(condition)), condition.num_frames
+        classes = _classes(condition).repeat_interleave(num_frames)
+        count = 2 if self.config.losses.diversity_weight else 1
+        noises = torch.randn(count * len(sketch), self.config.generator.noise_channels, device=sketch.device)
+        pictures = self.generator(sketch.repeat(count, 1, 1, 1), noises, classes.repeat(count))
+        extras = {"sketch": sketch, "classes": classes}
+        if count == 2:
+            (first, second), (one, other) = pictures.chunk(2), noises.chunk(2)
+            pictures, extras = first, {**extras, "second": second, "noise_distance": (one - other).norm(dim=1)}
+        return Output(pictures.unflatten(0, (-1, num_frames)), extras=extras), None
+
+    def phases(self, stage: Stage) -> tuple[Phase, ...]:
+        judge = OptimizerSettings(learning_rate_scale=2.0, betas=_BETAS)
+        phases = [
+            Phase("discriminator", (self.discriminator,), judge),
+            Phase("generator", (self.generator,), OptimizerSettings(betas=_BETAS)),
+        ]
+        if self.features is not None and self.features.heads:
+            phases.append(Phase("feature_discriminator", self.features.heads, OptimizerSettings(betas=_BETAS)))
+        return tuple(phases)
+
+    def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
+        fake, real = fold_time(output.frames), fold_time(batch.window_target)
+        sketch, classes = output.extras["sketch"], output.extras["classes"]
+        if phase.name == "discriminator":
+            return self._discriminator_losses(fake.detach(), real, sketch, classes)
+        if phase.name == "feature_discriminator":
+            assert self.features is not None
+            network = networks["efficientnet_lite0"]
+            pictures = self._enlarged(fake).detach(), self._enlarged(real), self._shown(sketch, classes)
+            return self.features.discriminator_losses(*pictures, output, network)
+        return self._generator_losses(fake, real, output, networks)
+
+    def _discriminator_losses(self, fake: Tensor, real: Tensor, sketch: Tensor, classes: Tensor) -> Losses:
+        weights, settings = self.config.losses, self.config.discriminator
+        seen = sketch if settings.sees_sketch else None
+        objective: Literal["vanilla", "wasserstein"] = "wasserstein" if settings.objective == "wasserstein" else "vanilla"
+        real_logits, class_logits = self.discriminator(real, classes, seen)
+        fake_logits, _ = self.discriminator(fake, classes, seen)
+        losses = {
+            f"discriminator_{name}": weights.gan_weight
+            * adversarial(logits, real=name == "real", learner="discriminator", objective=objective)
+            for name, logits in (("real", real_logits), ("fake", fake_logits))
+        }
+        if class_logits is not None:
+            losses["class"] = weights.class_weight * focal_cross_entropy(class_logits, classes, weights.focal_gamma)
+
+        def critic(pictures: Tensor) -> Tensor:
+            """The mean judgment of each picture."""
+            logits, _ = self.discriminator(pictures, classes, seen)
+            judgment: Tensor = logits.mean((1, 2, 3))
+            return judgment
+
+        if settings.objective == "dragan":
+            penalty = dragan_penalty(critic, real, is_one_sided=settings.one_sided_penalty)
+            losses["discriminator_penalty"] = weights.gradient_penalty_weight * penalty
+        elif settings.objective == "wasserstein":
+            losses["discriminator_penalty"] = weights.gradient_penalty_weight * gradient_penalty(critic, real, fake)
+        return losses | self._decay(self.discriminator, "discriminator_decay")
+
+    def _generator_losses(self, fake: Tensor, real: Tensor, output: Output, networks: Networks) -> Losses:
+        weights, settings = self.config.losses, self.config.discriminator
+        sketch, classes = output.extras["sketch"], output.extras["classes"]
+        objective: Literal["vanilla", "wasserstein"] = "wasserstein" if settings.objective == "wasserstein" else "vanilla"
+        logits, class_logits = self.discriminator(fake, classes, sketch if settings.sees_sketch else None)
+        losses = {"gan": weights.gan_weight * adversarial(logits, real=True, learner="generator", objective=objective)}
+        if class_logits is not None and weights.generated_class_weight:
+            losses["generated_class"] = weights.generated_class_weight * focal_cross_entropy(class_logits, classes)
+        if weights.l1_weight:
+            losses["l1"] = weights.l1_weight * F.l1_loss(fake.float(), real)
+        if self.features is not None:
+            pictures = self._enlarged(fake), self._enlarged(real), self._shown(sketch, classes)
+            found = self.features.generator_losses(*pictures, output, networks["efficientnet_lite0"])
+            losses |= {"perceptual" if name == "feature" else name: value for name, value in found.items()}
+        if weights.perceptual_network == "vgg19" and weights.perceptual_weight:
+            likeness = perceptual(networks["vgg19"], self._enlarged(fake), self._enlarged(real))
+            losses["perceptual"] = weights.perceptual_weight * likeness
+        if "second" in output.extras:
+            apart = diversity(fake, output.extras["second"], output.extras["noise_distance"], weights.diversity_cap)
+            losses["diversity"] = weights.diversity_weight * apart
+        return losses | self._decay(self.generator, "decay")
+
+    def _decay(self, network: torch.nn.Module, name: str) -> Losses:
+        weight = self.config.losses.decay_weight
+        if not weight:
+            return {}
+        squares = [value.square().sum() for value in network.parameters() if value.ndim == 4]
+        return {name: weight * 0.5 * torch.stack(squares).sum()}
+
+    def _shown(self, sketch: Tensor, classes: Tensor) -> Tensor:
+        """What the discriminator on features knows of a picture: the sketch, and the class as a plane of ones."""
+        sketch = self._enlarged(sketch)
+        if not self.config.num_classes:
+            return sketch
+        named = F.one_hot(classes, self.config.num_classes).to(sketch.dtype)[:, :, None, None]
+        return torch.cat([sketch, named.expand(-1, -1, *sketch.shape[-2:])], 1)
+
+    def _enlarged(self, pictures: Tensor) -> Tensor:
+        size = self.config.losses.perceptual_size
+        if size is None or size <= pictures.shape[-2]:
+            return pictures
+        factor = size / pictures.shape[-2]
+        return F.interpolate(pictures, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def _classes(condition: Condition) -> Tensor:
+    """int64 [B]; zeros where there are none."""
+    found = condition.tensors.get("class_id")
+    return torch.zeros(len(condition.main), dtype=torch.long, device=condition.main.device) if found is None else found
+
+
+def _sample(condition: Condition, index: int) -> Condition:
+    return condition.map(lambda value: value[index : index + 1])
+
+
+def build(config: Config, networks: Networks | None = None) -> SketchyGAN:
+    """An untrained model.
+
+    Raises:
+        ConfigError: it has no condition to read.
+    """
+    config.check_condition()
+    return SketchyGAN(config)
+
+
+def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
+    """One training, cut where the learning rate or the share of sketches stops to change, or bends."""
+    schedule, curriculum = config.schedule, config.schedule.curriculum
+    total = schedule.epochs * steps_per_epoch
+    slope, least = schedule.decay_slope, schedule.final_rate_share
+    ends = {0.0, 1.0, min(1.0, (1 - least) / slope) if slope else 1.0}
+    if curriculum is not None:
+        ends |= {curriculum.end * part / curriculum.num_pieces for part in range(1, curriculum.num_pieces + 1)}
+    places = sorted({round(end * total) for end in ends})
+    found = []
+    for start, stop in itertools.pairwise(places):
+        first, last = (schedule.learning_rate * max(least, 1 - slope * place / total) for place in (start, stop))
+        mixture = (
+            {} if curriculum is None else {curriculum.source: (curriculum.share(start / total), curriculum.share(stop / total))}
+        )
+        name = "constant rate" if first == last else "falling rate"
+        found.append(Stage(name, stop - start, learning_rate=first, final_learning_rate=last, mixture=mixture))
+    return tuple(found)

@@ -473,10 +473,9 @@ def _colored(generator: torch.Generator, count: int = 8) -> Batch:
     return Batch(Condition(frames=torch.stack(drawings).unsqueeze(1), style=target[:, 0]), target)
 
 
-def _paint(*, guided: bool, hinted: bool = True) -> tuple[float, float]:
+def _paint(*, hinted: bool = True) -> tuple[float, float]:
     """(L1 of unseen pictures, the same with the hints of others) after 400 steps without a discriminator."""
-    weights = {} if guided else {"gray_guide_weight": 0.0, "color_guide_weight": 0.0}
-    config = _config(generator={"base_channels": 8, "mid_channels": 96, "num_levels": 3}, losses={"l1_weight": 1.0, **weights})
+    config = _config(generator={"base_channels": 8, "mid_channels": 96, "num_levels": 3}, losses={"l1_weight": 1.0})
     config = config.model_copy(update={"discriminator": None})
     generator = torch.Generator().manual_seed(3)
 
@@ -494,10 +493,8 @@ def _paint(*, guided: bool, hinted: bool = True) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-def test_the_hint_is_used_and_guides_help() -> None:
-    without, _ = _paint(guided=True, hinted=False)
-    plain, _ = _paint(guided=False)
-    guided, swapped = _paint(guided=True)
+def test_the_hint_is_used() -> None:
+    without, _ = _paint(hinted=False)
+    guided, swapped = _paint()
     assert guided <= 0.7 * without
-    assert guided < plain
     assert swapped >= 1.5 * guided

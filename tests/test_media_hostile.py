@@ -486,13 +486,14 @@ def mangled(content: bytes, count: int, seed: int) -> Iterator[bytes]:
         yield bytes(data)
 
 
+@pytest.mark.parametrize(("count", "seed"), [(40, 5), pytest.param(180, 2026, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["a.gif", "fragments.mp4", "a.mp4", "a.mkv", "a.webm", "a.avi"])
-def test_no_damage_to_a_container_makes_a_video_shorter_in_silence(tmp_path, name):
+def test_no_damage_to_a_container_makes_a_video_shorter_in_silence(tmp_path, name, count, seed):
     path = structured_clip(tmp_path / name)
     copy = tmp_path / f"copy{path.suffix}"
     assert len(list(frames.open_source(path))) == 24
     short = []
-    for index, content in enumerate(mangled(path.read_bytes(), 40, seed=5)):
+    for index, content in enumerate(mangled(path.read_bytes(), count, seed)):
         copy.write_bytes(content)
         try:
             num_frames = len(list(frames.open_source(copy)))
@@ -501,7 +502,7 @@ def test_no_damage_to_a_container_makes_a_video_shorter_in_silence(tmp_path, nam
         if num_frames < 24:
             short.append((index, num_frames))
     # Encoders differ from run to run, and a flipped bit inside a compressed frame can make a decoder drop just that frame.
-    assert len(short) <= 1
+    assert len(short) <= 1 + count // 100
     assert all(num_frames == 23 for _, num_frames in short)
 
 

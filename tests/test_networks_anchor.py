@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from flow.warp import warp
-from vidgen.networks.anchor import ANCHOR_FRAMES, Anchor, warp_bicubic
+from vidgen.networks.anchor import Anchor, warp_bicubic
 from vidgen.translators import vid2vid
 from vidgen.types import Condition
 
-HEIGHT, WIDTH, CLASSES = 32, 48, 3
+HEIGHT, WIDTH, CLASSES, ANCHOR_FRAMES = 32, 48, 3, 8
 
 
 def _texture() -> Tensor:
@@ -22,7 +22,7 @@ def _shift(across: float) -> Tensor:
 
 def _moved(anchor: Anchor, count: int, known: Tensor, across: float = 0.5) -> Anchor:
     for _ in range(count):
-        anchor = anchor.moved(_texture(), _shift(across), known)
+        anchor = anchor.moved(_texture(), _shift(across), known, ANCHOR_FRAMES)
     return anchor
 
 
@@ -43,7 +43,7 @@ def test_the_latest_frame_takes_the_place_of_an_old_anchor() -> None:
     anchor = _moved(Anchor.none(-_texture()), ANCHOR_FRAMES, known)
     assert float(anchor.age) == ANCHOR_FRAMES
     later = torch.zeros(1, 3, HEIGHT, WIDTH)
-    renewed = anchor.moved(later, _shift(0.5), known)
+    renewed = anchor.moved(later, _shift(0.5), known, ANCHOR_FRAMES)
     assert torch.equal(renewed.frame, later)
     assert torch.equal(renewed.flow, _shift(0.5))
     assert float(renewed.age) == 1
@@ -52,16 +52,16 @@ def test_the_latest_frame_takes_the_place_of_an_old_anchor() -> None:
 def test_what_was_hidden_once_stays_unknown_until_the_anchor_is_renewed() -> None:
     everywhere, hole = torch.ones(1, 1, HEIGHT, WIDTH), torch.ones(1, 1, HEIGHT, WIDTH)
     hole[..., 10:14, 20:24] = 0
-    anchor = Anchor.none(_texture()).moved(_texture(), _shift(0), hole)
+    anchor = Anchor.none(_texture()).moved(_texture(), _shift(0), hole, ANCHOR_FRAMES)
     for _ in range(ANCHOR_FRAMES - 1):
-        anchor = anchor.moved(_texture(), _shift(0), everywhere)
+        anchor = anchor.moved(_texture(), _shift(0), everywhere, ANCHOR_FRAMES)
         assert torch.equal(anchor.known, hole)
-    assert torch.equal(anchor.moved(_texture(), _shift(0), everywhere).known, everywhere)
+    assert torch.equal(anchor.moved(_texture(), _shift(0), everywhere, ANCHOR_FRAMES).known, everywhere)
 
 
 def _translator() -> vid2vid.Vid2Vid:
     torch.manual_seed(0)
-    shape = vid2vid.Generator(kind="compact", num_levels=3, width=0.25)
+    shape = vid2vid.Generator(kind="compact", num_levels=3, width=0.25, anchor_frames=ANCHOR_FRAMES)
     losses = vid2vid.LossWeights(perceptual_weight=0)
     translator = vid2vid.build(vid2vid.Config(num_labels=CLASSES, generator=shape, losses=losses))
     for name, value in translator.named_parameters():

@@ -39,6 +39,7 @@ def test_a_pyramid_ends_with_the_size_and_begins_near_the_coarsest_side():
     assert all(1.2 < ratio < 1.45 for ratio in ratios)
     assert patches.level_sizes((1, 20, 300)) == [(1, 20, 300)]
     assert min(size[0] for size in patches.level_sizes((16, 90, 120), min_frames=3)) >= 3
+    assert patches.level_sizes((2, 90, 120))[0][0] == 1
 
 
 def test_resizing_time_and_space_keeps_flat_colours():

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,6 +151,45 @@ def test_two_processes_give_the_losses_of_one(config: Path, tmp_path: Path) -> N
     assert [line["step"] for line in two] == [1, 2, 3, 4]
     for a, b in zip(one, two, strict=True):
         assert a["losses"] == pytest.approx(b["losses"], rel=2e-4)
+
+
+def _workers(launcher: int) -> list[int]:
+    """The training processes among the descendants of a launcher."""
+    found, waiting = [], [launcher]
+    while waiting:
+        parent = waiting.pop()
+        for tasks in Path(f"/proc/{parent}/task").glob("*/children"):
+            waiting += [int(child) for child in tasks.read_text().split()]
+        if parent != launcher and b"RANK=" in Path(f"/proc/{parent}/environ").read_bytes():
+            found.append(parent)
+    return sorted(found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_processes_of_which_one_is_killed_go_on_to_the_same_bits(quick_config: Path, tmp_path: Path, rank: int) -> None:
+    def start(folder: Path) -> subprocess.Popen[str]:
+        sets = ["--set", "train.batch_size=2", "--set", "train.steps_per_epoch=40", "--set", "train.checkpoint_every_steps=20"]
+        command = [sys.executable, "-m", "vidgen", "train", str(quick_config), "-o", str(folder), *sets, "--devices", "2"]
+        return subprocess.Popen(command, env=_environment(), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+
+    undisturbed = start(tmp_path / "whole")
+    _, said = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, said
+    folder = tmp_path / "killed"
+    disturbed = start(folder)
+    while _log_lines(folder) < 50:
+        time.sleep(0.01)
+        assert disturbed.poll() is None
+    os.kill(_workers(disturbed.pid)[rank], signal.SIGKILL)
+    disturbed.communicate(timeout=120)
+    assert disturbed.returncode != 0
+    assert _log_lines(folder) < 200
+    resumed = start(folder)
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    assert (_log(folder), _weights(folder)) == (_log(tmp_path / "whole"), _weights(tmp_path / "whole"))
 
 
 def test_clips_that_cannot_be_dealt_out_are_refused(config: Path, tmp_path: Path) -> None:

@@ -76,12 +76,14 @@ def instruction_set() -> str:
     return "AVX512-BF16 without AMX" if torch.cpu._is_avx512_bf16_supported() else "no bf16"
 
 
-def _model(shape: dict[str, Any], judge_channels: int = 64) -> vid2vid.Vid2Vid:
+def _model(
+    shape: dict[str, Any], judge_channels: int = 64, num_labels: int = NUM_LABELS, use_instances: bool = True
+) -> vid2vid.Vid2Vid:
     torch.manual_seed(0)
     return vid2vid.build(
         vid2vid.Config(
-            num_labels=NUM_LABELS,
-            use_instances=True,
+            num_labels=num_labels,
+            use_instances=use_instances,
             generator=vid2vid.Generator(**shape),
             discriminators=vid2vid.Discriminators(base_channels=judge_channels),
             losses=vid2vid.LossWeights(perceptual_weight=0),
@@ -278,14 +280,15 @@ def _row(name: str, seconds: dict[str, float]) -> dict[str, Any]:
     }
 
 
-# small video models of 256x192, as file to be measured like a user's own
-BACKEND_CASES: dict[str, dict[str, Any]] = {
-    "small 256x192, 32 channels": {"base_channels": 32, "num_blocks": 6},
-    "compact 256x192": {"kind": "compact"},
+# small video models of 256x192, as file to be measured like a user's own; generator, classes, whether instances are read
+BACKEND_CASES: dict[str, tuple[dict[str, Any], int, bool]] = {
+    "published small recipe, 32 channels": ({"base_channels": 32, "num_blocks": 6}, NUM_LABELS, True),
+    "vid2vid/camvid_small": ({"kind": "compact", "width": 0.8}, 32, False),
+    "compact, width 1": ({"kind": "compact"}, NUM_LABELS, True),
 }
 
 
-def bench_backends(repeats: int) -> list[dict[str, Any]]:
+def bench_backends(repeats: int, only: str = "") -> list[dict[str, Any]]:
     """Milliseconds per frame and differences of every installed backend, each in a process of its own; see `vidgen bench`."""
     from vidgen.commands.bench import bench
     from vidgen.media.labels import plain
@@ -294,11 +297,13 @@ def bench_backends(repeats: int) -> list[dict[str, Any]]:
 
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        models = {"street-world 256x128 (included)": Path("street-world")}
-        for case, shape in BACKEND_CASES.items():
-            config = _model(shape).config.for_use()
-            condition = {"labels": {"num_classes": NUM_LABELS}, "instances": "instances"}
-            card = ModelCard(config, condition, plain(NUM_LABELS), (192, 256))
+        models = {"street-world 256x128 (included)": Path("street-world")} if only in "street-world" else {}
+        for case, (shape, num_labels, use_instances) in BACKEND_CASES.items():
+            if only not in case:
+                continue
+            config = _model(shape, 64, num_labels, use_instances).config.for_use()
+            condition = {"labels": {"num_classes": num_labels}, "instances": "instances" if use_instances else None}
+            card = ModelCard(config, condition, plain(num_labels), (192, 256))
             models[case] = Path(name) / f"{len(models)}.safetensors"
             models[case].write_bytes(pack(vid2vid.build(config).state_dict(), card.metadata()))
         for case, model in models.items():
@@ -381,7 +386,7 @@ def bench_memory(lengths: tuple[int, int] = (100, 10_000)) -> list[dict[str, Any
     "what", type=click.Choice(["all", "translate", "train", "pix2pixhd", "singan", "backends", "memory"]), default="all"
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--only", default="", help="Of 'translate', the cases whose name holds this text.")
+@click.option("--only", default="", help="Of 'translate' and 'backends', the cases whose name holds this text.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def main(what: str, repeats: int, only: str, as_json: bool) -> None:
     """Measure and print."""
@@ -395,7 +400,7 @@ def main(what: str, repeats: int, only: str, as_json: bool) -> None:
         "train": lambda: bench_train(repeats),
         "pix2pixhd": lambda: bench_pix2pixhd(repeats),
         "singan": lambda: bench_singan(repeats),
-        "backends": lambda: bench_backends(repeats),
+        "backends": lambda: bench_backends(repeats, only),
         "memory": bench_memory,
     }
     for name, job in jobs.items():

@@ -39,6 +39,8 @@ OUTLIERS = 1e-3
 """Share of values that may differ by more: rounding may move a label that is fetched along the flow to the pixel beside."""
 PROBE_SIDE = 64
 """Frames that are compared are at least this high."""
+_LEAST_OF_PROGRAMS = 2
+"""Programs of `torch.export` are drawn apart for a coarsest feature of one pixel, so they take sides from twice the multiple on."""
 _ROUNDING = 1e-6
 """How far weights and state are moved to see whether a frame hangs on rounding."""
 _LARGEST = 2**31 - 2**26
@@ -103,12 +105,12 @@ class _Plan:
     def output_names(self) -> list[str]:
         return ["frame", *(f"{STATE_PREFIX}{port.name}" for port in self.states)]
 
-    def dynamic_shapes(self) -> dict[str, Any] | None:
-        """For torch.export: sides as multiples of two free numbers."""
+    def dynamic_shapes(self, least: int = 1) -> dict[str, Any] | None:
+        """For torch.export: sides as multiples of two free numbers, which are at least `least`."""
         if self.facts.fixed_size:
             return None
         multiple = self.facts.size_multiple
-        sides = {name: torch.export.Dim(name[0], min=1, max=65536 // multiple) for name in ("height", "width")}
+        sides = {name: torch.export.Dim(name[0], min=least, max=65536 // multiple) for name in ("height", "width")}
         shapes: list[dict[int, Any]] = []
         for port in self.ports:
             free = {}
@@ -155,7 +157,7 @@ def export(
     with torch.inference_mode(False), torch.no_grad(), _counters_fixed(translator), _plain_layout(translator):
         plan = _plan(translator, facts, inputs)
         step = _Step(translator, plan).eval()
-        probe = _probe_size(facts)
+        probe = _probe_size(facts, _LEAST_OF_PROGRAMS if form == "pt2" else 1)
         frames = _probe_frames(translator, plan, probe)
         card = GraphCard(
             facts, plan.inputs, plan.noise, plan.states, Check(probe, frames, 0.0, TOLERANCE), hashes or {}, vidgen.__version__
@@ -319,10 +321,11 @@ def _condition(plan: _Plan, arrays: Mapping[str, np.ndarray]) -> Condition:
     return Condition(whole_video=("noise",), **moment, noise=torch.zeros(1, dtype=torch.int64))
 
 
-def _probe_size(facts: Facts) -> tuple[int, int]:
+def _probe_size(facts: Facts, least: int) -> tuple[int, int]:
+    """Of the frames that are compared; sides are at least `least` times the model's multiple."""
     if facts.fixed_size:
         return facts.size
-    rows = max(1, -(-PROBE_SIDE // facts.size_multiple))
+    rows = max(least, -(-PROBE_SIDE // facts.size_multiple))
     return rows * facts.size_multiple, (rows + 1) * facts.size_multiple
 
 
@@ -468,7 +471,9 @@ def _write_program(step: _Step, plan: _Plan, card: GraphCard, path: Path) -> Exp
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            program = torch.export.export(step, _arguments(plan, size), dynamic_shapes=plan.dynamic_shapes(), strict=False)
+            program = torch.export.export(
+                step, _arguments(plan, size), dynamic_shapes=plan.dynamic_shapes(_LEAST_OF_PROGRAMS), strict=False
+            )
         except Exception as error:
             raise ConfigError(f"{plan.facts.kind}: cannot be exported: {describe_failure(error)}") from error
         probe = card.check.size

@@ -10,22 +10,19 @@ from torch.nn import functional as F
 
 from flow.warp import warp
 
-ANCHOR_FRAMES = 8
-"""So many frames are fetched from one anchor before the latest frame takes its place."""
-
 
 class Anchor(NamedTuple):
     """An earlier frame and the way back to it: where its surfaces are still seen, their pixels come from there.
 
     Were every frame fetched from the one before it, each would resample pixels that were resampled before, and what is generated
     anew in small shares would add up along the motion; after a few frames both show as streaks. Along flows that are composed,
-    pixels are sampled once in `ANCHOR_FRAMES` frames.
+    pixels are sampled once in a number of frames.
 
     Attributes:
         frame: [N,3,H,W], -1..1.
         flow: [N,2,H,W], from the grid of the present frame into `frame`, pixels.
         known: [N,1,H,W], 1 where the surface was in `frame` and in every frame since.
-        age: [N,1,1,1], frames since `frame`.
+        age: [N,1,1,1], frames since `frame`; 0 where there is none yet.
     """
 
     frame: Tensor
@@ -41,22 +38,23 @@ class Anchor(NamedTuple):
             frame,
             torch.zeros_like(frame[:, :2]),
             torch.zeros_like(frame[:, :1]),
-            torch.full_like(frame[:, :1, :1, :1], ANCHOR_FRAMES),
+            torch.zeros_like(frame[:, :1, :1, :1]),
         )
 
     def detach(self) -> Anchor:
         """Without the way back to what was generated."""
         return Anchor(*(part.detach() for part in self))
 
-    def moved(self, previous: Tensor, flow: Tensor, known: Tensor) -> Anchor:
+    def moved(self, previous: Tensor, flow: Tensor, known: Tensor, max_age: int) -> Anchor:
         """The anchor of the next frame.
 
         Args:
             previous: [N,3,H,W], the frame before it.
             flow: [N,2,H,W], from its grid into `previous`.
             known: [N,1,H,W], where that can be trusted.
+            max_age: frames for which an anchor serves before `previous` takes its place.
         """
-        renewed = self.age >= ANCHOR_FRAMES
+        renewed = (self.age == 0) | (self.age >= max_age)
         return Anchor(
             torch.where(renewed, previous, self.frame),
             torch.where(renewed, flow, flow + warp(self.flow, flow)),

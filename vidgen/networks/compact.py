@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flow.warp import in_frame, warp
-from vidgen.networks.anchor import ANCHOR_FRAMES, Anchor, warp_bicubic, warp_nearest
+from vidgen.networks.anchor import Anchor, warp_bicubic, warp_nearest
 from vidgen.networks.composite import FLOW_SCALE, Composition
 from vidgen.networks.layers import InstanceNorm
 
@@ -101,6 +101,7 @@ class CompactGenerator(nn.Module):
         use_flow: predict flow and mask. Without it the past is only a hint.
         use_foreground: foreground classes get a tail of their own, from a quarter of the size to the pixels.
         max_generated: largest share of a pixel that is generated anew where past and present agree; 1 leaves the mask free.
+        anchor_frames: frames that fetch their known surfaces from one `Anchor`; 1 fetches every frame from the one before it.
     """
 
     noise: Tensor
@@ -119,6 +120,7 @@ class CompactGenerator(nn.Module):
         use_flow: bool = True,
         use_foreground: bool = False,
         max_generated: float = 0.25,
+        anchor_frames: int = 1,
     ) -> None:
         super().__init__()
         if len(widths) != len(num_blocks) or len(widths) < 3:
@@ -129,6 +131,7 @@ class CompactGenerator(nn.Module):
         self.num_condition_frames, self.num_past_frames = num_condition_frames, num_past_frames
         self.num_levels = len(widths) - 1
         self.max_generated = max_generated
+        self.anchor_frames = anchor_frames
         self.use_flow = use_flow and num_past_frames > 0
         self.use_foreground = use_foreground
         coarsest, self.branch_level = self.num_levels, max(1, self.num_levels - 2)
@@ -203,13 +206,16 @@ class CompactGenerator(nn.Module):
             if self.use_flow:
                 flow, logit, boost = self.flow_branch(self._pooled_window(condition), past)
                 trusted = self.agreement(condition, flow.detach())
-                moved = (Anchor.none(warped) if anchor is None else anchor).moved(warped, flow, trusted)
-                fetched = torch.lerp(warp_bicubic(warped, flow), warp_bicubic(moved.frame, moved.flow), moved.known)
+                fetched = warp_bicubic(warped, flow)
+                if self.anchor_frames > 1:
+                    moved = (Anchor.none(warped) if anchor is None else anchor).moved(warped, flow, trusted, self.anchor_frames)
+                    fetched = torch.lerp(fetched, warp_bicubic(moved.frame, moved.flow), moved.known)
                 warped = _sharpened(fetched, MAX_SHARPENING * torch.sigmoid(boost))
                 mask = self._mask(logit, trusted)
                 if raw_only is not None:
                     mask = torch.where(raw_only, torch.ones_like(mask), mask)
-                    moved = moved._replace(age=torch.where(raw_only, moved.age.new_full(moved.age.shape, ANCHOR_FRAMES), moved.age))
+                    if moved is not None:
+                        moved = moved._replace(age=moved.age * ~raw_only)
             warped_hint = torch.cat([warped * known, known], dim=1).to(memory_format=torch.channels_last)
         modulations = self._modulations(present, noise_shift)
         features = modulations[-1]

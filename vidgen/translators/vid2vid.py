@@ -46,13 +46,17 @@ class Generator(Settings):
     kind: Literal["published", "compact"] = "published"
     """published: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the labels; it draws
     more in the same time on a processor, and of the settings below it reads only flow, foreground_labels, num_levels,
-    width and max_generated."""
+    width, max_generated and anchor_frames."""
     num_levels: Annotated[int, Field(ge=3, le=6)] = 4
     """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
     width: Annotated[float, Field(ge=0.25, le=4)] = 1.0
     """Of the compact generator: factor on the channels of all levels."""
     max_generated: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Of the compact generator: largest share of a pixel that is generated anew where the labels, moved along the flow, agree."""
+    anchor_frames: Count = 1
+    """Of the compact generator: frames whose known surfaces are fetched from one earlier frame, along flows that are composed. 1
+    fetches every frame from the one before it: best where the labels tell every detail. 8 keeps the texture of photographs from
+    being drawn out into streaks along the motion."""
     base_channels: Count = 128
     """Width after the first convolution at the coarsest scale; finer scales halve it."""
     num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 3
@@ -464,7 +468,8 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     @property
     def _has_anchor(self) -> bool:
-        return any(isinstance(network, CompactGenerator) and network.use_flow for network in self.generator)
+        networks = [network for network in self.generator if isinstance(network, CompactGenerator)]
+        return any(network.use_flow and network.anchor_frames > 1 for network in networks)
 
     def _encode(self, condition: Condition) -> Tensor:
         return encode(condition, num_labels=self.config.num_labels, use_instances=self.config.use_instances)
@@ -788,6 +793,7 @@ def _compact(config: Config) -> CompactGenerator:
         use_flow=shape.flow == "learned",
         use_foreground=bool(shape.foreground_labels),
         max_generated=shape.max_generated,
+        anchor_frames=shape.anchor_frames,
     )
 
 

@@ -89,6 +89,7 @@ def test_a_folder_of_shards_is_read_by_what_the_data_set_told_of_itself(tmp_path
         find_sequences(_settings(tmp_path / "shards", target="poses"))
 
 
+@pytest.mark.slow
 def test_training_on_shards_gives_the_losses_of_training_on_folders(tmp_path: Path) -> None:
     root = tiny.write_data(tmp_path / "set")
     pack(root, tmp_path / "shards", max_megabytes=0.01)

@@ -117,7 +117,7 @@ batch.run(job_of(folder, seconds=0.05), clips_of(folder, contents), engine=engin
 """
 
 
-@pytest.mark.parametrize("engine", ["here", "processes"])
+@pytest.mark.parametrize("engine", [pytest.param("here", marks=pytest.mark.slow), "processes"])
 def test_a_driver_that_was_killed_continues_where_it_was(tmp_path: Path, engine: str) -> None:
     command = [sys.executable, "-c", _DRIVER, str(tmp_path), engine]
     driver = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)

@@ -54,11 +54,12 @@ def _children(process: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_in_time_says_so_to_a_scheduler(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(Unfinished, match=r"saved after step 1 of 3; the same command goes on") as raised:
-        train(config, tmp_path / "run", steps=3, stop_after_seconds=1e-6, requeue=True)
+    with pytest.raises(Unfinished, match=r"saved after step 1 of 2; the same command goes on") as raised:
+        train(config, tmp_path / "run", steps=2, stop_after_seconds=1e-6, requeue=True)
     assert raised.value.exit_code == 75
-    assert train(config, tmp_path / "run", steps=3, requeue=True)["ended"] == "complete"
+    assert train(config, tmp_path / "run", steps=2, requeue=True)["ended"] == "complete"
 
 
 def test_machines_need_a_place_to_meet(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -550,11 +550,20 @@ def _wait(agent: subprocess.Popen[bytes], patience: float) -> int:
 
 
 def _has_children(process: int) -> bool:
-    """Whether a process has any; yes, where the system does not say."""
+    """Whether a process has any that live; yes, where the system does not say."""
     try:
-        return bool(Path(f"/proc/{process}/task/{process}/children").read_text().split())
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     except OSError:
         return True
+    return any(_lives(child) for child in children)
+
+
+def _lives(process: str) -> bool:
+    """Whether a process runs, and does not only wait to be buried by its parent."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _addresses(rendezvous: str) -> tuple[str, str]:

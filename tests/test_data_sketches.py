@@ -16,8 +16,10 @@ from vidgen.commands.train import train
 from vidgen.data.clips import Clips
 from vidgen.data.sequences import find_classes, find_sequences, survey
 from vidgen.data.settings import DataSettings
-from vidgen.errors import ConfigError, InputError
+from vidgen.errors import InputError
 from vidgen.media import edge_maps
+from vidgen.media.conditions import resize_picture
+from vidgen.media.frames import open_source
 from vidgen.media.images import read_picture, write_png
 from vidgen.types import Stage
 from vidgen.weights import checkpoints
@@ -212,8 +214,8 @@ def test_a_drawing_becomes_several_pictures_of_its_class(model: Path, tmp_path: 
     assert [picture.shape for picture in pictures] == [(64, 64, 3)] * 3
     assert not np.array_equal(pictures[0], pictures[1])
     sheet = read_picture(tmp_path / "sheet.png")
-    assert sheet.shape == (64 + 8, 4 * (64 + 4) + 4, 3)
-    assert np.array_equal(sheet[4:68, 72:136], pictures[0])
+    assert sheet.shape == (128 + 8, 4 * (128 + 8), 3)
+    assert np.array_equal(sheet[4:132, 140:268], resize_picture(pictures[0], (128, 128)))
     again = translating.translate(model, [str(drawing)], str(tmp_path / "again.png"), class_name="disc", seed=1)
     assert np.array_equal(read_picture(Path(again["output"])), pictures[1])
 
@@ -271,9 +273,12 @@ def test_transparent_drawings_lie_on_white_and_tiny_ones_are_refused(model: Path
         translating.translate(model, [str(tmp_path / "dot.png")], str(tmp_path / "o.png"), class_name="square")
 
 
-def test_sheets_are_of_pictures(model: Path, tmp_path: Path) -> None:
-    write_png(tmp_path / "frames" / "0.png", _drawing("disc", 7))
-    with pytest.raises(ConfigError, match="shows single pictures"):
-        translating.translate(
-            model, [str(tmp_path / "frames")], str(tmp_path / "out.mp4"), class_name="disc", sheet=tmp_path / "s.png"
-        )
+def test_a_sheet_shows_the_middle_of_a_video_of_drawings(model: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        write_png(tmp_path / "frames" / f"{number}.png", _drawing("disc", 7 + number))
+    out = tmp_path / "out.mkv"
+    translating.translate(
+        model, [str(tmp_path / "frames")], str(out), class_name="disc", sheet=tmp_path / "s.png", quality="lossless"
+    )
+    sheet, drawn = read_picture(tmp_path / "s.png"), [frame.pixels for frame in open_source(out)]
+    assert np.array_equal(sheet[4:132, 140:268], resize_picture(drawn[1], (128, 128)))

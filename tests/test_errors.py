@@ -37,7 +37,9 @@ def test_lines_after_the_first_cannot_pass_for_messages() -> None:
     assert printable_lines("two faults:\n  a.yaml:1: x\nerror: forged\x1b") == "two faults:\n  a.yaml:1: x\n  error: forged\\x1b"
 
 
-@pytest.mark.parametrize("arguments", [["compare", "-o", "x.html"], ["flow", "-o", "x.flo"], ["data", "check"], ["evaluate"]])
+@pytest.mark.parametrize(
+    "arguments", [["compare", "-o", "x.html"], ["flow", "-o", "x.flo"], ["data", "check"], ["evaluate", "-o", "scores"]]
+)
 def test_a_hostile_name_reaches_the_terminal_as_escapes(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:

@@ -44,7 +44,9 @@ def missing(path: Path) -> InputError:
     """The error for a name that does not exist, with similar names from the same folder as the hint."""
     folder = path.parent
     if path.is_symlink():
-        return InputError(f"{display(path)}: is a link to {display(os.readlink(path))}, which does not exist")
+        target = path.parent / os.readlink(path)
+        why = "which leads nowhere" if os.path.lexists(target) else "which does not exist"
+        return InputError(f"{display(path)}: is a link to {display(os.readlink(path))}, {why}")
     try:
         neighbors = sorted(os.listdir(folder))
     except OSError:

@@ -519,8 +519,6 @@ def train(**options: Any) -> Result:
 @option("--num-samples", "samples", type=POSITIVE, default=1, show_default=True, help="Results per input, for models with noise.")
 @_old("--samples", instead="--num-samples", type=POSITIVE)
 @option("--class", "class_name", metavar="NAME", help="What the inputs show, for models that know classes.")
-@option("--invert", "inverted", is_flag=True, help="Sketches are light on dark.")
-@option("--sheet", type=PATH, help="Also write a contact sheet (.png): each input picture and its samples in a row.")
 @option(
     "--smoothing",
     "steady",

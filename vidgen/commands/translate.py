@@ -100,8 +100,6 @@ def translate(
         samples: how many results of each input, from one seed each; the number goes into their names (out-1.png). They differ
             where the model has noise (the dropout of pix2pix) or draws styles.
         class_name: what the inputs show, for models that know classes.
-        inverted: sketches are light on dark.
-        sheet: also write a contact sheet (.png) of single pictures, each input and its samples in a row.
         first_frame: picture or video to continue, or a model (run folder or weights) that makes the first frame.
         further, instances: the model's other inputs; see `further_inputs`. For several inputs, each of these and `first_frame` is
             a folder that holds one for each, under its name.
@@ -111,7 +109,7 @@ def translate(
         styles, chosen, reference: styles of the objects, for models with a feature encoder; see `choose_style`. Entries of `chosen`
             that are no CLASS=STYLE are style pictures (files, folders or patterns), for models that read one: every input is
             translated in every style, and where there are several their names go into those of the results.
-        inverted: drawings are light on dark.
+        inverted: drawings and sketches are light on dark.
         sheet: also write a contact sheet of all results, a row for each input, a column for each style and sample.
         pretrained: NAME=FILE of pretrained networks that the model needs in use.
         backend: what computes; auto takes OpenVINO where it is installed and gives torch's frames on this machine.

@@ -185,11 +185,6 @@ class _LocalCosts(torch.autograd.Function):
     @staticmethod
     def forward(ctx, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(first, second)
-        return _LocalCosts.costs(first, second)
-
-    @staticmethod
-    def costs(first: Tensor, second: Tensor) -> Tensor:
-        """Without a gradient."""
         height, width = first.shape[-2:]
         padded = F.pad(second, (RADIUS,) * 4)
         return torch.stack([(first * padded[window]).sum(dim=1) for window in _windows(height, width)], dim=1)

@@ -27,13 +27,16 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
         [N,C,H,W] in the dtype of `image`; NaN where the flow is NaN or infinite.
     """
     precision = torch.float64 if image.dtype == torch.float64 else torch.float32
-    height, width = flow.shape[-2:]
     x, y = _targets(flow.to(precision))
-    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
     # grid_sample hides NaN in its forward pass and reads outside its memory in the backward one, so NaN goes around it.
-    safe = grid.nan_to_num().clamp(-2, 2)
-    warped = F.grid_sample(image.to(precision), safe, mode="bilinear", padding_mode="border", align_corners=True)
+    warped = F.grid_sample(image.to(precision), _grid(x, y), mode="bilinear", padding_mode="border", align_corners=True)
     return (warped + ((x - x) + (y - y)).detach()[:, None]).to(image.dtype)
+
+
+def sampling_grid(flow: Tensor) -> Tensor:
+    """Where each pixel is fetched, float32 [N,H,W,2] in the units of `grid_sample` with aligned corners; finite, and no further
+    out than the frame is large."""
+    return _grid(*_targets(flow.float()))
 
 
 def in_frame(flow: Tensor) -> Tensor:
@@ -120,6 +123,12 @@ def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:
     x = torch.arange(width, device=flow.device, dtype=flow.dtype) + flow[:, 0]
     y = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None] + flow[:, 1]
     return x, y
+
+
+def _grid(x: Tensor, y: Tensor) -> Tensor:
+    height, width = x.shape[-2:]
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+    return grid.nan_to_num().clamp(-2, 2)
 
 
 def _squared_length(flow: Tensor) -> Tensor:

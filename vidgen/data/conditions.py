@@ -81,11 +81,8 @@ class ConditionBuilder:
         layers = self._layers(size, [(item, self._frame_of(item, {**of_target, **frames})) for item in items])
         layers["target"] = _planes(target, size)
         if self.settings.lines is not None:
-            enlarged = [
-                max(side, min(round(side * self.settings.lines.enlarge), whole))
-                for side, whole in zip(size, target.pixels.shape[:2], strict=True)
-            ]
-            layers["line_source"] = _planes(target, (enlarged[0], enlarged[1]))
+            whole = (target.pixels.shape[0], target.pixels.shape[1])
+            layers["line_source"] = _planes(target, lines.enlarged(size, self.settings.lines.enlarge, whole))
         return layers
 
     def _layers(self, size: Size, read: Sequence[tuple[FileInput, Frame]]) -> dict[str, np.ndarray]:

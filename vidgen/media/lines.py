@@ -62,11 +62,16 @@ def high_pass_lines(picture: np.ndarray, width: float = 1.0) -> np.ndarray:
 
 def draw(picture: np.ndarray, pen: Pen, size: tuple[int, int]) -> np.ndarray:
     """A drawing of a picture: uint8 [H,W,3] to uint8 [h,w] of `size`."""
-    work = tuple(max(side, min(round(side * pen.enlarge), whole)) for side, whole in zip(size, picture.shape[:2], strict=True))
-    source = resize_picture(picture, (work[0], work[1]))
+    source = resize_picture(picture, enlarged(size, pen.enlarge, (picture.shape[0], picture.shape[1])))
     lines = line_art(source, pen.width) if pen.method == "xdog" else high_pass_lines(source, pen.width)
     drawing = full_contrast(_shrunk(lines, size))
     return drawing if pen.strength == 1 else np.rint(255 - pen.strength * (255.0 - drawing)).astype(np.uint8)
+
+
+def enlarged(size: tuple[int, int], factor: float, whole: tuple[int, int]) -> tuple[int, int]:
+    """`size` (height, width) times the factor, but no larger than the whole picture, and never smaller than `size`."""
+    height, width = (max(side, min(round(side * factor), limit)) for side, limit in zip(size, whole, strict=True))
+    return height, width
 
 
 def read(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flow.warp import warp
+from flow.warp import compose, sampling_grid
 
 
 class Anchor(NamedTuple):
@@ -57,7 +57,7 @@ class Anchor(NamedTuple):
         renewed = (self.age == 0) | (self.age >= max_age)
         return Anchor(
             torch.where(renewed, previous, self.frame),
-            torch.where(renewed, flow, flow + warp(self.flow, flow)),
+            torch.where(renewed, flow, compose(flow, self.flow)),
             known * torch.where(renewed, torch.ones_like(known), warp_nearest(self.known, flow.detach())),
             torch.where(renewed, torch.ones_like(self.age), self.age + 1),
         )
@@ -68,19 +68,9 @@ def warp_bicubic(image: Tensor, flow: Tensor) -> Tensor:
 
     Source: Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, with a = -0.75.
     """
-    return F.grid_sample(image.float(), _grid(flow), mode="bicubic", padding_mode="border", align_corners=True).clamp(-1, 1)
+    return F.grid_sample(image.float(), sampling_grid(flow), mode="bicubic", padding_mode="border", align_corners=True).clamp(-1, 1)
 
 
 def warp_nearest(image: Tensor, flow: Tensor) -> Tensor:
     """Fetch `image` [N,C,H,W] along `flow`, each pixel from the nearest place."""
-    return F.grid_sample(image.float(), _grid(flow), mode="nearest", padding_mode="border", align_corners=True)
-
-
-def _grid(flow: Tensor) -> Tensor:
-    """Where each pixel is fetched, [N,H,W,2] in the units of `grid_sample`; no further out than the frame is large."""
-    height, width = flow.shape[-2:]
-    flow = flow.float()
-    x = flow[:, 0] + torch.arange(width, device=flow.device, dtype=torch.float32)
-    y = flow[:, 1] + torch.arange(height, device=flow.device, dtype=torch.float32)[:, None]
-    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
-    return grid.nan_to_num().clamp(-2, 2)
+    return F.grid_sample(image.float(), sampling_grid(flow), mode="nearest", padding_mode="border", align_corners=True)

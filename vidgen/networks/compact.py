@@ -205,9 +205,10 @@ class CompactGenerator(nn.Module):
             warped = past[:, -3:].float()
             if self.use_flow:
                 flow, logit, boost = self.flow_branch(self._pooled_window(condition), past)
-                trusted = self.agreement(condition, flow.detach())
+                has_anchor, is_bounded = self.anchor_frames > 1, self.max_generated < 1
+                trusted = self.agreement(condition, flow.detach()) if has_anchor or is_bounded else torch.zeros_like(logit)
                 fetched = warp_bicubic(warped, flow)
-                if self.anchor_frames > 1:
+                if has_anchor:
                     moved = (Anchor.none(warped) if anchor is None else anchor).moved(warped, flow, trusted, self.anchor_frames)
                     fetched = torch.lerp(fetched, warp_bicubic(moved.frame, moved.flow), moved.known)
                 warped = _sharpened(fetched, MAX_SHARPENING * torch.sigmoid(boost))

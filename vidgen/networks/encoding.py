@@ -42,17 +42,18 @@ def instance_edges(instances: Tensor) -> Tensor:
     return edges.float().unsqueeze(-3)
 
 
-def encode(condition: Condition, *, num_labels: int, use_instances: bool) -> Tensor:
+def encode(condition: Condition, *, num_labels: int, use_instances: bool, as_ids: bool = False) -> Tensor:
     """All channels of a condition, [B,T,C,H,W]: one-hot labels, then picture channels, then instance edges.
 
     Args:
         num_labels: number of classes; 0 where the condition has no labels.
+        as_ids: one channel of ids in place of the one-hot labels, for networks that look them up.
     """
     channels = []
     if num_labels:
         if condition.labels is None:
             raise ValueError("this model reads label maps, but the condition has none")
-        channels.append(one_hot(condition.labels, num_labels))
+        channels.append(condition.labels.unsqueeze(2).float() if as_ids else one_hot(condition.labels, num_labels))
     if condition.frames is not None:
         channels.append(condition.frames)
     if use_instances:

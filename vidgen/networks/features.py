@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Vgg19Features(nn.Module):
@@ -28,19 +31,10 @@ class Vgg19Features(nn.Module):
 
     def __init__(self, input_normalization: Literal["none", "imagenet"] = "none", width_divisor: int = 1) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for item in self._PLAN:
-            if isinstance(item, str):
-                layers.append(nn.MaxPool2d(2))
-            else:
-                width = item // width_divisor
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-                channels = width
-        self.features = nn.Sequential(*layers)
+        self.features = _convolutions(self._PLAN, width_divisor)
         self.input_normalization = input_normalization
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -65,7 +59,7 @@ class Vgg19FirstDense(nn.Module):
         width_divisor: divides every width; 1 for the real network, larger only in tests.
     """
 
-    _WIDTHS = (64, 64, "pool", 128, 128, "pool", *(256,) * 4, "pool", *(512,) * 4, "pool", *(512,) * 4, "pool")
+    _PLAN = (64, 64, "pool", 128, 128, "pool", *(256,) * 4, "pool", *(512,) * 4, "pool", *(512,) * 4, "pool")
     _SIDE = 224
 
     mean: Tensor
@@ -73,18 +67,10 @@ class Vgg19FirstDense(nn.Module):
 
     def __init__(self, width_divisor: int = 1) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for item in self._WIDTHS:
-            if isinstance(item, str):
-                layers.append(nn.MaxPool2d(2))
-            else:
-                layers += [nn.Conv2d(channels, item // width_divisor, 3, padding=1), nn.ReLU(inplace=True)]
-                channels = item // width_divisor
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(nn.Linear(channels * (self._SIDE // 32) ** 2, 4096))
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.features = _convolutions(self._PLAN, width_divisor)
+        self.classifier = nn.Sequential(nn.Linear(512 // width_divisor * (self._SIDE // 32) ** 2, 4096))
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -94,3 +80,17 @@ class Vgg19FirstDense(nn.Module):
         x = ((pictures + 1) / 2 - self.mean) / self.std
         numbers: Tensor = self.classifier(self.features(x).flatten(1))
         return numbers
+
+
+def _convolutions(plan: Sequence[int | str], width_divisor: int) -> nn.Sequential:
+    """The convolutional part of VGG as its plan of widths and "pool" says."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for item in plan:
+        if isinstance(item, str):
+            layers.append(nn.MaxPool2d(2))
+        else:
+            width = item // width_divisor
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+    return nn.Sequential(*layers)

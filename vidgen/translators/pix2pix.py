@@ -8,7 +8,6 @@ by the configuration; the dropout's zeros depend on the seed alone, so a video d
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, ClassVar, Literal
 
@@ -24,13 +23,20 @@ from vidgen.networks.coarse_to_fine import GlobalGenerator
 from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.discriminators import PatchDiscriminator, PixelDiscriminator
 from vidgen.networks.encoding import encode, fold_time
-from vidgen.networks.feature_adversary import FeatureAdversary
 from vidgen.networks.layers import BatchNorm, NoiseDropout, NormKind, frame_by_frame, initialize
 from vidgen.networks.losses import CriticObjective
 from vidgen.networks.noise import seed_of
 from vidgen.networks.unet import UNet
 from vidgen.translators.base import Carry, Networks, Translator
-from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
+from vidgen.translators.settings import (
+    ConditionalConfig,
+    Count,
+    FeatureSettings,
+    ScaleSchedule,
+    Weight,
+    feature_adversary,
+    feature_phases,
+)
 from vidgen.types import Batch, Condition, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
 
 RENAMES = {
@@ -148,12 +154,7 @@ class Pix2Pix(Translator[Carry]):
             initialize(self.generator, zero_biases=True)
         if self.discriminator is not None:
             initialize(self.discriminator, zero_biases=True)
-        self.features: FeatureAdversary | None = None
-        if config.features is not None:
-            chosen = config.features
-            self.features = FeatureAdversary(
-                config.channels_per_frame, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift
-            )
+        self.features = feature_adversary(config.features, config.channels_per_frame)
 
     def translate(self, condition: Condition, carry: Carry | None = None) -> tuple[Output, None]:
         seeds = condition.tensors.get("noise")
@@ -181,10 +182,7 @@ class Pix2Pix(Translator[Carry]):
             return tuple(phases)
         if self.discriminator is not None:
             phases.insert(0, Phase("discriminator", (self.discriminator,)))
-        if self.features is not None and self.features.heads:
-            assert self.config.features is not None
-            scale = self.config.features.learning_rate_scale
-            phases.append(Phase("feature_discriminator", self.features.heads, OptimizerSettings(scale, (0.0, 0.99))))
+        phases += feature_phases(self.config.features, self.features)
         return tuple(phases)
 
     def calibrate(self, batches: Iterable[Batch], networks: Networks) -> None:
@@ -274,10 +272,8 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
     """
     schedule = config.schedule
     result = []
-    for start, stop in itertools.pairwise(sorted(edge for edge in schedule.edges if edge <= schedule.total_epochs)):
-        rates = schedule.rate(start), schedule.rate(stop)
-        name = "constant rate" if rates[0] == rates[1] else "falling rate" if rates[0] > rates[1] else "rising rate"
-        adversarial = schedule.adversarial_between(start, stop)
-        steps = (stop - start) * steps_per_epoch
-        result.append(Stage(name, steps, learning_rate=rates[0], final_learning_rate=rates[1], adversarial=adversarial))
+    for start, stop in schedule.stretches():
+        first, last = schedule.rate(start), schedule.rate(stop)
+        name = "constant rate" if first == last else "falling rate" if first > last else "rising rate"
+        result.append(schedule.stage(name, start, stop, steps_per_epoch))
     return tuple(result)

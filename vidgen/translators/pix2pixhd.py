@@ -9,7 +9,6 @@ does not have them: hinge and vanilla losses with logits, spectral norm, resize-
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal
 
@@ -26,12 +25,19 @@ from vidgen.networks.coarse_to_fine import CoarseToFineGenerator, FeatureEncoder
 from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.discriminators import MultiscaleDiscriminator
 from vidgen.networks.encoding import encode, fold_time, instance_edges
-from vidgen.networks.feature_adversary import FeatureAdversary
 from vidgen.networks.image_pool import ImagePool
 from vidgen.networks.layers import NormKind, Upsampling, initialize
 from vidgen.networks.losses import GanObjective, gradient_difference, perceptual
 from vidgen.translators.base import Carry, Networks, Translator
-from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
+from vidgen.translators.settings import (
+    ConditionalConfig,
+    Count,
+    FeatureSettings,
+    ScaleSchedule,
+    Weight,
+    feature_adversary,
+    feature_phases,
+)
 from vidgen.types import Batch, Condition, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
 
 RENAMES = {
@@ -207,12 +213,7 @@ class Pix2PixHD(Translator[Carry]):
                 initialize(part)
         else:
             initialize(self)
-        self.features: FeatureAdversary | None = None
-        if config.features is not None:
-            chosen = config.features
-            self.features = FeatureAdversary(
-                config.channels_per_frame, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift
-            )
+        self.features = feature_adversary(config.features, config.channels_per_frame)
 
     @property
     def num_active_scales(self) -> int:
@@ -323,10 +324,7 @@ class Pix2PixHD(Translator[Carry]):
         phases = [Phase("generator", tuple(learners), OptimizerSettings(betas=(0.5, 0.99) if compact else (0.5, 0.999)))]
         if stage.adversarial == (0.0, 0.0):
             return tuple(phases)
-        if self.features is not None and self.features.heads:
-            assert self.config.features is not None
-            scale = self.config.features.learning_rate_scale
-            phases.append(Phase("feature_discriminator", self.features.heads, OptimizerSettings(scale, (0.0, 0.99))))
+        phases += feature_phases(self.config.features, self.features)
         if self.discriminator is not None:
             phases.append(Phase("discriminator", (self.discriminator,)))
         return tuple(phases)
@@ -435,21 +433,18 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
     num_levels = config.generator.num_enhancers + 1
     for index, schedule in enumerate(config.schedules):
         active = num_levels - len(config.schedules) + 1 + index
-        total = schedule.epochs + schedule.decay_epochs
         finest_only = schedule.finest_only_epochs if active > 1 else 0
-        edges = sorted(edge for edge in schedule.edges | {finest_only} if edge <= total)
-        for start, stop in itertools.pairwise(edges):
+        for start, stop in schedule.stretches(finest_only):
             alone = start < finest_only
             result.append(
-                Stage(
-                    name=f"{active} of {num_levels} levels" + ", finest level only" * alone,
-                    num_steps=(stop - start) * steps_per_epoch,
-                    learning_rate=schedule.rate(start),
-                    final_learning_rate=schedule.rate(stop),
+                schedule.stage(
+                    f"{active} of {num_levels} levels" + ", finest level only" * alone,
+                    start,
+                    stop,
+                    steps_per_epoch,
                     num_active_scales=active,
                     size_divisor=2 ** (num_levels - active),
                     learning="finest" if alone else "all",
-                    adversarial=schedule.adversarial_between(start, stop),
                 )
             )
     return tuple(result)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
 from vidgen.config import Settings
 from vidgen.errors import ConfigError
-from vidgen.networks.feature_adversary import FeatureWeights
-from vidgen.types import Input
+from vidgen.networks.feature_adversary import FeatureAdversary, FeatureWeights
+from vidgen.types import Input, OptimizerSettings, Phase, Stage
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -129,6 +131,20 @@ class FeatureSettings(Settings):
         return FeatureWeights(self.likeness_weight, self.texture_weight, self.gan_weight, self.detail_weight)
 
 
+def feature_adversary(chosen: FeatureSettings | None, condition_channels: int) -> FeatureAdversary | None:
+    """What the settings ask for; None where there are none."""
+    if chosen is None:
+        return None
+    return FeatureAdversary(condition_channels, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift)
+
+
+def feature_phases(chosen: FeatureSettings | None, adversary: FeatureAdversary | None) -> tuple[Phase, ...]:
+    """The phase of its discriminator, where it has one."""
+    if chosen is None or adversary is None or not adversary.heads:
+        return ()
+    return (Phase("feature_discriminator", adversary.heads, OptimizerSettings(chosen.learning_rate_scale, (0.0, 0.99))),)
+
+
 class ScaleSchedule(Settings):
     """The schedule of one scale; an epoch is one pass over the data unless `train.steps_per_epoch` says otherwise."""
 
@@ -157,6 +173,21 @@ class ScaleSchedule(Settings):
         """Epochs at which the slope of a rate or weight changes."""
         start, ramp = self.adversarial_from_epoch, self.adversarial_ramp_epochs
         return {0, self.warmup_epochs, start, start + ramp, self.epochs, self.total_epochs}
+
+    def stretches(self, *further: int) -> Iterator[tuple[int, int]]:
+        """First and last epoch of every stretch in which nothing bends; `further` epochs end one too."""
+        return itertools.pairwise(sorted(edge for edge in self.edges | {*further} if edge <= self.total_epochs))
+
+    def stage(self, name: str, start: int, stop: int, steps_per_epoch: int, **more: Any) -> Stage:
+        """The stage of a stretch; `more` is what else a `Stage` says."""
+        return Stage(
+            name,
+            (stop - start) * steps_per_epoch,
+            learning_rate=self.rate(start),
+            final_learning_rate=self.rate(stop),
+            adversarial=self.adversarial_between(start, stop),
+            **more,
+        )
 
     def rate(self, epoch: int) -> float:
         """The learning rate after so many epochs: rising, constant, then linear to its final share."""

@@ -22,14 +22,22 @@ from torch.nn import functional as F
 
 from vidgen.config import Settings
 from vidgen.networks.encoding import encode, fold_time
-from vidgen.networks.feature_adversary import LITE0_CHANNELS, FeatureAdversary
+from vidgen.networks.feature_adversary import LITE0_CHANNELS
 from vidgen.networks.layers import NormKind, Upsampling
 from vidgen.networks.style_adversary import StyleAdversary, StyleDiscriminator, StyleObjective, soft_targets
 from vidgen.networks.style_hints import HintEncoder, HintNorm, HintNormalization, color_statistics, pooled_features, random_features
 from vidgen.networks.style_unet import GuideDecoder, SkipKind, StyleUNet
 from vidgen.translators.base import Networks, Translator
-from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
-from vidgen.types import Batch, Condition, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
+from vidgen.translators.settings import (
+    ConditionalConfig,
+    Count,
+    FeatureSettings,
+    ScaleSchedule,
+    Weight,
+    feature_adversary,
+    feature_phases,
+)
+from vidgen.types import Batch, Condition, Input, Losses, Output, Phase, Pretrained, Stage, Step
 
 log = logging.getLogger(__name__)
 
@@ -212,12 +220,7 @@ class Style2Paints(Translator[StyleCarry]):
                 norm=judged.norm,
                 has_realness=judged.has_realness,
             )
-        self.features: FeatureAdversary | None = None
-        if config.features is not None:
-            chosen = config.features
-            self.features = FeatureAdversary(
-                config.channels_per_frame, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift
-            )
+        self.features = feature_adversary(config.features, config.channels_per_frame)
 
     # -- use ------------------------------------------------------------------------------------------------------------
 
@@ -277,10 +280,7 @@ class Style2Paints(Translator[StyleCarry]):
         phases = [Phase("generator", (self.generator, *guides))]
         if stage.adversarial == (0.0, 0.0):
             return tuple(phases)
-        if self.features is not None and self.features.heads:
-            assert self.config.features is not None
-            scale = self.config.features.learning_rate_scale
-            phases.append(Phase("feature_discriminator", self.features.heads, OptimizerSettings(scale, (0.0, 0.99))))
+        phases += feature_phases(self.config.features, self.features)
         if self.discriminator is not None:
             phases.append(Phase("discriminator", (self.discriminator,)))
         return tuple(phases)
@@ -381,14 +381,4 @@ def _encoder(name: EncoderName, networks: Networks) -> HintEncoder:
 def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
     """The schedule: one stage per stretch in which nothing changes its slope."""
     schedule = config.schedule
-    edges = sorted(edge for edge in schedule.edges if edge <= schedule.total_epochs)
-    return tuple(
-        Stage(
-            name="painting",
-            num_steps=(stop - start) * steps_per_epoch,
-            learning_rate=schedule.rate(start),
-            final_learning_rate=schedule.rate(stop),
-            adversarial=schedule.adversarial_between(start, stop),
-        )
-        for start, stop in itertools.pairwise(edges)
-    )
+    return tuple(schedule.stage("painting", start, stop, steps_per_epoch) for start, stop in schedule.stretches())

@@ -9,7 +9,6 @@ L1 loss, and corruption of the past frames (noise and dropout), which is what ke
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,12 +27,19 @@ from vidgen.networks.anchor import Anchor
 from vidgen.networks.compact import CompactGenerator, LabelWindow, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
-from vidgen.networks.encoding import encode, fold_time, instance_edges
-from vidgen.networks.feature_adversary import FeatureAdversary
+from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.layers import NormKind, Upsampling, initialize, pyramid
 from vidgen.networks.losses import GanObjective, masked_l1, perceptual
 from vidgen.translators.base import Networks, Translator
-from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
+from vidgen.translators.settings import (
+    ConditionalConfig,
+    Count,
+    FeatureSettings,
+    ScaleSchedule,
+    Weight,
+    feature_adversary,
+    feature_phases,
+)
 from vidgen.types import Batch, Condition, Input, Losses, OptimizerSettings, Output, Phase, Pretrained, Stage, Step
 
 RENAMES = {"generator": composite.rename_original, "discriminator": discriminators.rename_original}
@@ -300,12 +306,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             generator = _compact(config)
             self.generator.append(generator)
             self.size_multiple = generator.size_multiple
-        self.features: FeatureAdversary | None = None
-        if config.features is not None:
-            chosen = config.features
-            self.features = FeatureAdversary(
-                config.channels_per_frame, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift
-            )
+        self.features = feature_adversary(config.features, config.channels_per_frame)
 
     @property
     def num_active_scales(self) -> int:
@@ -471,22 +472,13 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         networks = [network for network in self.generator if isinstance(network, CompactGenerator)]
         return any(network.use_flow and network.anchor_frames > 1 for network in networks)
 
-    def _encode(self, condition: Condition) -> Tensor:
-        return encode(condition, num_labels=self.config.num_labels, use_instances=self.config.use_instances)
+    def _encode(self, condition: Condition, *, as_ids: bool = False) -> Tensor:
+        config = self.config
+        return encode(condition, num_labels=config.num_labels, use_instances=config.use_instances, as_ids=as_ids)
 
     def _encode_for_use(self, condition: Condition) -> Tensor:
         """As `_encode`, for use instead of training: where classes are looked up, ids stand in place of one-hot channels."""
-        if not self._looks_up:
-            return self._encode(condition)
-        labels, instances = condition.labels, condition.instances
-        if labels is None or (instances is None and self.config.use_instances):
-            raise ValueError("this model reads label maps or instance maps, but the condition has none")
-        channels = [labels.unsqueeze(2).float()]
-        if condition.frames is not None:
-            channels.append(condition.frames)
-        if instances is not None and self.config.use_instances:
-            channels.append(instance_edges(instances))
-        return torch.cat(channels, dim=2)
+        return self._encode(condition, as_ids=self._looks_up)
 
     @property
     def _extras(self) -> int:
@@ -555,10 +547,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         phases = [Phase("generator", tuple(generators), OptimizerSettings(slow, self._generator_betas or betas))]
         if stage.adversarial == (0.0, 0.0):
             return tuple(phases)
-        if self.features is not None and self.features.heads:
-            assert self.config.features is not None
-            scale = self.config.features.learning_rate_scale
-            phases.append(Phase("feature_discriminator", self.features.heads, OptimizerSettings(scale, (0.0, 0.99))))
+        phases += feature_phases(self.config.features, self.features)
         if self.discriminator is not None:
             phases.append(Phase("discriminator", (self.discriminator,), discriminating))
         if self.region_discriminator is not None:
@@ -907,11 +896,8 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
     shape = config.generator
     for index, schedule in enumerate(config.schedules):
         active = shape.num_scales - len(config.schedules) + 1 + index
-        total = schedule.epochs + schedule.decay_epochs
-        edges = set(range(0, total, schedule.grow_every_epochs)) | schedule.edges
-        edges |= {schedule.frame_only_epochs, schedule.finest_only_epochs}
-        ordered = sorted(edge for edge in edges if edge <= total)
-        for start, stop in itertools.pairwise(ordered):
+        growth = range(0, schedule.total_epochs, schedule.grow_every_epochs)
+        for start, stop in schedule.stretches(*growth, schedule.frame_only_epochs, schedule.finest_only_epochs):
             doubled = 2 ** (start // schedule.grow_every_epochs)
             window = min(schedule.max_window_frames, schedule.window_frames * doubled)
             limit = min(schedule.max_backpropagate_frames, doubled)
@@ -922,11 +908,11 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
                 clip = 1  # its flow learns from the real frames before it
             notes = ", finest scale only" * finest_only + ", without past" * (not uses_past)
             result.append(
-                Stage(
-                    name=f"{active} scale{'s' * (active > 1)}, clips of {clip}{notes}",
-                    num_steps=(stop - start) * steps_per_epoch,
-                    learning_rate=schedule.rate(start),
-                    final_learning_rate=schedule.rate(stop),
+                schedule.stage(
+                    f"{active} scale{'s' * (active > 1)}, clips of {clip}{notes}",
+                    start,
+                    stop,
+                    steps_per_epoch,
                     clip_frames=clip,
                     window_frames=min(window, clip),
                     backpropagate_frames=min(window, clip) // math.ceil(min(window, clip) / limit),
@@ -934,7 +920,6 @@ def stages(config: Config, steps_per_epoch: int) -> tuple[Stage, ...]:
                     size_divisor=2 ** (shape.num_scales - active),
                     learning="finest" if finest_only else "all",
                     uses_past=uses_past,
-                    adversarial=schedule.adversarial_between(start, stop),
                 )
             )
     return tuple(result)

@@ -475,10 +475,8 @@ def _train_summary(result: Result) -> str:
 @option("--devices", type=POSITIVE, default=1, show_default=True, help="Number of processes (distributed data parallel).")
 @option("--hosts", type=POSITIVE, default=1, show_default=True, help="Number of machines, each of which runs this command.")
 @option("--rendezvous", metavar="HOST:PORT", help="Where the machines meet: one of them, and a free port.")
-@option(
-    "--restarts", type=Count(min=0), default=0, show_default=True, help="Start all processes again, so often, if one of them fails."
-)
-@option("--requeue", is_flag=True, help="Exit with code 75 if training stopped in time before its end, for job schedulers.")
+@option("--restarts", type=Count(min=0), default=0, show_default=True, help="Restart all processes up to this often if one fails.")
+@option("--requeue", is_flag=True, help="Exit with code 75 if training stops before its end, for job schedulers.")
 @compute
 @option("--dry-run", is_flag=True, help="Print the number of parameters, shapes and memory; do not train.")
 @option("--init", type=PATH, metavar="MODEL", help="Start from the weights of this model.")

@@ -98,8 +98,8 @@ class LossWeights(Settings):
     diversity_cap: Annotated[float, Field(gt=0, le=2)] | None = None
     """Mean difference (of pictures in -1..1) from which on more is no gain; published without."""
     likeness_of: Literal["first", "nearest"] = "first"
-    """Which of the two pictures of a sketch has to be like the real one, where diversity counts: the first, as published, or the one
-    whose colors are nearer, so that different noise may serve different photos (the variety loss: Gupta et al., CVPR 2018)."""
+    """Which of the two pictures of a sketch has to be like the real one, where diversity counts: the first, as published, or that
+    whose colors are nearer, so that other noise may stand for another photo (the variety loss of Gupta et al., CVPR 2018)."""
     decay_weight: Weight = 0.0
     """Half the sum of the squared weights of convolutions; 1e-5 in the release."""
 

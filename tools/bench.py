@@ -154,8 +154,8 @@ def bench_train(repeats: int) -> list[dict[str, Any]]:
 def bench_efficiency(repeats: int) -> list[dict[str, Any]]:
     """GFLOP and seconds of an update of `vid2vid/camvid_small`, and its share of the rate of wide convolutions.
 
-    Two clips or frames per update, as in the recipe; the first row is the yardstick: forward and backward of two 3x3 convolutions of
-    128 channels at 32x64, batch size 8, in bf16 where the processor has it.
+    Two clips or frames per update, as in the recipe; the first row is the yardstick: forward and backward of two 3x3 convolutions
+    of 128 channels at 32x64, batch size 8, in bf16 where the processor has it.
     """
     runtime = Runtime.choose("cpu")
     convolutions = torch.nn.Sequential(*(torch.nn.Conv2d(128, 128, 3, padding=1) for _ in range(2)))
@@ -436,6 +436,9 @@ def bench_memory(lengths: tuple[int, int] = (100, 10_000)) -> list[dict[str, Any
                 row[f"peak_mb_{length}_frames"] = round(int(done.stdout.split()[-1]) / 1024, 1)
             rows.append({**row, "growth_mb": round(row[f"peak_mb_{lengths[1]}_frames"] - row[f"peak_mb_{lengths[0]}_frames"], 1)})
     return rows
+
+
+NAMES = ("translate", "train", "efficiency", "pix2pixhd", "singan", "backends", "memory")
 
 
 @click.command()

@@ -151,5 +151,7 @@ def condition(
         details["largest_step"] = round(steady.step, 2)
         details["motion_there"] = round(steady.motion, 2)
         details["at_frame"] = steady.frame
+        details["deviation_from_motion"] = round(steady.deviation, 2)
+        details["deviation_as_found"] = round(steady.found_deviation, 2)
     durable.write_json(sidecar_path(out), details)
     return {"output": out if len(names) == 1 else list(names), **details}

@@ -87,7 +87,7 @@ def test_points_move_as_the_picture_does_and_those_that_jump_are_followed_at_onc
         body[:, :2] += generator.normal(0, 0.4, (NUM_BODY, 2))
         if time == 7:
             body[5, 1] += 30
-        other = Person(body + (0, 400, 0))
+        other = Person(body + np.array([0, 400, 0]))
         frame = PointFrame((Person(body), other) if time % 2 else (other, Person(body)), "")  # files list people in any order
         pixels = np.ascontiguousarray(texture[:, 30 - 3 * time : 230 - 3 * time])
         steady = steadier(pixels, frame).people[1 - time % 2]

@@ -704,6 +704,7 @@ def label(clip: str | None, **options: Any) -> Result:
 @option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames.")
 @option("--points", metavar="PATH", help="Folder of OpenPose JSON or of text files of 68 landmarks; or a COCO keypoints file.")
 @option("--weights", type=PATH, metavar="WHEEL", help="Find the points, with the graphs in the wheel of mediapipe 0.10.21.")
+@option("--save-points", metavar="FOLDER", help="Also write the points, as OpenPose JSON that --points and training read.")
 @option("--people", type=Count(min=1, max=16), default=1, show_default=True, help="Most people that --weights finds in a frame.")
 @option("--steady/--no-steady", default=None, help="Steady the points along the motion.  [default: those that --weights finds]")
 @option("--low", type=Number(0, 1000), default=100, show_default=True, help="Low threshold of edges.")

@@ -72,6 +72,7 @@ class ConditionFrame:
         frame: the frame itself, cropped alike, uint8 [H,W,3].
         parts: part labels of a face, uint8 [H,W]; None for other kinds.
         pts, duration: as the frame's.
+        points: that it was drawn from, in pixels of the whole frame; None for what is drawn from pictures.
     """
 
     pictures: list[np.ndarray]
@@ -79,6 +80,7 @@ class ConditionFrame:
     parts: np.ndarray | None
     pts: int
     duration: int | None
+    points: PointFrame | None = None
 
 
 @dataclass
@@ -107,7 +109,7 @@ class ConditionVideo:
         augmentation = PoseAugmentation(generator, settings.drop, settings.remove_face) if settings.drop else None
         steadier = PointSteadier(steady=self._is_steadied) if self.points is not None else None
         for index, frame in enumerate(self.source):
-            parts = None
+            parts, found = None, None
             if self.points is None:
                 pictures = [draw_picture(frame.pixels, settings)]
             else:
@@ -126,6 +128,7 @@ class ConditionVideo:
                 None if parts is None else np.ascontiguousarray(parts[top:bottom, left:right]),
                 frame.pts,
                 frame.duration,
+                found,
             )
         if self.empty:
             names = [frame_label(self.source, index) for index in self.empty]

@@ -86,7 +86,8 @@ def test_heads_move_and_the_face_of_densepose_is_removed(tmp_path: Path) -> None
     plain = pictures(open_clips(tmp_path, {}), 0)[0]
     assert {int(value) for value in np.unique(frame[2])} == {0, 21}
     changed = np.nonzero((frame[3:] != plain[3:]).any(0))[0]
-    assert len(changed) and changed.max() < np.nonzero(plain[3:].any(0))[0].max() - 40  # only at the head
+    assert len(changed)
+    assert changed.max() < np.nonzero(plain[3:].any(0))[0].max() - 40  # only at the head
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ class StreamLabeler:
         if self._motion is None or self._motion.size != size:  # the first frame, or the stream changed its size
             self._motion, self._before = MotionEstimator(size, "dis-fast"), None
         small = self._motion.reduced(image)
-        answer = F.interpolate(self._head.probabilities(self._features(image)), size=size, mode="bilinear", align_corners=False)
+        answer = F.interpolate(self._head.probabilities(image, self._features), size=size, mode="bilinear", align_corners=False)
         known = Evidence(answer, torch.ones(1, 1, *size))
         if self._before is not None:
             previous, earlier = self._before

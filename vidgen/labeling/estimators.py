@@ -215,7 +215,8 @@ class PersonFinder:
 
     def find(self, pixels: np.ndarray, name: str) -> PointFrame:
         """The people in the next frame, uint8 [H,W,3]; nobody where nothing is certain."""
-        bodies, faces = [], []
+        bodies: list[np.ndarray] = []
+        faces: list[np.ndarray] = []
         if self._body:
             bodies, self._body_regions = self._follow(self._body_regions, pixels, self._body_at, self._detect_bodies)
         if self._face:

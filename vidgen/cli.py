@@ -1110,9 +1110,9 @@ def study() -> None:
 def study_build(**options: Any) -> Result:
     """Write a page that asks people about generated pictures or clips.
 
-    Each INPUT is a folder of pictures, a folder of clips, a picture or a clip, all that one method generated; versions of one scene
-    have the same name, samples of one scene a number behind it (car-1.png). The page works offline: participants open it, answer with
-    the arrow keys, and save a file of answers. 'study.html#participant=NAME' sets the participant, who decides the order.
+    Each INPUT is what one method generated: a folder of pictures or clips, one picture, or one clip. Versions of a scene have the same
+    name, samples of it a number behind the name (car-1.png). The page works offline: participants open it, answer with the arrow
+    keys, and save a file of answers. 'study.html#participant=NAME' sets the participant, whose name sets the order.
     """
     return _call("study.build", **options)
 

@@ -117,6 +117,11 @@ function startStudy({ study, media, clips }) {
     answered = null;
   };
   buttons.forEach((button) => button.addEventListener("click", () => choose(button)));
+  // A tap on one of two stimuli is as plain an answer as the button under it.
+  stage.addEventListener("click", (event) => {
+    const number = [...stage.children].indexOf(event.target.closest(".stimulus"));
+    if (study.kind !== "unpaired" && number >= 0) choose(buttons[number]);
+  });
   document.addEventListener("keydown", (event) => {
     const number = ["ArrowLeft", "ArrowRight"].indexOf(event.key);
     if (number < 0 || at("trial").hidden || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -35,6 +35,7 @@ _SECONDS_TO_ANSWER = 2.5
 _PICTURE_STEPS: tuple[tuple[float, int | None], ...] = ((1, None), (1, 95), (1, 90), (0.75, 90), (0.5, 90), (0.35, 90))
 _CLIP_STEPS: tuple[tuple[float, Quality], ...] = ((1, "good"), (1, "draft"), (0.75, "draft"), (0.5, "draft"), (0.35, "draft"))
 _SAMPLE_NUMBER = re.compile(r"[-_]\d+$")
+_TITLES: dict[Kind, str] = {"paired": "Real or generated?", "unpaired": "Real or generated?", "preference": "Compare {thing}s"}
 _PROMPTS: dict[Kind, str] = {
     "paired": "Which {thing} is real?",
     "unpaired": "Is this {thing} real?",
@@ -137,7 +138,7 @@ def write_study(
         is_limited = exposure_seconds is not None or (kind != "preference" and not is_of_clips and not is_unlimited)
         definition = {
             "kind": kind,
-            "title": title or _PROMPTS[kind].format(thing=thing).rstrip("?"),
+            "title": title or _TITLES[kind].format(thing=thing),
             "prompt": prompt or _PROMPTS[kind].format(thing=thing),
             "seed": seed,
             "exposure_milliseconds": round(1000 * (exposure_seconds or EXPOSURE_SECONDS)) if is_limited else None,
@@ -349,7 +350,7 @@ def _scramble(pixels: np.ndarray, seed: int) -> np.ndarray:
 def _encoded(
     versions: Sequence[_Version], max_height: int, max_bytes: float, is_of_clips: bool, kind: Kind, seed: int
 ) -> tuple[list[bytes], list[tuple[int, int]], list[str]]:
-    """The content of each version, its (height, width), and what was reduced: all by the same measure, or it would tell them apart."""
+    """The content of each version, its (height, width), and what was reduced: by the same measure, or it would tell them apart."""
     groups: dict[str, list[int]] = {}
     for index, version in enumerate(versions):
         groups.setdefault(version.group, []).append(index)

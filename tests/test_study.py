@@ -364,4 +364,7 @@ def test_answers_to_two_studies_or_twice_by_one_person_are_refused(
     assert cli.main(["study", "score", str(first), str(third)]) == 2
     assert f"error: {third}: participant 'anna' also answers in {first}, otherwise\nhint: each" in capsys.readouterr().err
     assert score([first, copy]).num_participants == 1
+    assert score([tmp_path / "c"]).num_participants == 1
+    with pytest.raises(InputError, match=r"real: holds no \.json files"):
+        score([pictures / "real"])
     assert any("counts once" in remark for remark in score([first, copy]).remarks)

@@ -1082,7 +1082,7 @@ def study() -> None:
     """
 
 
-@study.command("build", example="vidgen study ours=generated/car --real datasets/things/photos/car -o study.html --num-trials 40")
+@study.command("build", example="vidgen study ours=results/ours theirs=results/theirs --real real -o study.html --num-trials 40")
 @click.argument("inputs", nargs=-1, required=True, metavar="[METHOD=]INPUT...")
 @option("-o", "--out", type=PATH, default=Path("study.html"), show_default=True, help="HTML page to write.")
 @option(
@@ -1117,7 +1117,7 @@ def study_build(**options: Any) -> Result:
     return _call("study.build", **options)
 
 
-@study.command("score", example="vidgen study score answers/*.json --scores ours=scores.json")
+@study.command("score", example="vidgen study score answers --csv answers.csv")
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="ANSWERS...")
 @option(
     "--scores",
@@ -1131,6 +1131,8 @@ def study_build(**options: Any) -> Result:
 @overwrite
 def study_score(**options: Any) -> None:
     """Summarize the answers to a study.
+
+    ANSWERS are the files that participants saved, or folders of them.
 
     Confusion with bootstrap intervals, or preference with a two-sided binomial test; agreement between people (Fleiss' kappa); and
     the correlation of the answers with every metric of given scores. Who fails attention checks is excluded.

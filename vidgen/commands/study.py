@@ -85,7 +85,7 @@ def score(
     """What the answers of several people say.
 
     Args:
-        inputs: files that the page of a study offered.
+        inputs: files that the page of a study offered, and folders of them.
         scores: files or folders of scores, also as METHOD=PATH.
         csv: file for one line per trial.
 

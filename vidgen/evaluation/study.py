@@ -218,14 +218,31 @@ def read_answers(path: Path) -> Answers:
         raise InputError(f"{name}: not answers of a study: {error}") from error
 
 
-def read_all(files: Sequence[Path]) -> dict[Path, Answers]:
-    """The answers of several people to one study, each once.
+def json_files(path: Path) -> list[Path]:
+    """The JSON files below a folder, in natural order; a file itself.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted((entry for entry in path.rglob("*.json") if entry.is_file()), key=paths.natural_key)
+    if not found:
+        raise InputError(f"{paths.display(path)}: holds no .json files")
+    return found
+
+
+def read_all(inputs: Sequence[Path]) -> dict[Path, Answers]:
+    """The answers of several people to one study, by file.
+
+    Args:
+        inputs: files of answers, and folders of them.
 
     Raises:
         InputError: a file is none, they belong to several studies, or a participant has two with unlike answers.
     """
     result: dict[Path, Answers] = {}
-    for path in files:
+    for path in (file for entry in inputs for file in json_files(entry)):
         answers = read_answers(path)
         for other, earlier in result.items():
             if earlier.study.id != answers.study.id:

@@ -15,7 +15,7 @@ import numpy as np
 from vidgen.errors import InputError
 from vidgen.evaluation.compare import distance_from_best
 from vidgen.evaluation.report import Report, read_reports
-from vidgen.evaluation.study import Answers, Kind, Method, Study
+from vidgen.evaluation.study import Answers, Kind, Method, Study, json_files
 from vidgen.media import paths
 from vidgen.metrics import perception
 from vidgen.metrics.score import METRICS, base_of, metric_of
@@ -354,7 +354,7 @@ def read_scores(study: Study, scores: Sequence[tuple[str | None, Path]]) -> Scor
     result = Scores({}, {})
     known = {method.name: method for method in study.methods}
     for name, path in scores:
-        for file in _score_files(path):
+        for file in json_files(path):
             for key, report in read_reports(file).items():
                 method = known.get(name or key or "") or (study.methods[0] if len(known) == 1 and name is None else None)
                 if method is None:
@@ -365,15 +365,6 @@ def read_scores(study: Study, scores: Sequence[tuple[str | None, Path]]) -> Scor
                     )
                 _add_scores(result, method, report, paths.display(file))
     return result
-
-
-def _score_files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(entry for entry in path.rglob("*.json") if entry.is_file())
-    if not found:
-        raise InputError(f"{paths.display(path)}: holds no files of scores (.json)")
-    return found
 
 
 def _add_scores(result: Scores, method: Method, report: Report, where: str) -> None:

@@ -64,7 +64,7 @@ def condition_each(
         "condition.condition",
         "clip",
         "out",
-        lambda path: ".png" if is_picture(path) else ".mp4",
+        lambda place: ".png" if is_picture(place) else ".mp4",
         _places,
         Changes(("points",), {"start": is_text, "end": is_text, "seed": is_whole, "line_width": is_number(0.3, 20)}),
         companions=("points",),

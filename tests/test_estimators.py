@@ -66,6 +66,8 @@ def test_parts_go_to_the_people_they_are_on() -> None:
     first, second, bare = assembled([body(100), body(200)], faces, hands, 4)
     assert (first.face[0, 2], second.face[0, 0], bare.face[0, 0]) == (0, 202, 300)
     assert not bare.body.any()
+    eyes = faces[0][36:42, :2].mean(0)
+    assert second.body[[0, 15], :2].tolist() == [faces[0][30, :2].tolist(), eyes.tolist()]  # more precise than a body's
     assert second.right_hand[0, 0] == 172  # at that wrist, whatever the graph takes it for
     assert first.left_hand[0, 0] == 129
     assert not first.right_hand.any()

@@ -32,6 +32,7 @@ _MAX_GRAPH_BYTES = 32 << 20
 _LEAST_SCORE = 0.5
 _HANDS_OF_ONE = 2
 _HAND_NAMES = {True: "left_hand", False: "right_hand"}
+_NOSE_AND_EYES, _EARS = [0, 15, 16], [17, 18]
 _WRISTS = {4: "right_hand", 7: "left_hand"}
 """The hand at each wrist of BODY_25."""
 _SAME_PALM, _SAME_REGION = 0.3, 0.5
@@ -334,7 +335,9 @@ def assembled(
         if people > 1:
             bare = [person for person in bare if person["body"][0, 2] > 0 and _apart(person["body"][0], center) < size]
         if bare:
-            min(bare, key=lambda person: _apart(person["body"][0], center))["face"] = face
+            person = min(bare, key=lambda person: _apart(person["body"][0], center))
+            person["face"] = face
+            person["body"] = _head_of(person["body"], face)
         elif len(found) < people:
             found.append({"body": np.zeros((NUM_BODY, 3)), "face": face})
     if hands and not found:
@@ -355,6 +358,19 @@ def assembled(
         if distance < size:
             found[index][name] = hand
     return [Person(**parts) for parts in found]
+
+
+def _head_of(body: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """The body with nose and eyes where the face has them, since faces are found more precisely; ears move along."""
+    if not body[_EARS + _NOSE_AND_EYES, 2].any():
+        return body
+    places = np.array([face[30, :2], face[36:42, :2].mean(0), face[42:48, :2].mean(0)])
+    seen = body[_NOSE_AND_EYES, 2] > 0
+    corrected = body.copy()
+    if seen.any():
+        corrected[_EARS, :2] += (places - body[_NOSE_AND_EYES, :2])[seen].mean(0)
+    corrected[_NOSE_AND_EYES] = np.column_stack([places, np.ones(len(places))])
+    return corrected
 
 
 def _middle_and_size(points: np.ndarray) -> tuple[np.ndarray, float]:

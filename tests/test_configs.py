@@ -61,7 +61,7 @@ def test_the_2k_recipe_grows_from_512_to_2048_wide() -> None:
     assert [stage.learning for stage in stages if stage.num_active_scales == 3] == ["finest"] * 5 + ["all"] * 5
 
 
-@pytest.mark.parametrize("name", ["camvid_small"])
+@pytest.mark.parametrize("name", ["camvid_small", "face_small"])
 def test_the_small_video_recipes_learn_in_each_of_their_stages(name: str) -> None:
     """From known frames and with as many classes as their data have: what a run of minutes reaches only at its end."""
     settings = run_settings.load_run_config(REPOSITORY / "configs" / "vid2vid" / f"{name}.yaml", [])

@@ -313,7 +313,8 @@ class DataSettings(Settings):
     enlarge: Annotated[float, Field(ge=1, le=2)] = 1.0
     """Clips are enlarged by a random factor of up to this before the crop."""
     flip: bool = True
-    """Mirror half of the clips."""
+    """Mirror half of the clips. It doubles what there is to learn, so not where left and right differ for good: the hair of one
+    person, a street that is driven on one side."""
     augment: AugmentSettings = AugmentSettings()
     """Deformations of clips; none by default."""
     people: Mapping[str, PeopleSettings] = Field(default_factory=dict)

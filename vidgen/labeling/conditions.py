@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +48,7 @@ class ConditionSettings:
         seed: of that randomness.
         steady: whether points are steadied over time; None where they are found in the frames, not where they are given.
         people: most people that are found in a frame.
+        edge_network: of an edge map, weights of the edge detector HED; Canny by default.
     """
 
     kind: Kind
@@ -61,6 +63,7 @@ class ConditionSettings:
     seed: int = 0
     steady: bool | None = None
     people: int = 1
+    edge_network: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -170,9 +173,33 @@ def draw_picture(pixels: np.ndarray, settings: ConditionSettings) -> np.ndarray:
     if settings.kind == "lines":
         return _in_color(drawings.line_art(pixels, settings.line_width))
     if settings.kind == "edge-map":
-        return _in_color(edge_maps.edge_map(pixels))
+        return _in_color(edge_maps.edge_map(pixels, edge_map_options(settings.edge_network)))
     edges = canny_edges(pixels, settings.low, settings.high, settings.blur)
     return _in_color(drawings.edge_distance(edges) if settings.kind == "distance" else edges)
+
+
+@lru_cache(maxsize=1)
+def edge_map_options(edge_network: Path | None) -> edge_maps.EdgeMapOptions:
+    """Edge maps by Canny, or as published by HED, which sees few textures, so that smaller lines stay.
+
+    Raises:
+        CheckpointError: the file does not hold its weights.
+    """
+    if edge_network is None:
+        return edge_maps.EdgeMapOptions()
+    import torch
+
+    from vidgen.weights.pretrained import load_hed
+
+    network = load_hed(edge_network)
+
+    def detector(picture: np.ndarray) -> np.ndarray:
+        pictures = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.inference_mode():
+            strengths: np.ndarray = network(pictures)[0, 0].numpy()
+        return strengths
+
+    return edge_maps.EdgeMapOptions(detector, min_pixels=5)
 
 
 def draw_points(
@@ -208,10 +235,14 @@ def open_condition(
 
     Raises:
         InputError: points are missing or not wanted, cannot be read, or there are more or fewer of them than frames.
+        CheckpointError: the file of the edge detector holds something else.
     """
     if settings.kind in OF_PICTURES:
         if points is not None or weights is not None:
             raise InputError(f"{settings.kind}: is drawn from the pictures and reads no points")
+        if settings.edge_network is not None and settings.kind != "edge-map":
+            raise InputError(f"{settings.kind}: is drawn without a network; `edge_network` is for edge-map")
+        edge_map_options(settings.edge_network)
         return ConditionVideo(source, settings, None)
     if points is not None and weights is not None:
         raise InputError(

@@ -1110,7 +1110,7 @@ def study() -> None:
 def study_build(**options: Any) -> Result:
     """Write a page that asks people about generated pictures or clips.
 
-    Each INPUT is what one method generated: a folder of pictures or clips, one picture, or one clip. Versions of a scene have the same
+    Each INPUT is what one method generated: a folder of pictures or clips, one picture, or one clip. Versions of a scene have one
     name, samples of it a number behind the name (car-1.png). The page works offline: participants open it, answer with the arrow
     keys, and save a file of answers. 'study.html#participant=NAME' sets the participant, whose name sets the order.
     """

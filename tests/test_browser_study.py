@@ -88,6 +88,7 @@ def take(chromium: Browser, page: Path, participant: str, chooses: Chooses, fold
         if file.exists() and file.stat().st_size:
             break
         chromium.ask("new Promise((resolve) => requestAnimationFrame(resolve))")
+    assert chromium.ask("document.getElementById('file').textContent").startswith(f"Saved as {name}.")
     assert json.loads(file.read_text()) == json.loads(chromium.ask("document.getElementById('text').value"))
     return file
 

@@ -243,6 +243,7 @@ def test_nothing_is_cut_off_or_fetched_and_the_surround_is_gray_for_everybody(
 def test_a_participant_in_the_address_is_kept(chromium: Browser, pictures: Path, tmp_path: Path) -> None:
     page_of(pictures, tmp_path / "page.html", "paired")
     chromium.call("Page.navigate", url="about:blank")
+    chromium.wait("location.href === 'about:blank'")
     chromium.call("Page.navigate", url=(tmp_path / "page.html").as_uri() + "#participant=anna")
     chromium.wait("document.readyState === 'complete' && !!document.getElementById('participant')")
     assert chromium.ask("[participant.value, participant.readOnly]") == ["anna", True]

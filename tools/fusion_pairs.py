@@ -5,7 +5,7 @@
     python tools/fusion_pairs.py score runs/focus data/focus/test -o results/focus
 
 `focus`: source/ has the foreground sharp and the background out of focus, source2/ the reverse. `light`: source/ is by night, dark
-and blue, with noise in its shadows; source2/ is by day with too long an exposure, warm, its bright parts white. target/ is the
+and blue, noise in its shadows; source2/ is by day with too long an exposure, warm, with its bright parts white. target/ is the
 frame. The last frames are held out, behind a gap. `score` fuses them, measures the result beside copies of either source, their
 average, and the locally sharper of the two, and writes sheet.png (source, source2, fused, ground truth) and scores.json.
 """

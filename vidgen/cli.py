@@ -704,9 +704,13 @@ def label(clip: str | None, **options: Any) -> Result:
 @option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames.")
 @option("--points", metavar="PATH", help="Folder of OpenPose JSON or of text files of 68 landmarks; or a COCO keypoints file.")
 @option("--weights", type=PATH, metavar="WHEEL", help="Find the points, with the graphs in the wheel of mediapipe 0.10.21.")
+@option("--save-points", metavar="FOLDER", help="Also write the points, as OpenPose JSON that --points and training read.")
+@option("--people", type=Count(min=1, max=16), default=1, show_default=True, help="Most people that --weights finds in a frame.")
+@option("--steady/--no-steady", default=None, help="Steady the points along the motion.  [default: those that --weights finds]")
 @option("--low", type=Number(0, 1000), default=100, show_default=True, help="Low threshold of edges.")
 @option("--high", type=Number(0, 1000), default=200, show_default=True, help="High threshold of edges.")
 @option("--blur", type=Number(0, 20), default=0, show_default=True, help="Gaussian before edges are detected, in pixels.")
+@option("--edge-network", type=PATH, metavar="FILE", help="Find the edges of edge-map with HED: the weights of its PyTorch port.")
 @option("--line-width", type=Number(0.3, 20), default=1, show_default=True, help="Width of pen lines, in pixels.")
 @option("--all-channels", is_flag=True, help="All 15 channels of a face: face/clip becomes face-1/clip to face-5/clip.")
 @option("--part-labels", metavar="PATH", help="Also write the part labels of a face.")
@@ -1110,9 +1114,9 @@ def study() -> None:
 def study_build(**options: Any) -> Result:
     """Write a page that asks people about generated pictures or clips.
 
-    Each INPUT is what one method generated: a folder of pictures or clips, one picture, or one clip. Versions of a scene have one
-    name, samples of it a number behind the name (car-1.png). The page works offline: participants open it, answer with the arrow
-    keys, and save a file of answers. 'study.html#participant=NAME' sets the participant, whose name sets the order.
+    Each INPUT is what one method generated: a folder of pictures or clips, one picture, or one clip. Versions of a scene have the
+    same name, samples of it a number behind the name (car-1.png). The page works offline: participants open it, answer with the
+    arrow keys, and save a file of answers. 'study.html#participant=NAME' sets the participant, whose name sets the order.
     """
     return _call("study.build", **options)
 

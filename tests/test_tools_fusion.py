@@ -66,7 +66,7 @@ def test_a_night_and_a_day_each_lose_what_the_other_keeps() -> None:
     assert np.ptp(night[:, 220:, 0].mean(axis=0)) > 8
     for picture, is_noisy in ((night, True), (day, False)):
         noise, range_ = picture[:, 8:40, 1].std(axis=0).max(), np.ptp(picture[:, 8:40, 1].mean(axis=0))
-        assert (noise > 0.1 * range_) is is_noisy
+        assert bool(noise > 0.1 * range_) is is_noisy
     assert night[:, 100:, 2].mean() > night[:, 100:, 0].mean()
     assert day[:, 20:140, 0].mean() > day[:, 20:140, 2].mean()
 

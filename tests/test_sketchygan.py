@@ -350,6 +350,26 @@ def test_every_objective_gives_finite_losses(objective: str, seen: dict[str, boo
     assert all(value.isfinite() for group in losses.values() for value in group.values())
 
 
+def test_the_nearer_of_two_pictures_has_to_be_like_the_real_one() -> None:
+    translator = _translator(
+        {"perceptual_weight": 0, "diversity_weight": 1, "diversity_cap": 1, "l1_weight": 1, "likeness_of": "nearest"}
+    )
+    batch = _batch()
+    (stage, *_) = sketchygan.stages(translator.config, 10)
+    output, _ = translator.rollout(batch, Step(stage))
+    first, second, real = output.frames[:, 0], output.extras["second"], batch.target[:, 0]
+    coarse = [torch.nn.functional.adaptive_avg_pool2d(side - real, 8).abs().mean((1, 2, 3)) for side in (first, second)]
+    assert (coarse[0] <= coarse[1]).all()
+    generator, discriminator = (translator.phases(stage)[index] for index in (1, 0))
+    losses = translator.losses(generator, Step(stage), batch, output, NETWORKS)
+    torch.testing.assert_close(losses["l1"], (first - real).abs().mean())
+    translator.eval()  # batch statistics aside, the discriminator's loss is that of both pictures
+    judged = translator.losses(discriminator, Step(stage), batch, output, NETWORKS)["discriminator_fake"]
+    classes = batch.condition.tensors["class_id"]
+    each = [torch.nn.functional.softplus(translator.discriminator(side, classes)[0]).mean() for side in (first, second)]
+    torch.testing.assert_close(judged, torch.stack(each).mean())
+
+
 @pytest.mark.slow
 def test_diversity_makes_results_of_different_noise_differ_more() -> None:
     differences = {}
@@ -372,6 +392,33 @@ def test_diversity_makes_results_of_different_noise_differ_more() -> None:
             )
         differences[weight] = (one - other).abs().mean().item()
     assert differences[30.0] > 2 * differences[0.0] > 0
+
+
+@pytest.mark.slow
+def test_four_pairs_are_learned_by_heart() -> None:
+    torch.manual_seed(0)
+    translator = sketchygan.build(
+        sketchygan.Config(
+            condition_channels=1,
+            num_classes=CLASSES,
+            image_size=32,
+            generator=sketchygan.Generator(base_channels=8, noise_channels=8),
+            losses=sketchygan.LossWeights(**(_OFF | {"l1_weight": 10.0})),
+        )
+    )
+    frames = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4) * 2 - 1, (32, 32), mode="bilinear")[:, None]
+    batch = Batch(Condition(frames=torch.rand(4, 1, 1, 32, 32) * 2 - 1, class_id=torch.arange(4) % CLASSES), frames)
+    (stage, *_) = sketchygan.stages(translator.config, 300)
+    phase, found = translator.phases(stage)[1], []
+    optimizer = torch.optim.Adam(translator.generator.parameters(), 2e-3)
+    for _ in range(300):
+        output, _ = translator.rollout(batch, Step(stage))
+        loss = translator.losses(phase, Step(stage), batch, output, {})["l1"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    assert found[-1] < found[0] / 5
 
 
 # -- schedule --------------------------------------------------------------------------------------------------------------

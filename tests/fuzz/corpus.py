@@ -46,6 +46,7 @@ from vidgen.media.labels import LabelTable
 from vidgen.metrics import motion, programs
 from vidgen.pages.curves import read_training
 from vidgen.training import run
+from vidgen.training import settings as run_settings
 from vidgen.weights import arrays, checkpoints, state_dicts
 from vidgen.weights.files import pack
 from vidgen.weights.model_file import ModelCard
@@ -84,10 +85,10 @@ def _scratch() -> Iterator[Path]:
 
 
 @functools.cache
-def _whole_run(kind: str = "vid2vid") -> tuple[bytes, run.RunSettings, ModelCard]:
+def _whole_run(kind: str = "vid2vid") -> tuple[bytes, run_settings.RunSettings, ModelCard]:
     """A model file, the settings of its run and its card."""
     with _scratch() as folder:
-        settings = run.load_run_config(tiny.write_config(folder, folder, kind), [])
+        settings = run_settings.load_run_config(tiny.write_config(folder, folder, kind), [])
     table, size = labels.plain(tiny.NUM_CLASSES), (tiny.HEIGHT, tiny.WIDTH)
     settings = run.follow_data(settings, table, size)
     torch.manual_seed(0)
@@ -257,7 +258,7 @@ def _use_log(path: Path) -> None:
 def _use_config(path: Path) -> None:
     doctor_run(path.parent)
     report([str(path.parent)], path.parent / "page.html", overwrite=True)
-    run.load_run_config(path, [])
+    run_settings.load_run_config(path, [])
 
 
 @functools.cache
@@ -424,7 +425,7 @@ KINDS: dict[str, Kind] = {
     "landmarks": Kind("a.txt", _landmarks, _use_points),
     "table": Kind("labels.json", _table_files, _use_table),
     "csv": Kind("labels.csv", _csv_files, _use_table),
-    "yaml": Kind("a.yaml", _configurations, lambda path: run.load_run_config(path, [])),
+    "yaml": Kind("a.yaml", _configurations, lambda path: run_settings.load_run_config(path, [])),
     "scores": Kind("scores.json", _scores, _use_scores),
     "model": Kind("a.safetensors", _models, _use_model),
     "state_dict": Kind("a.pth", _torch_files, state_dicts.read_state_dict),

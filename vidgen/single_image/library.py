@@ -239,7 +239,7 @@ def prepare(image: PictureLike, purpose: Purpose, options: SingleImageOptions = 
     else:
         log.info("%s: training on it in %s", picture.name, folder)
         training.train(_at_work(picture, purpose, options), folder, purpose, options)
-    return Trained(folder, picture, device=options.device)
+    return Trained(folder, picture, max_side=options.shown_side(purpose, max(picture.size)), device=options.device)
 
 
 def is_clip(source: PictureLike) -> bool:

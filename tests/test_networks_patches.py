@@ -141,7 +141,9 @@ def test_what_is_made_has_the_size_the_colours_and_the_seed_asked_for():
 
     def make(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return patches.synthesize(example, sizes, example_sizes, lambda size: torch.randn(3, *size, generator=generator), seed=seed)
+        return patches.synthesize(
+            example, sizes, example_sizes, lambda size: torch.randn(3, *size, generator=generator), seed=seed
+        ).volume
 
     first = make(1)
     assert first.shape == (3, 1, 36, 60)

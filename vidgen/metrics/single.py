@@ -151,8 +151,11 @@ class AnimationMeter:
         self._before = frame
 
     def scores(self) -> dict[str, Score]:
-        """`motion`: mean optical flow from frame to frame, pixels. `sharpness`: of the frames over that of the original; 1 is equal.
-        `rim`: brightness of the outermost pixels over those of the original, of the side that differs most; 1 is equal."""
+        """
+        Returns:
+            `motion`: mean optical flow from frame to frame, pixels. `sharpness`: of the frames over that of the original; 1 is
+            equal. `rim`: brightness of the outermost pixels over that of the original, at the side that differs most; 1 is equal.
+        """
         count = len(self._rims)
         result = {"motion": Score.of(_mean(self._rows["motion"]), count - 1, reason="frames are too small, or only one")}
         flat = "the original is flat" if self._sharpness == 0 else "frames are too small"

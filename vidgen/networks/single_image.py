@@ -327,7 +327,7 @@ def noise_walk(
 
 
 def walk_deviation(alpha: float, beta: float) -> float:
-    """Standard deviation of `noise_walk` in the long run; with neither pull nor smoothness that of an endless walk is finite here."""
+    """Standard deviation of `noise_walk` in the long run; finite, also where nothing draws the walk back."""
     alpha, beta = max(alpha, 0.01), min(beta, 0.99)
     first, second = (1 - alpha) * (1 + beta), -(1 - alpha) * beta
     variance = ((1 - alpha) * (1 - beta)) ** 2 * (1 - second) / ((1 + second) * ((1 - second) ** 2 - first**2))

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -31,9 +32,9 @@ from vidgen.media.pixels import to_pixels, to_tensor
 from vidgen.metrics.single import mean_motion
 from vidgen.networks import patches
 from vidgen.networks.patches import Matching
+from vidgen.networks.single_image import walk_deviation
 from vidgen.single_image.options import Walk
 from vidgen.single_image.pictures import Picture, Size, paste, soft_mask, with_opacity
-from vidgen.networks.single_image import walk_deviation
 from vidgen.translators.cascade import SingleImageTranslator, Surroundings
 from vidgen.translators.singan import SinGAN
 
@@ -192,7 +193,7 @@ class Patches(SingleImageModel):
         coarse.check_scale(start_scale)
         num_frames = walk.length()
         noise = min(SAMPLE_NOISE * 1.2 * math.sqrt(0.1 / max(walk.alpha, 0.001)), 3.0)
-        num_moves = max(2, min(12, round(num_frames * (1 - walk.beta)))) if num_frames > 1 else 1
+        num_moves = max(2, min(12, round(num_frames * (1 - walk.beta) * walk.motion))) if num_frames > 1 else 1
         enlargement = max(1.0, max(size) / _MOTION_SIDE)
         work = (max(1, round(size[0] / enlargement)), max(1, round(size[1] / enlargement)))
         picture = patches.resize(coarse._volume[:3], (1, *work))[:, 0][None]
@@ -235,7 +236,7 @@ class Patches(SingleImageModel):
             first_level=scale,
             matching=self.matching if keep_layout else replace(self.matching, layout=0.0, completeness=None),
             seed=seed,
-        )
+        ).volume
         return _pixels(generated)[0]
 
     def harmonize(self, changed: Picture, mask: np.ndarray, *, start_scale: int | None = None, seed: int = 0) -> np.ndarray:
@@ -259,7 +260,7 @@ class Patches(SingleImageModel):
 
         return patches.synthesize(
             self._volume, [*sizes, (1, *size)], self._sizes, start, first_level=start_scale, matching=self.matching, seed=seed
-        )
+        ).volume
 
 
 class Trained(SingleImageModel):
@@ -325,8 +326,8 @@ class Trained(SingleImageModel):
             surroundings = self._translator.surroundings(scale, size)
             completion = _Completion(surroundings, to_tensor(self.picture.pixels)[None]) if size is None else None
             pairs = self._probes(surroundings, walk, seed)
-            amplitude, motion = _reach(goal, widest, lambda wide: _mean_motion(surroundings, completion, pairs, wide))
-            if motion >= _NEAR_GOAL * goal:
+            amplitude, motion = _reach(goal, widest, partial(_mean_motion, surroundings, completion, pairs))
+            if not motion < _NEAR_GOAL * goal:
                 break
         log.info("moves from scale %d on, by about %.2f pixels a frame", scale, motion)
         return surroundings, amplitude
@@ -404,7 +405,7 @@ def _with_detail(broad: Tensor, detail: Tensor, moved: Tensor) -> Tensor:
 class _Completion:
     """Adds to what a generator makes of a picture what it has not learned of it, moved along with what it has.
 
-    Long straight edges, which belong to rigid things, stay.
+    Long straight edges, which belong to rigid things, stay; and so does the picture where something else has been generated.
 
     Args:
         surroundings: about the picture.
@@ -419,17 +420,16 @@ class _Completion:
 
     def __call__(self, generated: Tensor) -> Tensor:
         """[1,3,H,W] of what was generated [1,3,h,w]."""
-        moved = self._free * _motion(generated, self._still)
-        return _with_detail(self._still + self._free * (generated - self._still), self._detail, moved)
+        free = self._free * _trust(self._still, generated)
+        moved = free * _motion(generated, self._still)
+        return _with_detail(self._still + free * (generated - self._still), self._detail, moved)
 
 
 _Pair = tuple[dict[int, Tensor], dict[int, Tensor]]
 """Deviations of two neighboring frames."""
 
 
-def _mean_motion(
-    surroundings: Surroundings, completion: _Completion | None, pairs: Sequence[_Pair], amplitude: float
-) -> float:
+def _mean_motion(surroundings: Surroundings, completion: _Completion | None, pairs: Sequence[_Pair], amplitude: float) -> float:
     """Pixels by which the picture moves from frame to frame, mean over all pixels of some pairs."""
     steps = []
     for pair in pairs:
@@ -441,11 +441,16 @@ def _mean_motion(
 
 
 def _reach(goal: float, widest: float, motion: Callable[[float], float]) -> tuple[float, float]:
-    """An amplitude up to `widest` at which the motion is about `goal`, and that motion; it grows with the amplitude."""
+    """An amplitude up to `widest` at which the motion is about `goal` (more the wider, as a rule), and that motion.
+
+    Pictures too small for a flow have a motion of NaN; they move as widely as they may.
+    """
+    if goal <= 0:
+        return 0.0, 0.0
     amplitude, moved = widest, motion(widest)
     low, high = 0.0, widest
     for _ in range(_NUM_TRIALS):
-        if _NEAR_GOAL <= moved / max(goal, 1e-6) <= 1 / _NEAR_GOAL or (amplitude == widest and moved < goal):
+        if not moved > goal / _NEAR_GOAL and (amplitude == widest or moved >= _NEAR_GOAL * goal):
             break
         low, high = (amplitude, high) if moved < goal else (low, amplitude)
         guess = amplitude * goal / max(moved, 1e-6)

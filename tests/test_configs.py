@@ -9,8 +9,12 @@ import torch
 
 from tests.conftest import REPOSITORY
 from vidgen.media import labels
+from vidgen.runtime import Runtime
 from vidgen.training import run
-from vidgen.translators import available
+from vidgen.training.loop import LoopSettings, Trainer
+from vidgen.translators import available, vid2vid
+from vidgen.types import Batch, Condition
+from vidgen.weights import pretrained
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*/*.yaml"))
 CONFIGS_OF_ANOTHER_KIND = {"deepsim": "pix2pixhd"}
@@ -54,3 +58,27 @@ def test_the_2k_recipe_grows_from_512_to_2048_wide() -> None:
     assert [stage.num_active_scales for stage in stages] == sorted(stage.num_active_scales for stage in stages)
     assert {settings.data.width // stage.size_divisor for stage in stages if settings.data.width} == {512, 1024, 2048}
     assert [stage.learning for stage in stages if stage.num_active_scales == 3] == ["finest"] * 5 + ["all"] * 5
+
+
+@pytest.mark.parametrize("name", ["camvid_small"])
+def test_the_small_video_recipes_learn_in_each_of_their_stages(name: str) -> None:
+    """From known frames and with as many classes as their data have: what a run of minutes reaches only at its end."""
+    settings = run.load_run_config(REPOSITORY / "configs" / "vid2vid" / f"{name}.yaml", [])
+    model = run.build(run.follow_data(settings, labels.named("camvid"), (64, 64)))
+    networks = pretrained.load(vid2vid.pretrained(model.config), {}).networks
+    limits = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None)
+    for stage in vid2vid.stages(model.config, 1):
+        count = 2 + stage.clip_frames
+        ids = torch.randint(0, 32, (2, count, 8, 8)).repeat_interleave(8, 2).repeat_interleave(8, 3)
+        flow, confidence = torch.zeros(2, count, 2, 64, 64), torch.ones(2, count, 1, 64, 64)
+        batch = Batch(Condition(labels=ids), torch.rand(2, count, 3, 64, 64) * 2 - 1, flow, confidence, primer_frames=2)
+        before = [value.clone() for value in model.generator.parameters()]
+        trainer = Trainer(model, (stage,), limits, networks, Runtime.choose("cpu"))
+        trainer.run(lambda step, batch=batch: [(range(2), batch)], _StopAtOnce())  # type: ignore[misc]
+        assert trainer.progress.step == 1
+        assert any((now != then).any() for now, then in zip(model.generator.parameters(), before, strict=True))
+
+
+class _StopAtOnce:
+    def step_done(self, record: object, trainer: Trainer) -> bool:
+        return True

@@ -350,6 +350,26 @@ def test_every_objective_gives_finite_losses(objective: str, seen: dict[str, boo
     assert all(value.isfinite() for group in losses.values() for value in group.values())
 
 
+def test_the_nearer_of_two_pictures_has_to_be_like_the_real_one() -> None:
+    translator = _translator(
+        {"perceptual_weight": 0, "diversity_weight": 1, "diversity_cap": 1, "l1_weight": 1, "likeness_of": "nearest"}
+    )
+    batch = _batch()
+    (stage, *_) = sketchygan.stages(translator.config, 10)
+    output, _ = translator.rollout(batch, Step(stage))
+    first, second, real = output.frames[:, 0], output.extras["second"], batch.target[:, 0]
+    coarse = [torch.nn.functional.adaptive_avg_pool2d(side - real, 8).abs().mean((1, 2, 3)) for side in (first, second)]
+    assert (coarse[0] <= coarse[1]).all()
+    generator, discriminator = (translator.phases(stage)[index] for index in (1, 0))
+    losses = translator.losses(generator, Step(stage), batch, output, NETWORKS)
+    torch.testing.assert_close(losses["l1"], (first - real).abs().mean())
+    translator.eval()  # batch statistics aside, the discriminator's loss is that of both pictures
+    judged = translator.losses(discriminator, Step(stage), batch, output, NETWORKS)["discriminator_fake"]
+    classes = batch.condition.tensors["class_id"]
+    each = [torch.nn.functional.softplus(translator.discriminator(side, classes)[0]).mean() for side in (first, second)]
+    torch.testing.assert_close(judged, torch.stack(each).mean())
+
+
 @pytest.mark.slow
 def test_diversity_makes_results_of_different_noise_differ_more() -> None:
     differences = {}

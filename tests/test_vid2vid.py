@@ -16,7 +16,7 @@ from vidgen.networks.losses import feature_matching, masked_l1, multiscale_adver
 from vidgen.training.loop import learning_rate, stage_of
 from vidgen.translators import vid2vid
 from vidgen.translators.vid2vid import temporal_windows
-from vidgen.types import Batch, Condition, Step
+from vidgen.types import Batch, Condition, Stage, Step
 
 
 @pytest.mark.parametrize(
@@ -327,3 +327,21 @@ def test_classes_that_are_looked_up_give_the_frames_of_one_hot_channels(instance
         assert not model._looks_up
         one_hot = model.translate(condition)[0].frames
     assert torch.allclose(ids, one_hot, atol=1e-4)
+
+
+@pytest.mark.parametrize("instances", [True, False])
+def test_training_goes_on_from_known_frames_however_classes_are_encoded_in_use(
+    instances: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = {"kind": "compact", "num_levels": 3, "width": 0.25, "anchor_frames": 4}
+    model = vid2vid.build(vid2vid.Config(num_labels=30, use_instances=instances, generator=vid2vid.Generator(**shape)))
+    labels = torch.randint(-1, 30, (1, 4, 4, 6)).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    condition = Condition(labels=labels, instances=labels.clamp(min=0) if instances else None)
+    batch = Batch(condition, lit.pictures("clip", 1, 4, 3, 32, 48), primer_frames=2)
+    step, frames = Step(Stage("clips", 1, 1e-3, 1e-3, clip_frames=2, window_frames=2)), []
+    for looked_up_from in (30, 31):
+        monkeypatch.setattr(vid2vid, "_LOOKED_UP_FROM", looked_up_from)
+        torch.manual_seed(0)
+        carry = model.prime(condition.slice_time(0, 2), batch.target[:, :2])
+        frames.append(model.rollout(batch, step, carry)[0].frames)
+    torch.testing.assert_close(*frames)

@@ -90,7 +90,15 @@ class FeatureAdversary(nn.Module):
         self.calibrated.fill_(1)
 
     def generator_losses(
-        self, fake: Tensor, real: Tensor, condition: Tensor, output: Output, backbone: nn.Module, *, factor: float = 1.0
+        self,
+        fake: Tensor,
+        real: Tensor,
+        condition: Tensor,
+        output: Output,
+        backbone: nn.Module,
+        *,
+        factor: float = 1.0,
+        num_alike: int | None = None,
     ) -> Losses:
         """Losses of the generator.
 
@@ -99,11 +107,12 @@ class FeatureAdversary(nn.Module):
             condition: [N,C,H,W], encoded.
             output: whose extras carry the features to the discriminator's losses.
             factor: on the adversarial loss.
+            num_alike: how many of the first frames have to be like the real ones; the others are for the discriminator alone.
         """
         plays = self.discriminator is not None and factor > 0
         compared = self._compare(fake, real, condition, backbone, len(LITE0_CHANNELS) if plays else _NUM_LIKENESS_MAPS)
         output.extras[_KEY] = compared.detach()
-        features, truth = compared.fake, compared.real
+        features, truth = ([values[:num_alike] for values in side] for side in (compared.fake, compared.real))
         losses: Losses = {}
         if self.weights.likeness:
             losses["feature"] = self.weights.likeness * feature_loss(features[:_NUM_LIKENESS_MAPS], truth[:_NUM_LIKENESS_MAPS])
@@ -111,9 +120,9 @@ class FeatureAdversary(nn.Module):
             maps = slice(0, _NUM_TEXTURE_MAPS)
             losses["texture"] = self.weights.texture * texture_loss(features[maps], truth[maps])
         if self.weights.detail:
-            losses["detail"] = self.weights.detail * detail_loss(fake, real)
+            losses["detail"] = self.weights.detail * detail_loss(fake[:num_alike], real[:num_alike])
         if self.discriminator is not None and plays:
-            logits = self.discriminator([[features[index] for index in self._maps]], compared.condition)
+            logits = self.discriminator([[compared.fake[index] for index in self._maps]], compared.condition)
             losses["feature_gan"] = self.weights.gan * factor * hinge_generator(logits)
         return losses
 

@@ -97,6 +97,9 @@ class LossWeights(Settings):
     """Pushes results of different noise apart, by their difference over that of the noises."""
     diversity_cap: Annotated[float, Field(gt=0, le=2)] | None = None
     """Mean difference (of pictures in -1..1) from which on more is no gain; published without."""
+    likeness_of: Literal["first", "nearest"] = "first"
+    """Which of the two pictures of a sketch has to be like the real one, where diversity counts: the first, as published, or that
+    whose colors are nearer, so that other noise may stand for another photo (the variety loss of Gupta et al., CVPR 2018)."""
     decay_weight: Weight = 0.0
     """Half the sum of the squared weights of convolutions; 1e-5 in the release."""
 
@@ -283,6 +286,8 @@ class SketchyGAN(Translator[Carry]):
         extras = {"sketch": sketch, "classes": classes}
         if count == 2:
             (first, second), (one, other) = pictures.chunk(2), noises.chunk(2)
+            if self.config.losses.likeness_of == "nearest":
+                first, second = _nearest_first(first, second, fold_time(batch.window_target))
             pictures, extras = first, {**extras, "second": second, "noise_distance": (one - other).norm(dim=1)}
         return Output(pictures.unflatten(0, (-1, num_frames)), extras=extras), None
 
@@ -299,6 +304,8 @@ class SketchyGAN(Translator[Carry]):
     def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
         fake, real = fold_time(output.frames), fold_time(batch.window_target)
         sketch, classes = output.extras["sketch"], output.extras["classes"]
+        if self._both_are_judged:
+            fake, real, sketch, classes = _both(fake, real, sketch, classes, output)
         if phase.name == "discriminator":
             return self._discriminator_losses(fake.detach(), real, sketch, classes)
         if phase.name == "feature_discriminator":
@@ -306,7 +313,7 @@ class SketchyGAN(Translator[Carry]):
             network = networks["efficientnet_lite0"]
             pictures = self._enlarged(fake).detach(), self._enlarged(real), self._shown(sketch, classes)
             return self.features.discriminator_losses(*pictures, output, network)
-        return self._generator_losses(fake, real, output, networks)
+        return self._generator_losses(fake, real, sketch, classes, output, networks)
 
     def _discriminator_losses(self, fake: Tensor, real: Tensor, sketch: Tensor, classes: Tensor) -> Losses:
         weights, settings = self.config.losses, self.config.discriminator
@@ -335,27 +342,34 @@ class SketchyGAN(Translator[Carry]):
             losses["discriminator_penalty"] = weights.gradient_penalty_weight * gradient_penalty(critic, real, fake)
         return losses | self._decay(self.discriminator, "discriminator_decay")
 
-    def _generator_losses(self, fake: Tensor, real: Tensor, output: Output, networks: Networks) -> Losses:
+    def _generator_losses(
+        self, fake: Tensor, real: Tensor, sketch: Tensor, classes: Tensor, output: Output, networks: Networks
+    ) -> Losses:
         weights, settings = self.config.losses, self.config.discriminator
-        sketch, classes = output.extras["sketch"], output.extras["classes"]
+        num_alike = output.frames.shape[0] * output.frames.shape[1]
         objective: Literal["vanilla", "wasserstein"] = "wasserstein" if settings.objective == "wasserstein" else "vanilla"
         logits, class_logits = self.discriminator(fake, classes, sketch if settings.sees_sketch else None)
         losses = {"gan": weights.gan_weight * adversarial(logits, real=True, learner="generator", objective=objective)}
         if class_logits is not None and weights.generated_class_weight:
             losses["generated_class"] = weights.generated_class_weight * focal_cross_entropy(class_logits, classes)
         if weights.l1_weight:
-            losses["l1"] = weights.l1_weight * F.l1_loss(fake.float(), real)
+            losses["l1"] = weights.l1_weight * F.l1_loss(fake[:num_alike].float(), real[:num_alike])
         if self.features is not None:
             pictures = self._enlarged(fake), self._enlarged(real), self._shown(sketch, classes)
-            found = self.features.generator_losses(*pictures, output, networks["efficientnet_lite0"])
+            found = self.features.generator_losses(*pictures, output, networks["efficientnet_lite0"], num_alike=num_alike)
             losses |= {"perceptual" if name == "feature" else name: value for name, value in found.items()}
         if weights.perceptual_network == "vgg19" and weights.perceptual_weight:
-            likeness = perceptual(networks["vgg19"], self._enlarged(fake), self._enlarged(real))
+            likeness = perceptual(networks["vgg19"], self._enlarged(fake[:num_alike]), self._enlarged(real[:num_alike]))
             losses["perceptual"] = weights.perceptual_weight * likeness
         if "second" in output.extras:
-            apart = diversity(fake, output.extras["second"], output.extras["noise_distance"], weights.diversity_cap)
+            apart = diversity(fake[:num_alike], output.extras["second"], output.extras["noise_distance"], weights.diversity_cap)
             losses["diversity"] = weights.diversity_weight * apart
         return losses | self._decay(self.generator, "decay")
+
+    @property
+    def _both_are_judged(self) -> bool:
+        """Whether the second picture of a sketch, which has to be like no real one, is shown to the discriminators too."""
+        return bool(self.config.losses.diversity_weight) and self.config.losses.likeness_of == "nearest"
 
     def _decay(self, network: torch.nn.Module, name: str) -> Losses:
         weight = self.config.losses.decay_weight
@@ -384,6 +398,21 @@ def _classes(condition: Condition) -> Tensor:
     """int64 [B]; zeros where there are none."""
     found = condition.tensors.get("class_id")
     return torch.zeros(len(condition.main), dtype=torch.long, device=condition.main.device) if found is None else found
+
+
+def _nearest_first(first: Tensor, second: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """The two pictures of every sketch, [N,3,H,W], that whose coarse colors are nearer to the real one's first."""
+    with torch.no_grad():
+        places = [F.adaptive_avg_pool2d(pictures.float(), 8) for pictures in (first, second, real)]
+        distances = [(side - places[2]).abs().mean((1, 2, 3)) for side in places[:2]]
+        swapped = (distances[1] < distances[0])[:, None, None, None]
+    return torch.where(swapped, second, first), torch.where(swapped, first, second)
+
+
+def _both(fake: Tensor, real: Tensor, sketch: Tensor, classes: Tensor, output: Output) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fake and real pictures, sketches and classes, [N,...] each, as [2N,...] where the second pictures count too."""
+    second: Tensor = output.extras["second"]
+    return torch.cat([fake, second]), real.repeat(2, 1, 1, 1), sketch.repeat(2, 1, 1, 1), classes.repeat(2)
 
 
 def _sample(condition: Condition, index: int) -> Condition:

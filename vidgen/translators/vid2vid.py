@@ -27,7 +27,7 @@ from vidgen.networks.anchor import Anchor
 from vidgen.networks.compact import CompactGenerator, LabelWindow, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
-from vidgen.networks.encoding import encode, fold_time
+from vidgen.networks.encoding import encode, fold_time, one_hot
 from vidgen.networks.layers import NormKind, Upsampling, initialize, pyramid
 from vidgen.networks.losses import GanObjective, masked_l1, perceptual
 from vidgen.translators.base import Networks, Translator
@@ -368,6 +368,8 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     def rollout(self, batch: Batch, step: Step, carry: Vid2VidCarry | None = None) -> tuple[Output, Vid2VidCarry]:
         encoded = self._encode(batch.window_condition)
+        if carry is not None and carry.condition.shape[2] != encoded.shape[2]:  # as `prime` leaves it: in the encoding of use
+            carry = replace(carry, condition=self._unpacked(carry.condition))
         training = _Training(step.stage, self.config.past, self._draw_fresh(batch))
         output, after = self._generate(encoded, carry, step.stage.num_active_scales, training)
         output.extras["condition"] = fold_time(encoded)
@@ -479,6 +481,10 @@ class Vid2Vid(Translator[Vid2VidCarry]):
     def _encode_for_use(self, condition: Condition) -> Tensor:
         """As `_encode`, for use instead of training: where classes are looked up, ids stand in place of one-hot channels."""
         return self._encode(condition, as_ids=self._looks_up)
+
+    def _unpacked(self, encoded: Tensor) -> Tensor:
+        """What `_encode_for_use` encoded, as `_encode` does it."""
+        return torch.cat([one_hot(encoded[:, :, 0].long(), self.config.num_labels), encoded[:, :, 1:]], dim=2)
 
     @property
     def _extras(self) -> int:

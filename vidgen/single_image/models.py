@@ -56,6 +56,9 @@ _CALM_SHARE = 0.75
 _FLOW_BLUR, _BROAD = 3.0, 2.0
 _TRUST_PARTS = 40
 _STRAIGHT_PARTS = 60
+_RANGE_PARTS = 80
+_INVISIBLE_COLOR = 0.008
+"""A change of color that nobody sees, in units of -1..1."""
 _MOTION_SHARE = 0.002
 """Mean motion from frame to frame that a trained model's walk is brought to, as a part of the picture's longer side."""
 _NEAR_GOAL, _NUM_TRIALS = 0.9, 4
@@ -369,7 +372,7 @@ def _along(stations: Sequence[Tensor], full: Tensor, num_frames: int, loop: bool
     """Frames [1,3,H,W] from station to station.
 
     Broad colors move along the flow between two stations and fade from one to the other; fine detail is that of the picture,
-    moved by as much as the stations have moved away from it.
+    moved by as much as the stations have moved away from it. Colors that no motion explains change within `_range_of_colors`.
 
     Args:
         stations: [1,3,h,w] each, the first being the picture.
@@ -377,8 +380,12 @@ def _along(stations: Sequence[Tensor], full: Tensor, num_frames: int, loop: bool
     """
     size, work = (full.shape[2], full.shape[3]), (stations[0].shape[2], stations[0].shape[3])
     detail = full - _resized(_blur(stations[0], _BROAD), size)
-    broad = [_blur(station, _BROAD) for station in stations]
     away = [_motion(station, stations[0]) if index else torch.zeros(1, 2, *work) for index, station in enumerate(stations)]
+    broad = [_blur(stations[0], _BROAD)]
+    limit = _range_of_colors(broad[0])
+    for station, flow in zip(stations[1:], away[1:], strict=True):
+        moved = warp(broad[0], flow)
+        broad.append(moved + _limited(_blur(station, _BROAD) - moved, limit))
     num_moves = len(stations) if loop else len(stations) - 1
     known: dict[int, tuple[Tensor, Tensor]] = {}
     for frame in range(num_frames):
@@ -396,7 +403,7 @@ def _along(stations: Sequence[Tensor], full: Tensor, num_frames: int, loop: bool
 
 
 def _with_detail(broad: Tensor, detail: Tensor, moved: Tensor) -> Tensor:
-    """A picture [1,3,H,W] of what is broad [1,3,h,w] and of detail [1,3,H,W] that has moved by a flow [1,2,h,w]."""
+    """The sum [1,3,H,W] of what is broad [1,3,h,w] and of detail [1,3,H,W] that has moved by a flow [1,2,h,w]."""
     size, work = (detail.shape[2], detail.shape[3]), moved.shape[2:]
     scale = torch.tensor([size[1] / work[1], size[0] / work[0]])[None, :, None, None]
     return _resized(broad, size) + _sharply_warped(detail, scale * _resized(moved, size))
@@ -405,7 +412,8 @@ def _with_detail(broad: Tensor, detail: Tensor, moved: Tensor) -> Tensor:
 class _Completion:
     """Adds to what a generator makes of a picture what it has not learned of it, moved along with what it has.
 
-    Long straight edges, which belong to rigid things, stay; and so does the picture where something else has been generated.
+    Long straight edges, which belong to rigid things, stay; and so does the picture where something else has been generated. Colors
+    that no motion explains change within `_range_of_colors`.
 
     Args:
         surroundings: about the picture.
@@ -414,15 +422,16 @@ class _Completion:
 
     def __init__(self, surroundings: Surroundings, full: Tensor) -> None:
         nowhere = {level: torch.zeros_like(noise) for level, noise in surroundings.still.items()}
-        self._still = surroundings.picture(nowhere).cpu()
-        self._detail = full - _resized(self._still, (full.shape[2], full.shape[3]))
-        self._free = 1 - _straight(_resized(full, (self._still.shape[2], self._still.shape[3])))
+        self._still, self._full = surroundings.picture(nowhere).cpu(), full
+        picture = _resized(full, (self._still.shape[2], self._still.shape[3]))
+        self._free, self._limit = 1 - _straight(picture), _range_of_colors(picture)
 
     def __call__(self, generated: Tensor) -> Tensor:
         """[1,3,H,W] of what was generated [1,3,h,w]."""
         free = self._free * _trust(self._still, generated)
         moved = free * _motion(generated, self._still)
-        return _with_detail(self._still + free * (generated - self._still), self._detail, moved)
+        change = _limited(free * (generated - warp(self._still, moved)), self._limit)
+        return _with_detail(change, self._full, moved)
 
 
 _Pair = tuple[dict[int, Tensor], dict[int, Tensor]]
@@ -501,6 +510,24 @@ def _trust(picture: Tensor, drawn: Tensor) -> Tensor:
     difference = _blur((picture - drawn) ** 2, deviation).mean(1, keepdim=True)
     ratio = difference / (torch.minimum(*variances).clamp(min=0) + _INVISIBLE_VARIANCE)
     return _blur(((5 - ratio) / 2).clamp(0, 1), deviation)
+
+
+def _range_of_colors(picture: Tensor) -> Tensor:
+    """By how much colors may change without showing what is not there: as much as they vary in the least varied part of the
+    surroundings of a place [1,3,h,w].
+
+    A smooth sky keeps its colors, up to the outlines of what is before it, while clouds may grow and glow.
+    """
+    deviation = max(1.0, max(picture.shape[2:]) / _RANGE_PARTS)
+    variance = (_blur(picture**2, deviation) - _blur(picture, deviation) ** 2).clamp(min=0)
+    reach = 2 * math.ceil(2 * deviation) + 1
+    least = -F.max_pool2d(-variance, reach, stride=1, padding=reach // 2)
+    return _blur(least, deviation).clamp(min=0).sqrt() + _INVISIBLE_COLOR
+
+
+def _limited(change: Tensor, limit: Tensor) -> Tensor:
+    """A change that approaches the limit where it is larger."""
+    return limit * (change / limit).tanh()
 
 
 def _straight(picture: Tensor) -> Tensor:

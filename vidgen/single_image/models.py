@@ -380,7 +380,7 @@ def _along(stations: Sequence[Tensor], full: Tensor, num_frames: int, loop: bool
     """
     size, work = (full.shape[2], full.shape[3]), (stations[0].shape[2], stations[0].shape[3])
     detail = full - _resized(_blur(stations[0], _BROAD), size)
-    away = [_motion(station, stations[0]) if index else torch.zeros(1, 2, *work) for index, station in enumerate(stations)]
+    away = [_sure_motion(station, stations[0]) if index else torch.zeros(1, 2, *work) for index, station in enumerate(stations)]
     broad = [_blur(stations[0], _BROAD)]
     limit = _range_of_colors(broad[0])
     for station, flow in zip(stations[1:], away[1:], strict=True):
@@ -429,7 +429,7 @@ class _Completion:
     def __call__(self, generated: Tensor) -> Tensor:
         """[1,3,H,W] of what was generated [1,3,h,w]."""
         free = self._free * _trust(self._still, generated)
-        moved = free * _motion(generated, self._still)
+        moved = free * _sure_motion(generated, self._still)
         change = _limited(free * (generated - warp(self._still, moved)), self._limit)
         return _with_detail(change, self._full, moved)
 
@@ -485,6 +485,14 @@ def _motion(first: Tensor, second: Tensor) -> Tensor:
     if min(first.shape[2:]) < 2 * patches.MIN_SIDE:
         return torch.zeros(1, 2, *first.shape[2:])
     return _blur(estimate(first.clamp(-1, 1), second.clamp(-1, 1)), _FLOW_BLUR)
+
+
+def _sure_motion(first: Tensor, second: Tensor) -> Tensor:
+    """As `_motion`, weaker where it explains little of the difference: what has become something else has not moved there."""
+    flow = _motion(first, second)
+    deviation = max(1.0, max(first.shape[2:]) / _TRUST_PARTS)
+    before, after = (_blur((first - other) ** 2, deviation).mean(1, keepdim=True) for other in (second, warp(second, flow)))
+    return flow * _blur((2 * (1 - after / (before + 1e-6))).clamp(0, 1), deviation)
 
 
 def _blur(images: Tensor, deviation: float) -> Tensor:

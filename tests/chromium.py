@@ -33,6 +33,7 @@ class Browser:
     Attributes:
         requests: addresses that the page asked for since it was opened, but for itself.
         complaints: what it wrote to the console as a warning or an error, and exceptions nobody caught.
+        dialogs: kinds of the dialogs that it opened, such as "beforeunload"; all are accepted.
     """
 
     def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
@@ -60,6 +61,7 @@ class Browser:
         self._buffer, self._number, self._session = b"", 0, None
         self.requests: list[str] = []
         self.complaints: list[str] = []
+        self.dialogs: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -73,17 +75,21 @@ class Browser:
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command, and its answer; events that come meanwhile are noted."""
+        number = self._send(method, parameters)
+        while True:
+            answer = self._receive()
+            if answer.get("id") == number:
+                assert "error" not in answer, answer["error"]
+                return answer["result"]
+            self._note(answer)
+
+    def _send(self, method: str, parameters: dict[str, Any]) -> int:
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session is not None:
             message["sessionId"] = self._session
         os.write(self._to, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._receive()
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer["error"]
-                return answer["result"]
-            self._note(answer)
+        return self._number
 
     def _receive(self) -> dict[str, Any]:
         deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -102,6 +108,9 @@ class Browser:
         if kind == "Network.requestWillBeSent":
             if not (address := details["request"]["url"]).startswith("data:"):
                 self.requests.append(address)
+        elif kind == "Page.javascriptDialogOpening":
+            self.dialogs.append(details["type"])
+            self._send("Page.handleJavaScriptDialog", {"accept": True})
         elif kind == "Runtime.exceptionThrown":
             self.complaints.append(str(details["exceptionDetails"]))
         elif kind == "Log.entryAdded" and details["entry"]["level"] in ("warning", "error"):
@@ -136,7 +145,7 @@ class Browser:
 
     def press(self, key: str) -> None:
         """One key, at whatever has the focus."""
-        text = {"text": key} if len(key) == 1 else {}
+        text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code="Space" if key == " " else key, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code="Space" if key == " " else key)
 

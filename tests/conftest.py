@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,14 @@ def data_root() -> Path:
 def parity_root() -> Path:
     """Weights, inputs and outputs of the original networks."""
     return Path(__file__).with_name("data") / "parity"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _temporary_files_lie_with_those_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a process that a test kills leaves behind goes with the folders of the tests, of which pytest keeps the newest."""
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    os.environ.setdefault("RAY_TMPDIR", tempfile.gettempdir())  # its sockets have no room for a long path
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
 
 
 @pytest.fixture(autouse=True, scope="session")

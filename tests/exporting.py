@@ -70,6 +70,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         LABELS,
         (32, 48),
     ),
+    "sketchygan": (
+        {"kind": "sketchygan", "generator": {"base_channels": 4, "noise_channels": 8}, "num_classes": 3, "image_size": 32},
+        {"sketch": {}, "classes": {"names": ["car", "house", "tree"]}},
+        (32, 32),
+    ),
+    "style2paints": (
+        {"kind": "style2paints", "generator": {"base_channels": 4}, "hint": {"encoder": "color_statistics"}},
+        {"lines": {}, "style": {"size": 64}},
+        (64, 64),
+    ),
     "singan": ({"kind": "singan", "image_size": [40, 54], "base_channels": 4, "max_channels": 4}, {}, (40, 54)),
     "consingan": ({"kind": "consingan", "image_size": [40, 54], "base_channels": 4}, {}, (40, 54)),
 }

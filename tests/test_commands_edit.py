@@ -15,6 +15,7 @@ from vidgen.inference.model import Model
 from vidgen.media import images, labels
 from vidgen.media.labels import LabelTable
 from vidgen.training import run
+from vidgen.training import settings as run_settings
 from vidgen.weights.files import pack
 
 TABLE = LabelTable(("road", "sky", "traffic light", "car"), labels.distinct_colors(4), (7, 23, 19, 26), (0,))
@@ -32,7 +33,7 @@ def _model(path: Path, table: LabelTable, *, instances: bool) -> Path:
         "discriminators": {"base_channels": 4, "num_scales": 1, "num_temporal_scales": 0},
     }
     shown = {"labels": {"num_classes": table.num_classes}, "instances": "instances" if instances else None}
-    settings = config.from_data({"model": model, "data": {"root": ".", "condition": shown}}, run.run_schema(), "test")
+    settings = config.from_data({"model": model, "data": {"root": ".", "condition": shown}}, run_settings.run_schema(), "test")
     torch.manual_seed(0)
     weights = pack(run.build(settings).state_dict(), run.model_card(settings, table, (40, 60)).metadata())
     durable.write_bytes(path, weights)

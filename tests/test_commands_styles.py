@@ -18,6 +18,7 @@ from vidgen.errors import ConfigError, InputError
 from vidgen.inference.model import Model
 from vidgen.media import images, labels
 from vidgen.training import run
+from vidgen.training import settings as run_settings
 from vidgen.weights.files import pack
 
 
@@ -38,7 +39,7 @@ def _model(path: Path, **changes: object) -> Path:
 def _weights(path: Path, model: dict) -> Path:
     """An untrained model of any kind that reads the tiny data with instances."""
     shown = {"labels": {"num_classes": tiny.NUM_CLASSES}, "instances": "instances"}
-    settings = config.from_data({"model": model, "data": {"root": ".", "condition": shown}}, run.run_schema(), "test")
+    settings = config.from_data({"model": model, "data": {"root": ".", "condition": shown}}, run_settings.run_schema(), "test")
     torch.manual_seed(0)
     translator = run.build(settings)
     for parameter in translator.parameters():

@@ -17,7 +17,7 @@ from vidgen.data.sequences import find_sequences, find_table
 from vidgen.data.settings import DataSettings
 from vidgen.errors import ConfigError
 from vidgen.media.images import write_png
-from vidgen.training.run import load_run_config
+from vidgen.training.settings import load_run_config
 from vidgen.types import Batch, Stage
 
 SIZE = (40, 64)

@@ -22,7 +22,7 @@ from vidgen.data.sequences import find_sequences, find_table
 from vidgen.data.settings import ConditionSettings, DataSettings, LabelSettings
 from vidgen.errors import ConfigError, InputError, OutputError
 from vidgen.metrics import motion
-from vidgen.training.run import TrainSettings
+from vidgen.training.settings import TrainSettings
 from vidgen.types import Batch, FlowEstimator, Stage
 
 STAGE = Stage("test", 10, 1e-3, 0.0, clip_frames=4, window_frames=2)

@@ -286,6 +286,21 @@ def test_poses_are_drawn_frame_by_frame_and_empty_frames_are_listed(
     assert result["largest_step"] == pytest.approx(3)
 
 
+def test_saved_points_are_read_back_and_draw_the_same(clip: Path, tmp_path: Path) -> None:
+    points = tmp_path / "poses"
+    points.mkdir()
+    for index in range(4):
+        (points / f"{index}.json").write_text(json.dumps(openpose(standing(3 * index)) if index else openpose()))
+    saved = tmp_path / "saved"
+    command.condition(str(clip), str(tmp_path / "one"), kind="pose", points=str(points), save_points=str(saved), steady=True)
+    assert sorted(path.name for path in saved.glob("*_keypoints.json")) == [f"0000{index}_keypoints.json" for index in range(4)]
+    command.condition(str(clip), str(tmp_path / "two"), kind="pose", points=str(saved))
+    for one, two in zip(*(open_source(tmp_path / name) for name in ("one", "two")), strict=True):
+        assert (one.pixels == two.pixels).all()
+    with pytest.raises(ConfigError, match="drawn from the pictures"):
+        command.condition(str(clip), str(tmp_path / "three"), kind="edges", save_points=str(saved))
+
+
 def test_all_channels_of_a_face_its_parts_and_frames_are_cropped_alike(clip: Path, tmp_path: Path) -> None:
     points = tmp_path / "faces"
     points.mkdir()

@@ -7,14 +7,18 @@ import os
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from vidgen.errors import CheckpointError, InputError, MissingExtraError
 from vidgen.labeling.conditions import ConditionSettings, open_condition
-from vidgen.labeling.estimators import _GRAPHS, _STRIDES, PersonFinder, _anchors, _refined, _Region, _turn
+from vidgen.labeling.estimators import _GRAPHS, _STRIDES, PersonFinder, _anchors, _refined, _Region, _turn, assembled
+from vidgen.labeling.steadying import PointSteadier
 from vidgen.media import images
+from vidgen.media.drawings import NUM_BODY, NUM_FACE, NUM_HAND, Person
 from vidgen.media.frames import open_source
+from vidgen.media.keypoints import PointFrame
 
 
 def test_a_region_cut_out_and_its_points_brought_back_agree() -> None:
@@ -45,6 +49,56 @@ def test_points_move_to_the_heat_around_them_only_where_it_is_certain() -> None:
     moved = _refined(np.array([[0.5, 0.33], [0.5, 0.33]]), heat)
     assert moved[0].tolist() == pytest.approx([31 / 64, 22 / 64], abs=1e-3)
     assert moved[1].tolist() == [0.5, 0.33]
+
+
+def test_parts_go_to_the_people_they_are_on() -> None:
+    def body(x: float) -> np.ndarray:
+        points = np.zeros((NUM_BODY, 3))
+        points[[0, 4, 7]] = (x, 40, 1), (x - 30, 120, 1), (x + 30, 120, 1)
+        return points
+
+    def around(count: int, x: float, y: float) -> np.ndarray:
+        angles = np.arange(count)
+        return np.column_stack([x + 12 * np.sin(angles), y + 12 * np.cos(angles), np.ones(count)])
+
+    faces = [around(NUM_FACE, 202, 40), around(NUM_FACE, 300, 40)]
+    hands = [(around(NUM_HAND, 172, 120), True), (around(NUM_HAND, 129, 120), True), (around(NUM_HAND, 500, 500), False)]
+    first, second, bare = assembled([body(100), body(200)], faces, hands, 4)
+    assert (first.face[0, 2], second.face[0, 0], bare.face[0, 0]) == (0, 202, 300)
+    assert not bare.body.any()
+    assert second.right_hand[0, 0] == 172  # at that wrist, whatever the graph takes it for
+    assert first.left_hand[0, 0] == 129
+    assert not first.right_hand.any()
+    (alone,) = assembled([body(100)], faces[:1], hands[:2], 1)
+    assert (alone.face[0, 0], alone.left_hand[0, 0], alone.right_hand[0, 0]) == (202, 172, 129)
+    assert assembled([], [], [], 3) == []
+
+
+def test_points_move_as_the_picture_does_and_those_that_jump_are_followed_at_once() -> None:
+    generator = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(generator.uniform(0, 255, (160, 260, 3)).astype(np.float32), (0, 0), 2).clip(0, 255)
+    texture = ((texture - texture.min()) * 255 / np.ptp(texture)).astype(np.uint8)
+    places = np.column_stack([generator.uniform(40, 120, (NUM_BODY, 2)), np.ones(NUM_BODY)])
+    given: list[np.ndarray] = []
+    steadier, measuring = PointSteadier(steady=True), PointSteadier(steady=False)
+    for time in range(8):
+        body = places.copy()
+        body[:, 0] += 3 * time
+        body[:, :2] += generator.normal(0, 0.4, (NUM_BODY, 2))
+        if time == 7:
+            body[5, 1] += 30
+        other = Person(body + np.array([0, 400, 0]))
+        frame = PointFrame((Person(body), other) if time % 2 else (other, Person(body)), "")  # files list people in any order
+        pixels = np.ascontiguousarray(texture[:, 30 - 3 * time : 230 - 3 * time])
+        steady = steadier(pixels, frame).people[1 - time % 2]
+        assert measuring(pixels, frame).people == frame.people
+        given.append(steady.body - places - (3 * time, 0, 0))
+    assert given[7][5, 1] == pytest.approx(30, abs=2)
+    assert np.diff([each[:, :2] for each in given[:7]], axis=0).std() < 0.35  # of 0.57 as they were found
+    assert measuring.steadiness.deviation == measuring.steadiness.found_deviation == pytest.approx(0.7, abs=0.2)
+    assert steadier.steadiness.deviation < 0.7 * steadier.steadiness.found_deviation
+    assert steadier.steadiness.step == pytest.approx(30, abs=3)
+    assert steadier.steadiness.frame == 7
 
 
 def test_a_file_that_is_no_such_wheel_is_refused(tmp_path: Path) -> None:
@@ -85,6 +139,12 @@ def test_a_face_is_found_and_followed_and_nobody_is_nobody(wheel: Path, data_roo
     assert video.empty == []
     assert all(set(np.unique(frame.parts)) == set(range(7)) for frame in frames if frame.parts is not None)
     assert video.steadiness.step < 25
+    assert video.steadiness.deviation < video.steadiness.found_deviation
+    pair = PersonFinder(wheel, face=True, people=3)
+    for frame in source.read(0, 3):
+        small = cv2.resize(frame.pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        people = pair.find(np.hstack([small, np.roll(small, 3, axis=0)]), "two")
+        assert len(people.people) == 2
     images.write_png(tmp_path / "0.png", np.full((120, 160, 3), 128, np.uint8))
     empty = open_condition(open_source(tmp_path), ConditionSettings("pose"), weights=wheel)
     assert not next(iter(empty)).pictures[0].any()

@@ -25,7 +25,8 @@ import torch
 
 from flow.files import write_flow
 from tests.conftest import REPOSITORY
-from vidgen import cli
+from tests.study_people import answers_to, confused, prefers, study_in
+from vidgen import cli, durable
 from vidgen.commands import demo
 from vidgen.data.street import Street, write_clip
 from vidgen.media import images
@@ -114,6 +115,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _train("city", f"kind: pix2pixhd, encoder: {{base_channels: 4, num_downsamplings: 2}}, {small}", ", instances: instances")
         _write_things()
         _write_scores()
+        _write_answers()
     return folder
 
 
@@ -221,6 +223,28 @@ def _write_scores() -> None:
     with redirect_stdout(io.StringIO()) as scores:
         assert cli.main(["-q", "evaluate", "street.mp4", "--target", "real.mp4", "--strides", "1", "--json"]) == 0
     Path("scores.json").write_text(scores.getvalue())
+
+
+def _write_answers() -> None:
+    """Pictures and clips of two methods, and what people answered to studies of them."""
+    for method in ("ours", "theirs"):
+        for number, name in enumerate(("birds", "painting", "photo", "tree")):
+            pixels = images.read_picture(Path(f"{name}.png"))
+            images.write_png(Path(f"results/{method}/{name}.png"), pixels)
+            images.write_png(Path(f"real/{name}.png"), np.roll(pixels, number, 1))
+        for clip in ("one", "two"):
+            place = Path(f"clips-{method}/{clip}.mp4")
+            place.parent.mkdir(exist_ok=True)
+            shutil.copy("street.mp4", place)
+    command = ["-q", "study", "results/ours", "results/theirs", "-o", "workshop.html", "--num-checks", "2"]
+    assert cli.main([*command, "--real", "real"]) == 0
+    study = study_in(Path("workshop.html"))
+    for number, name in enumerate(("anna", "ben", "chloe")):
+        durable.write_json(Path(f"answers/{name}.json"), answers_to(study, name, confused(0.4, number), seed=number))
+    assert cli.main([*command, "--kind", "preference", "-y"]) == 0
+    study = study_in(Path("workshop.html"))
+    for number, name in enumerate(("anna", "ben", "chloe")):
+        durable.write_json(Path(f"preferences/{name}.json"), answers_to(study, name, prefers("ours", 0.8, number), seed=number))
 
 
 @pytest.mark.parametrize("line", [pytest.param(line, marks=[pytest.mark.slow] * line.startswith(SLOW)) for line in examples()])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,9 @@ def test_no_damage_to_a_file_makes_its_reader_fail(name: str, tmp_path: Path) ->
 def test_whole_files_are_read(name: str, tmp_path: Path) -> None:
     kind = KINDS[name]
     path = kind.place(tmp_path)
-    for content in kind.seeds():
+    before = os.listdir(tempfile.gettempdir())
+    contents = kind.seeds()
+    assert os.listdir(tempfile.gettempdir()) == before  # nothing is left where they were written
+    for content in contents:
         path.write_bytes(content)
         kind.read(path)

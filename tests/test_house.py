@@ -167,10 +167,16 @@ def floor_faults(source: Source, target: str, where: str) -> Iterator[str]:
     if source.name == FRONT_DOOR or (target == FRONT_DOOR and room != "flow") or room == target_room != "translators":
         return
     if room == target_room == "translators":
-        if target != "vidgen.translators" and target not in {f"vidgen.translators.{name}" for name in SHARED}:
+        if target != "vidgen.translators" and target not in _allowed(source):
             yield f"{where}: a translator imports the translator {target}; shared blocks go down to networks"
     elif target == FRONT_DOOR or FLOORS[target_room] >= FLOORS[room]:
         yield f"{where}: {room} imports {target}, which is not below it"
+
+
+def _allowed(source: Source) -> set[str]:
+    """What a file of the translators' room may import of it: what is shared, its own settings, and those of the cascade."""
+    own = (f"settings.{name}" for name in (source.name.rpartition(".")[2], "cascade"))
+    return {f"vidgen.translators.{name}" for name in (*SHARED, *own)}
 
 
 def call_faults(source: Source) -> Iterator[str]:
@@ -269,6 +275,8 @@ def test_the_training_loop_names_no_translator_and_no_file_format() -> None:
         ("vidgen.networks.layers", "from vidgen.config import Settings"),
         ("vidgen.metrics.quality", "from vidgen.weights import files"),
         ("vidgen.translators.singan", "from vidgen.translators.vid2vid import Config"),
+        ("vidgen.translators.singan", "from vidgen.translators.settings.vid2vid import Config"),
+        ("vidgen.translators.settings.singan", "from vidgen.translators.singan import SinGAN"),
         ("vidgen.translators.vid2vid", "def f():\n    from vidgen.media import video"),
         ("vidgen.media.images", "import av"),
         ("vidgen.media.video", "from PIL import Image"),

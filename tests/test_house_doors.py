@@ -17,7 +17,7 @@ from vidgen import translators
 from vidgen.commands.train import train
 from vidgen.errors import ConfigError
 from vidgen.networks.adversary import Adversary
-from vidgen.training import run
+from vidgen.training import settings as run_settings
 
 TOY = '''
 """toy: the mean color of every class.
@@ -93,7 +93,7 @@ def newcomers(tmp_path: Path) -> Iterator[Path]:
 
 def _forget() -> None:
     translators._imported.cache_clear()
-    run.run_schema.cache_clear()
+    run_settings.run_schema.cache_clear()
 
 
 def _toy_run(folder: Path) -> tuple[Path, Path]:

@@ -50,6 +50,11 @@ def inputs_of(model: Model, size: tuple[int, int], moment: int) -> tuple[np.ndar
     picture = rng.randint(0, 255, (height, width, 3)).astype(np.uint8)[rows[:, None], columns]
     reads = model.condition
     further = {} if reads.instances is None else {"instances": maps}
+    if reads.style is not None:
+        further["style"] = picture
+    if reads.sketch is not None or reads.lines is not None:
+        picture = np.full((height, width, 3), 255, np.uint8)
+        picture[height // 4 : -height // 4, 4 + moment] = picture[height // 4, 4 + moment : -4] = 0
     return (maps if reads.labels is not None else picture), further
 
 
@@ -67,7 +72,8 @@ def test_every_translator_runs_in_every_engine_as_in_torch_at_any_size(case: str
         assert there.facts == here.facts
         larger = size if there.facts.fixed_size else (size[0] + 5, 2 * size[1])
         for video in {size, larger}:
-            sessions = [loaded.session(video, seed=3, work_size="input") for loaded in (here, there)]
+            named = here.condition.classes.names[1] if here.condition.classes is not None else None
+            sessions = [loaded.session(video, seed=3, work_size="input", class_name=named) for loaded in (here, there)]
             for moment in range(3):
                 main, further = inputs_of(here, video, moment)
                 pictures = [session.step(main, **further).astype(int) for session in sessions]
@@ -275,7 +281,7 @@ def test_noise_is_that_of_torch_from_the_same_seeds() -> None:
     np.testing.assert_array_equal(drawn, expected.numpy())
     ports = tuple(
         Port(name, "float32", shape, {"distribution": "normal", "seed": "frame", "offset": 0})
-        for name, shape in (("noise_0", (1, 3, 9, 7)), ("noise_1", (1, 1, 8, 8)))
+        for name, shape in (("noise_0", (1, 3, 9, 7)), ("noise_1", (1, 1, 8, 8)), ("noise_2", (1, 7)))
     )
     drawn = draw_noise(ports, (1, 1), 0, 6)
     generator = torch.Generator().manual_seed(6)

@@ -254,7 +254,7 @@ def test_names_follow_the_tree_of_the_inputs(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     sources = ["in/a/labels.mkv[0:2]", "in/b/../b/labels.mkv", "in/v1.5", "in/c/frames/*.png", "in/c/frames/%d.png"]
-    places = [place_of(tmp_path / source) for source in sources]
+    places = [place_of(str(tmp_path / source)) for source in sources]
     root = common_folder(places)
     names = [relative_name(place, root) for place in places]
     assert names == ["a/labels.mkv", "b/labels.mkv", "v1.5", "c/frames", "c/frames"]

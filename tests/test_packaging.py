@@ -69,6 +69,9 @@ def test_help_and_usage_load_nothing_slow(arguments: list[str]) -> None:
     ("line", "printed"),
     [
         ("config list", "vid2vid/street"),
+        ("config show tiny.yaml", "batch_size"),
+        ("config check tiny.yaml --settings-only", "vid2vid"),
+        ("config new mine.yaml --model singan", "mine.yaml"),
         ("models list", "pix2pixhd"),
         ("data check data", "faults"),
         ("data preview data -o sheet.png", "sheet.png"),
@@ -80,6 +83,7 @@ def test_help_and_usage_load_nothing_slow(arguments: list[str]) -> None:
 def test_commands_that_need_no_torch_do_not_load_it(line: str, printed: str, tmp_path: Path) -> None:
     tiny.write_data(tmp_path / "data", 2, 3)
     images.write_png(tmp_path / "halves" / "train" / "1.png", np.zeros((32, 64, 3), np.uint8))
+    tiny.write_config(tmp_path, tmp_path / "data")
     (tmp_path / "run").mkdir()
     losses = '{"step": 1, "stage": "a", "learning_rate": 0.1, "losses": {"l1": 1.0}}\n'
     (tmp_path / "run" / "metrics.jsonl").write_text(losses)

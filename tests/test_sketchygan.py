@@ -394,6 +394,33 @@ def test_diversity_makes_results_of_different_noise_differ_more() -> None:
     assert differences[30.0] > 2 * differences[0.0] > 0
 
 
+@pytest.mark.slow
+def test_four_pairs_are_learned_by_heart() -> None:
+    torch.manual_seed(0)
+    translator = sketchygan.build(
+        sketchygan.Config(
+            condition_channels=1,
+            num_classes=CLASSES,
+            image_size=32,
+            generator=sketchygan.Generator(base_channels=8, noise_channels=8),
+            losses=sketchygan.LossWeights(**(_OFF | {"l1_weight": 10.0})),
+        )
+    )
+    frames = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4) * 2 - 1, (32, 32), mode="bilinear")[:, None]
+    batch = Batch(Condition(frames=torch.rand(4, 1, 1, 32, 32) * 2 - 1, class_id=torch.arange(4) % CLASSES), frames)
+    (stage, *_) = sketchygan.stages(translator.config, 300)
+    phase, found = translator.phases(stage)[1], []
+    optimizer = torch.optim.Adam(translator.generator.parameters(), 2e-3)
+    for _ in range(300):
+        output, _ = translator.rollout(batch, Step(stage))
+        loss = translator.losses(phase, Step(stage), batch, output, {})["l1"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    assert found[-1] < found[0] / 5
+
+
 # -- schedule --------------------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from vidgen import cli, durable
 from vidgen.commands.train import train
 from vidgen.errors import BusyError, CheckpointError, ConfigError, InputError, OutputError, TrainingError
 from vidgen.training import run
+from vidgen.training import settings as run_settings
 from vidgen.translators import available
 from vidgen.weights import checkpoints, files
 
@@ -64,7 +65,7 @@ def _killing(tmp_path: Path, num_kills: int, *kinds: str, steps_per_epoch: int =
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """Kills are spread over the run, one for each of its stages."""
     for kind, num_stages in (("vid2vid", 4), ("pix2pixhd", 4)):
-        settings = run.load_run_config(tiny.write_config(tmp_path, tmp_path, kind), [])
+        settings = run_settings.load_run_config(tiny.write_config(tmp_path, tmp_path, kind), [])
         stages = available()[kind].stages(settings.model, 2)
         assert (len(stages), sum(stage.num_steps for stage in stages)) == (num_stages, 10)
     for result in _killing(tmp_path, 4, "vid2vid", "pix2pixhd", steps_per_epoch=2).values():
@@ -764,7 +765,7 @@ def test_a_time_limit_shortens_every_stage_so_that_the_schedule_is_complete(quic
     result = train(quick_config, tmp_path / "run", sets=long, time_limit_seconds=2.0)
     assert result["ended"] == "complete"
     assert 2 <= result["steps"] == result["of_steps"] < 20_000
-    stretch = run.load_run_config(tmp_path / "run" / "config.yaml", []).train.stretch
+    stretch = run_settings.load_run_config(tmp_path / "run" / "config.yaml", []).train.stretch
     assert stretch < 1
     rates = [line["learning_rate"] for line in _log(tmp_path / "run")]
     assert rates[0] == 2e-4
@@ -774,7 +775,7 @@ def test_a_time_limit_shortens_every_stage_so_that_the_schedule_is_complete(quic
 def test_a_resumed_run_keeps_the_plan_of_its_time_limit(quick_config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(quick_config, folder, time_limit_seconds=1.5, stop_after_seconds=0.0)
-    before = run.load_run_config(folder / "config.yaml", []).train.stretch
+    before = run_settings.load_run_config(folder / "config.yaml", []).train.stretch
     result = train(quick_config, folder, time_limit_seconds=1.5)
-    assert run.load_run_config(folder / "config.yaml", []).train.stretch == before
+    assert run_settings.load_run_config(folder / "config.yaml", []).train.stretch == before
     assert result["ended"] == "complete"

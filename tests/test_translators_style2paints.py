@@ -498,3 +498,16 @@ def test_the_hint_is_used() -> None:
     guided, swapped = _paint()
     assert guided <= 0.7 * without
     assert swapped >= 1.5 * guided
+
+
+@pytest.mark.slow
+def test_four_drawings_are_learned_by_heart() -> None:
+    config = _config(generator={"base_channels": 8, "mid_channels": 96, "num_levels": 3}, losses={"l1_weight": 1.0})
+    config = config.model_copy(update={"discriminator": None})
+    batch = _colored(torch.Generator().manual_seed(3), 4)
+    differences = []
+    for num_steps in (1, 300):
+        translator = _trained(config, lambda step: batch, num_steps, 2e-3).eval()
+        with torch.no_grad():
+            differences.append(F.l1_loss(translator.translate(batch.condition)[0].frames, batch.target).item())
+    assert differences[1] < differences[0] / 5

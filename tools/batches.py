@@ -15,13 +15,13 @@ import json
 import os
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -321,11 +321,9 @@ def main() -> None:
 @click.option("--folder", type=click.Path(path_type=Path), help="Work here, and leave everything there.")
 def run_trial(clips: int, folder: Path | None, **options: Any) -> None:
     """Disturb a batch, and compare it with a quiet one."""
-    root = folder or Path(tempfile.mkdtemp(prefix="vidgen-trial-"))
-    result = trial(root.resolve(), clips, **options)
+    with nullcontext(folder) if folder else tempfile.TemporaryDirectory(prefix="vidgen-trial-") as root:
+        result = trial(Path(root).resolve(), clips, **options)
     click.echo(json.dumps(result, indent=2))
-    if folder is None:
-        shutil.rmtree(root, ignore_errors=True)
     sys.exit(1 if result["faults"] else 0)
 
 
@@ -350,4 +348,5 @@ def run_simulate(clips: int, workers: int, overhead_ms: float, **options: Any) -
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end in good order removes the temporary folders
     main()

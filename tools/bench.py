@@ -17,6 +17,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -37,7 +38,7 @@ from vidgen.networks import label_convolution
 from vidgen.networks.encoding import encode, instance_edges
 from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, Trainer
-from vidgen.training.run import load_run_config
+from vidgen.training.settings import load_run_config
 from vidgen.translators import pix2pixhd, singan, vid2vid
 from vidgen.translators.base import Translator
 from vidgen.translators.settings import DataFacts
@@ -400,6 +401,7 @@ def bench_memory(lengths: tuple[int, int] = (100, 10_000)) -> list[dict[str, Any
     from vidgen.inference.model import prepare
     from vidgen.media.frames import open_sink
     from vidgen.training import run
+    from vidgen.training import settings as run_settings
     from vidgen.weights.files import pack
 
     rows = []
@@ -410,7 +412,7 @@ def bench_memory(lengths: tuple[int, int] = (100, 10_000)) -> list[dict[str, Any
             "model: {kind: vid2vid, num_labels: 4, generator: {base_channels: 8, num_downsamplings: 2, num_blocks: 2}}\n"
             "data: {root: ., condition: {labels: {num_classes: 4}}}\n"
         )
-        settings = run.load_run_config(config, [])
+        settings = run_settings.load_run_config(config, [])
         from vidgen.media.labels import plain
 
         weights = pack(run.build(settings).state_dict(), run.model_card(settings, plain(4), (32, 64)).metadata())
@@ -484,4 +486,5 @@ def main(what: str, repeats: int, only: str, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end in good order removes the temporary folders
     main()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -143,4 +144,5 @@ def _timed(work: Callable[[], list[float]]) -> tuple[float, list[float]]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end in good order removes the temporary folders
     main()

@@ -12,6 +12,7 @@ are means of two frames, which is what decides whether a backend is used. What c
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -130,4 +131,5 @@ def main(names: tuple[str, ...], markdown: bool) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end in good order removes the temporary folders
     main()

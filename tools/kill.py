@@ -305,6 +305,8 @@ def main(runs: int, only: tuple[str, ...], how: tuple[str, ...], seed: int, verb
     failures: list[tuple[str, str, str]] = []
     with tempfile.TemporaryDirectory(prefix="vidgen-kill-") as scratch:
         home = Path(scratch)
+        (home / "temporary").mkdir()
+        os.environ["TMPDIR"] = tempfile.tempdir = str(home / "temporary")  # what killed children leave goes with the rest
         known = {name: job for name, job in jobs(home).items() if not only or name.startswith(only)}
         quiet = {}
         for name, job in known.items():
@@ -336,4 +338,5 @@ def main(runs: int, only: tuple[str, ...], how: tuple[str, ...], seed: int, verb
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end in good order removes the temporary folders
     main()

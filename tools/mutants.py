@@ -279,21 +279,27 @@ class Copy:
         if child == 0:
             os.setsid()
             self._become_pytest(tests)
+        status = None
         deadline = time.monotonic() + seconds
-        while True:
-            finished, status = os.waitpid(child, os.WNOHANG)
-            if finished:
-                return "survived" if status == 0 else "caught"
-            if time.monotonic() > deadline:
+        try:
+            while time.monotonic() < deadline:
+                finished, status = os.waitpid(child, os.WNOHANG)
+                if finished:
+                    return "survived" if status == 0 else "caught"
+                status = None
+                time.sleep(0.05)
+            return "slow"
+        finally:
+            if status is None:
                 os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-                return "slow"
-            time.sleep(0.05)
 
     def _become_pytest(self, tests: Sequence[str]) -> None:
         code = 3
         try:
             os.chdir(self.folder)
+            (self.folder / "temporary").mkdir(exist_ok=True)
+            os.environ["TMPDIR"] = tempfile.tempdir = str(self.folder / "temporary")
             os.environ["PYTHONPATH"] = str(self.folder)
             sys.path.insert(0, str(self.folder))
             sys.dont_write_bytecode = True
@@ -395,4 +401,5 @@ def _report(files: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end in good order removes the temporary folders
     main()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import math
+import signal
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -206,4 +207,5 @@ def _short(clip: Path) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end in good order removes the temporary folders
     main()

@@ -704,9 +704,13 @@ def label(clip: str | None, **options: Any) -> Result:
 @option("-o", "--out", metavar="PATH", required=True, help="Video, or folder of frames.")
 @option("--points", metavar="PATH", help="Folder of OpenPose JSON or of text files of 68 landmarks; or a COCO keypoints file.")
 @option("--weights", type=PATH, metavar="WHEEL", help="Find the points, with the graphs in the wheel of mediapipe 0.10.21.")
+@option("--save-points", metavar="FOLDER", help="Also write the points, as OpenPose JSON that --points and training read.")
+@option("--people", type=Count(min=1, max=16), default=1, show_default=True, help="Most people that --weights finds in a frame.")
+@option("--steady/--no-steady", default=None, help="Steady the points along the motion.  [default: those that --weights finds]")
 @option("--low", type=Number(0, 1000), default=100, show_default=True, help="Low threshold of edges.")
 @option("--high", type=Number(0, 1000), default=200, show_default=True, help="High threshold of edges.")
 @option("--blur", type=Number(0, 20), default=0, show_default=True, help="Gaussian before edges are detected, in pixels.")
+@option("--edge-network", type=PATH, metavar="FILE", help="Find the edges of edge-map with HED: the weights of its PyTorch port.")
 @option("--line-width", type=Number(0.3, 20), default=1, show_default=True, help="Width of pen lines, in pixels.")
 @option("--all-channels", is_flag=True, help="All 15 channels of a face: face/clip becomes face-1/clip to face-5/clip.")
 @option("--part-labels", metavar="PATH", help="Also write the part labels of a face.")
@@ -1068,6 +1072,80 @@ def report(**options: Any) -> Result:
 def compare(**options: Any) -> Result:
     """Compare videos side by side, synchronized."""
     return _call("compare.compare", **options)
+
+
+class StudyGroup(Group):
+    """Writes a page where no other command is named."""
+
+    default = "build"
+
+
+@cli.group(cls=StudyGroup)
+def study() -> None:
+    """Ask people: perceptual studies.
+
+    'vidgen study INPUT... -o PAGE' is short for 'vidgen study build'.
+    """
+
+
+@study.command("build", example="vidgen study ours=results/ours theirs=results/theirs --real real -o study.html --num-trials 40")
+@click.argument("inputs", nargs=-1, required=True, metavar="[METHOD=]INPUT...")
+@option("-o", "--out", type=PATH, default=Path("study.html"), show_default=True, help="HTML page to write.")
+@option(
+    "--kind",
+    type=click.Choice(["paired", "unpaired", "preference"]),
+    default="paired",
+    show_default=True,
+    help="Which of two is real, whether one is real, or which of two methods people prefer.",
+)
+@option("--real", metavar="INPUT", help="The real pictures or clips.")
+@option("--title", metavar="TEXT", help="Title of the page.")
+@option("--prompt", metavar="TEXT", help="The question.  [default: by kind]")
+@option(
+    "--exposure",
+    metavar="DURATION|unlimited",
+    help="How long stimuli are shown.  [default: 1s for pictures, unlimited for clips and preferences]",
+)
+@option("--num-trials", type=Count(1, 1000), default=50, show_default=True, help="Questions per participant.")
+@option("--num-checks", type=Count(0, 100), default=5, show_default=True, help="Attention checks per participant, in addition.")
+@option("--max-height", type=Count(min=32), default=480, show_default=True, help="Maximum height of pictures and clips.")
+@option("--max-megabytes", type=Number(min=1), default=30.0, show_default=True, help="Approximate maximum file size.")
+@fps
+@seed
+@overwrite
+def study_build(**options: Any) -> Result:
+    """Write a page that asks people about generated pictures or clips.
+
+    Each INPUT is what one method generated: a folder of pictures or clips, one picture, or one clip. Versions of a scene have the
+    same name, samples of it a number behind the name (car-1.png). The page works offline: participants open it, answer with the
+    arrow keys, and save a file of answers. 'study.html#participant=NAME' sets the participant, whose name sets the order.
+    """
+    return _call("study.build", **options)
+
+
+@study.command("score", example="vidgen study score answers --csv answers.csv")
+@click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="ANSWERS...")
+@option(
+    "--scores",
+    multiple=True,
+    metavar="[METHOD=]SCORES",
+    help="Scores of 'vidgen evaluate --json', or a folder of them, to correlate with the answers; repeatable.",
+)
+@option("--max-failed-checks", type=Count(min=0), default=0, show_default=True, help="Exclude who failed more attention checks.")
+@option("--csv", type=PATH, help="Write one row per answer.")
+@seed
+@overwrite
+def study_score(**options: Any) -> None:
+    """Summarize the answers to a study.
+
+    ANSWERS are the files that participants saved, or folders of them.
+
+    Confusion with bootstrap intervals, or preference with a two-sided binomial test; agreement between people (Fleiss' kappa); and
+    the correlation of the answers with every metric of given scores. Who fails attention checks is excluded.
+    """
+    result = _call("study.score", **options)
+    screen = click.get_current_context().ensure_object(Screen)
+    screen.show(_call("study.as_json", result=result), lambda _: str(_call("study.as_table", result=result)))
 
 
 class FlowGroup(Group):

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:  # declarations of inputs and stages do without torch
+    import torch
+    from torch import Tensor, nn
 
-Losses = dict[str, Tensor]
+Losses: TypeAlias = "dict[str, Tensor]"
 """Name -> scalar, already weighted; the sum is minimised and each is logged."""
 
-FlowEstimator = Callable[[Tensor, Tensor], Tensor]
+FlowEstimator: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """(current, previous), both [N,3,H,W] in -1..1 -> flow [N,2,H,W] in pixels, from the current grid into the previous frame."""
 
 
@@ -162,6 +163,8 @@ class Condition:
     def concatenate(conditions: Sequence[Condition]) -> Condition:
         """Several conditions with equal names as one batch."""
         first = conditions[0]
+        import torch
+
         joined = {name: torch.cat([item.tensors[name] for item in conditions]) for name in first.tensors}
         return Condition(whole_video=first.whole_video, **joined)
 
@@ -247,14 +250,18 @@ class Batch:
         """Real frame before each frame of the window [B,T,3,H,W]; the first frame of a clip is its own predecessor."""
         if self.start > 0:
             return self.target[:, self.start - 1 : self.stop - 1]
+        import torch
+
         return torch.cat([self.target[:, :1], self.target[:, : self.stop - 1]], dim=1)
 
 
 def _map_tensors(value, change):  # type: ignore[no-untyped-def]
+    import torch
+
     changed = {}
     for item in fields(value):
         old = getattr(value, item.name)
-        if isinstance(old, Tensor):
+        if isinstance(old, torch.Tensor):
             changed[item.name] = change(old)
         elif isinstance(old, Condition):
             changed[item.name] = old.map(change)

@@ -13,7 +13,8 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ from vidgen.media.labels import LabelTable
 from vidgen.metrics import motion, programs
 from vidgen.pages.curves import read_training
 from vidgen.training import run
+from vidgen.training import settings as run_settings
 from vidgen.weights import arrays, checkpoints, state_dicts
 from vidgen.weights.files import pack
 from vidgen.weights.model_file import ModelCard
@@ -76,15 +78,17 @@ class Kind:
         return path
 
 
-def _scratch() -> Path:
-    return Path(tempfile.mkdtemp(prefix="vidgen-fuzz-"))
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="vidgen-fuzz-") as folder:
+        yield Path(folder)
 
 
 @functools.cache
-def _whole_run(kind: str = "vid2vid") -> tuple[bytes, run.RunSettings, ModelCard]:
+def _whole_run(kind: str = "vid2vid") -> tuple[bytes, run_settings.RunSettings, ModelCard]:
     """A model file, the settings of its run and its card."""
-    folder = _scratch()
-    settings = run.load_run_config(tiny.write_config(folder, folder, kind), [])
+    with _scratch() as folder:
+        settings = run_settings.load_run_config(tiny.write_config(folder, folder, kind), [])
     table, size = labels.plain(tiny.NUM_CLASSES), (tiny.HEIGHT, tiny.WIDTH)
     settings = run.follow_data(settings, table, size)
     torch.manual_seed(0)
@@ -111,11 +115,11 @@ def _use_model(path: Path) -> None:
 
 
 def _clip(name: str, codec: str, pixel_format: str = "yuv420p", **options: str) -> list[bytes]:
-    path = _scratch() / name
-    media_clips.write_clip(
-        path, media_clips.smooth_frames(5), codec=codec, pixel_format=pixel_format, container_options=options or None
-    )
-    return [path.read_bytes()]
+    frames = media_clips.smooth_frames(5)
+    with _scratch() as folder:
+        path = folder / name
+        media_clips.write_clip(path, frames, codec=codec, pixel_format=pixel_format, container_options=options or None)
+        return [path.read_bytes()]
 
 
 def _pictures(form: str, *modes: str) -> list[bytes]:
@@ -184,8 +188,8 @@ def _csv_files() -> list[bytes]:
 
 
 def _configurations() -> list[bytes]:
-    folder = _scratch()
-    own = [tiny.write_config(folder, folder, kind).read_bytes() for kind in ("vid2vid", "pix2pix", "pix2pixhd")]
+    with _scratch() as folder:
+        own = [tiny.write_config(folder, folder, kind).read_bytes() for kind in ("vid2vid", "pix2pix", "pix2pixhd")]
     return [*own, *(path.read_bytes() for path in list(config.shipped().values())[::3])]
 
 
@@ -235,9 +239,9 @@ def _prepare_run(folder: Path) -> None:
 
 @functools.cache
 def _of_run(name: str) -> list[bytes]:
-    folder = _scratch()
-    _prepare_run(folder)
-    return [(folder / name).read_bytes()]
+    with _scratch() as folder:
+        _prepare_run(folder)
+        return [(folder / name).read_bytes()]
 
 
 def _use_checkpoint(path: Path) -> None:
@@ -254,17 +258,17 @@ def _use_log(path: Path) -> None:
 def _use_config(path: Path) -> None:
     doctor_run(path.parent)
     report([str(path.parent)], path.parent / "page.html", overwrite=True)
-    run.load_run_config(path, [])
+    run_settings.load_run_config(path, [])
 
 
 @functools.cache
 def _old_states() -> list[bytes]:
     """States of format 1, which held the hashes."""
-    folder = _scratch()
-    _prepare_run(folder)
-    place = folder / "checkpoints/step-0000003"
-    names = (checkpoints.MODEL, checkpoints.OPTIMIZERS)
-    hashes = {name: hashlib.sha256((place / name).read_bytes()).hexdigest() for name in names}
+    with _scratch() as folder:
+        _prepare_run(folder)
+        place = folder / "checkpoints/step-0000003"
+        names = (checkpoints.MODEL, checkpoints.OPTIMIZERS)
+        hashes = {name: hashlib.sha256((place / name).read_bytes()).hexdigest() for name in names}
     progress = {"step": 3, "stage": 0, "bad_steps": 0, "seconds": 1}
     return [json.dumps({"format_version": 1, "progress": progress, "sha256": hashes}).encode()]
 
@@ -294,9 +298,10 @@ def _clusters() -> list[bytes]:
 
 
 def _style_files() -> list[bytes]:
-    path = _scratch() / "styles.safetensors"
-    Styles({0: np.ones((2, 3), np.float32), 4: np.zeros((1, 3), np.float32)}, {"data": "here"}).write(path)
-    return [path.read_bytes()]
+    with _scratch() as folder:
+        path = folder / "styles.safetensors"
+        Styles({0: np.ones((2, 3), np.float32), 4: np.zeros((1, 3), np.float32)}, {"data": "here"}).write(path)
+        return [path.read_bytes()]
 
 
 def _use_styles(path: Path) -> None:
@@ -311,9 +316,10 @@ def _features() -> FrameFeatures:
 
 
 def _heads() -> list[bytes]:
-    path = _scratch() / "head.safetensors"
-    TrainedHead(Head(2, _features().channels), (0, 2), labels.plain(3)).save(path)
-    return [path.read_bytes()]
+    with _scratch() as folder:
+        path = folder / "head.safetensors"
+        TrainedHead(Head(2, _features().channels), (0, 2), labels.plain(3)).save(path)
+        return [path.read_bytes()]
 
 
 def _programs() -> list[bytes]:
@@ -331,9 +337,10 @@ def _use_program(path: Path) -> None:
 
 
 def _flow_files(suffix: str) -> list[bytes]:
-    path = _scratch() / f"a{suffix}"
-    write_flow(path, torch.linspace(-3, 3, 2 * 5 * 7).view(2, 5, 7))
-    return [path.read_bytes()]
+    with _scratch() as folder:
+        path = folder / f"a{suffix}"
+        write_flow(path, torch.linspace(-3, 3, 2 * 5 * 7).view(2, 5, 7))
+        return [path.read_bytes()]
 
 
 def _flow_network() -> list[bytes]:
@@ -373,9 +380,9 @@ def _prepare_output(folder: Path) -> None:
 
 @functools.cache
 def _output_manifests() -> list[bytes]:
-    folder = _scratch()
-    _prepare_output(folder)
-    return [(folder / "out" / durable.MANIFEST).read_bytes()]
+    with _scratch() as folder:
+        _prepare_output(folder)
+        return [(folder / "out" / durable.MANIFEST).read_bytes()]
 
 
 def _claim_folder(path: Path) -> None:
@@ -397,9 +404,9 @@ def _prepare_data(folder: Path) -> None:
 
 
 def _data_pictures() -> list[bytes]:
-    folder = _scratch()
-    _prepare_data(folder)
-    return [(folder / "labels" / "clip0" / "000.png").read_bytes()]
+    with _scratch() as folder:
+        _prepare_data(folder)
+        return [(folder / "labels" / "clip0" / "000.png").read_bytes()]
 
 
 KINDS: dict[str, Kind] = {
@@ -418,7 +425,7 @@ KINDS: dict[str, Kind] = {
     "landmarks": Kind("a.txt", _landmarks, _use_points),
     "table": Kind("labels.json", _table_files, _use_table),
     "csv": Kind("labels.csv", _csv_files, _use_table),
-    "yaml": Kind("a.yaml", _configurations, lambda path: run.load_run_config(path, [])),
+    "yaml": Kind("a.yaml", _configurations, lambda path: run_settings.load_run_config(path, [])),
     "scores": Kind("scores.json", _scores, _use_scores),
     "model": Kind("a.safetensors", _models, _use_model),
     "state_dict": Kind("a.pth", _torch_files, state_dicts.read_state_dict),

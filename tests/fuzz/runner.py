@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import struct
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ def _watch(
     kind: Kind, folder: Path, seeds: list[bytes], seed: int, first: int, count: int | None, deadline: float | None, result: Result
 ) -> int:
     """Let a child read files from number `first` on until it ends or has to be ended; the number to go on with."""
+    temporary = folder.with_name(f"{folder.name}.temporary")  # also of a reader that is killed
+    temporary.mkdir(parents=True, exist_ok=True)
     shared = mmap.mmap(-1, _STATE.size)
     shared[:] = _STATE.pack(first, 0, 0, time.monotonic())
     message = folder.with_name(f"{folder.name}.failure")
@@ -74,6 +77,7 @@ def _watch(
     child = os.fork()
     if child == 0:
         code = 2
+        tempfile.tempdir = str(temporary)
         try:
             code = _read_files(kind, folder, seeds, seed, first, count, deadline, shared, message)
         except BaseException:
@@ -91,6 +95,7 @@ def _watch(
             status = None
             break
         time.sleep(0.02)
+    shutil.rmtree(temporary, ignore_errors=True)
     result.num_refused += refused
     result.num_files += number - first
     result.peak_mib = max(result.peak_mib, peak)

@@ -19,6 +19,7 @@ from vidgen.jobs.clips import (
     MAX_CLIPS,
     Clip,
     common_folder,
+    in_one_go,
     parse_shard,
     place_of,
     read_list,
@@ -77,14 +78,14 @@ class Source:
     """An input as it was typed or listed.
 
     Attributes:
-        path: as `open_source` takes it.
+        where: as `open_source` takes it.
         values: further inputs by name, of a list.
         output: below the output folder, where a list names it.
         options: that a list changes for this input.
         fault: why it cannot be read, where that shows already.
     """
 
-    path: Path
+    where: str
     values: Mapping[str, str] = dataclasses.field(default_factory=dict)
     output: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -124,6 +125,7 @@ def is_one_of(*words: str) -> Callable[[Any], bool]:
     return lambda value: value in words
 
 
+@in_one_go()
 def find_sources(inputs: Sequence[str], listed: Path | None, changes: Changes) -> list[Source]:
     """All clips that were typed and listed; of several, one that cannot be read is only its own fault.
 
@@ -136,19 +138,18 @@ def find_sources(inputs: Sequence[str], listed: Path | None, changes: Changes) -
     sources: list[Source] = []
     for where in inputs:
         try:
-            sources += map(Source, list_sources(where))
+            sources += [Source(str(clip)) for clip in list_sources(where)]
         except InputError as error:
             if len(inputs) == 1 and listed is None:
                 raise
-            sources.append(Source(Path(where), fault=str(error)))
+            sources.append(Source(where, fault=str(error)))
     if listed is not None:
         for line in read_list(listed, inputs=changes.inputs, options=changes.options):
             for name, value in line.options.items():
                 if not changes.options[name](value):
                     raise ConfigError(f"{line.where}: options: {name}: {value!r} is no value of it")
-            path = Path(line.input)
-            fault = None if _may_exist(line.input) else f"{paths.display(path)}: not found ({line.where})"
-            sources.append(Source(path, line.values, line.output, line.options, fault))
+            fault = None if _may_exist(line.input) else f"{paths.display(line.input)}: not found ({line.where})"
+            sources.append(Source(line.input, line.values, line.output, line.options, fault))
     if len(sources) > MAX_CLIPS:
         raise InputError(f"{len(sources):,} inputs: a batch has at most {MAX_CLIPS:,}", hint="run it in parts")
     return sources
@@ -159,10 +160,9 @@ def _may_exist(where: str) -> bool:
     return location == "-" or os.path.lexists(location) or paths.is_pattern(location) or paths.is_glob(location)
 
 
-def is_picture(path: Path) -> bool:
-    """Whether an input is a single picture, whose result is one too."""
-    place = place_of(path)
-    return images.is_image(place) and place.is_file()
+def is_picture(place: str) -> bool:
+    """Whether the input at a place, as `place_of` gives it, is a single picture, whose result is one too."""
+    return place.lower().endswith(tuple(images.SUFFIXES)) and os.path.isfile(place)
 
 
 def check_folder(out: str, count: int) -> None:
@@ -177,13 +177,18 @@ def check_folder(out: str, count: int) -> None:
         raise OutputError(f"{paths.display(out)}: is one file, and there are {count} inputs", hint="name a folder: results/")
 
 
-def lay_out(sources: Sequence[Source], out: str, suffix: Callable[[Path], str]) -> list[tuple[str, str]]:
+@in_one_go()
+def lay_out(sources: Sequence[Source], out: str, suffix: Callable[[str], str]) -> list[tuple[str, str]]:
     """Identity and output of each source: outputs mirror the tree of the inputs below the folder that holds them all.
+
+    Args:
+        suffix: of a result, by the place of its input.
 
     Raises:
         InputError: a list names an output that lies elsewhere.
     """
-    places = [place_of(source.path) for source in sources]
+    folder = paths.expanded(out)
+    places = [place_of(source.where) for source in sources]
     root = common_folder([place for place, source in zip(places, sources, strict=True) if source.fault is None] or places)
     result = []
     for place, source in zip(places, sources, strict=True):
@@ -194,8 +199,8 @@ def lay_out(sources: Sequence[Source], out: str, suffix: Callable[[Path], str]) 
                 raise InputError(f"{paths.display(source.output)}: is to lie in the output folder", hint="give a path below it")
             name += "/" if source.output.endswith("/") else ""
         else:
-            name = stem_of(place, identity.lstrip("/")) + suffix(source.path)
-        result.append((identity, os.path.join(paths.expanded(out), name)))
+            name = stem_of(place, identity.lstrip("/")) + suffix(place)
+        result.append((identity, os.path.join(folder, name)))
     return result
 
 
@@ -217,7 +222,7 @@ class Companions:
         try:
             for name, companion in self._named.items():
                 if name not in found:
-                    found[name] = companion.of(source.path, identity)
+                    found[name] = companion.of(Path(source.where), identity)
         except InputError as error:
             if not self._several or isinstance(error, OneSourceError):
                 raise
@@ -301,7 +306,7 @@ class Calling:
     Attributes:
         function: `module.name` below `vidgen.commands`.
         input, output: its parameters of these.
-        suffix: of the result of an input.
+        suffix: of a result, by the place of its input.
         places: what a call with such arguments writes, its result first.
         changes: what a list may say of a clip; options by the function's own names.
         companions: parameters that name what belongs to the input; of several inputs, a folder that holds one for each.
@@ -314,7 +319,7 @@ class Calling:
     function: str
     input: str
     output: str
-    suffix: Callable[[Path], str]
+    suffix: Callable[[str], str]
     places: Callable[[Mapping[str, Any]], Sequence[durable.Output]]
     changes: Changes = Changes()
     companions: Collection[str] = ()
@@ -398,7 +403,7 @@ def call_each(
                 below = os.path.relpath(output, paths.expanded(out))
                 own[name] = os.path.join(shared[name], os.path.splitext(below)[0] + suffix)
         special = {"arguments": own} if own else {}
-        clips.append(Clip(identity, output, {"input": str(source.path), **special}, fault))
+        clips.append(Clip(identity, output, {"input": source.where, **special}, fault))
 
     def whole(clip: Clip) -> dict[str, Any]:
         return _arguments(clip, shared_by_all, calling.input, calling.output)

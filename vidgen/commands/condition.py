@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
@@ -34,6 +35,7 @@ from vidgen.media.frames import (
     sidecar_path,
     sidecar_place,
 )
+from vidgen.media.keypoints import OPENPOSE_SUFFIX, openpose_json
 from vidgen.media.video import FrameKind, Quality
 
 
@@ -62,11 +64,11 @@ def condition_each(
         "condition.condition",
         "clip",
         "out",
-        lambda path: ".png" if is_picture(path) else ".mp4",
+        lambda place: ".png" if is_picture(place) else ".mp4",
         _places,
         Changes(("points",), {"start": is_text, "end": is_text, "seed": is_whole, "line_width": is_number(0.3, 20)}),
         companions=("points",),
-        extra_outputs={"frames": ".mp4", "part_labels": ".mkv"},
+        extra_outputs={"frames": ".mp4", "part_labels": ".mkv", "save_points": ""},
     )
     return call_each(calling, inputs, out, scale=scale, shared=options)
 
@@ -77,7 +79,12 @@ def _places(arguments: Mapping[str, Any]) -> list[durable.Output]:
     places = [output_place(name) for name in output_names(arguments["out"], ConditionSettings(**settings))]
     frames, parts = arguments.get("frames"), arguments.get("part_labels")
     places += [output_place(frames)] if frames else []
+    places += [_points_place(arguments["save_points"])] if arguments.get("save_points") else []
     return [*places, sidecar_place(arguments["out"]), *([output_place(parts, kind="labels")] if parts else [])]
+
+
+def _points_place(folder: str) -> durable.Output:
+    return durable.Output(Path(folder), "folder")
 
 
 def condition(
@@ -89,6 +96,7 @@ def condition(
     weights: Path | None = None,
     part_labels: str | None = None,
     frames: str | None = None,
+    save_points: str | None = None,
     start: str | None = None,
     end: str | None = None,
     frame_rate: float | None = None,
@@ -103,17 +111,20 @@ def condition(
         weights: the wheel whose graphs find the points where none are given.
         part_labels: where to write the part labels of faces.
         frames: where to write the frames, cropped like the condition.
+        save_points: folder for the points, one file of OpenPose JSON for each frame.
     """
     chosen = ConditionSettings(kind, **settings)
     if part_labels is not None and kind != "face":
         raise ConfigError(f"`part_labels`: only faces have parts, not {kind}")
     if chosen.all_channels and kind != "face":
         raise ConfigError(f"`all_channels`: only faces have 15 channels, not {kind}")
+    if save_points is not None and kind in OF_PICTURES:
+        raise ConfigError(f"`save_points`: {kind} is drawn from the pictures, not from points")
     rate = FOLDER_FRAME_RATE if frame_rate is None else Fraction(frame_rate).limit_denominator(1001)
     source = open_source(clip, start=start, end=end, frame_rate=rate)
     video = open_condition(source, chosen, points, weights)
     names = output_names(out, chosen)
-    places = _places({**vars(chosen), "out": out, "frames": frames, "part_labels": part_labels})
+    places = _places({**vars(chosen), "out": out, "frames": frames, "part_labels": part_labels, "save_points": save_points})
     with ExitStack() as stack:
         claim = stack.enter_context(durable.claim(places, inputs=files_read(clip), overwrite=overwrite))
 
@@ -135,8 +146,14 @@ def condition(
         drawn = [sink(name) for name in names]
         parts = sink(part_labels, "labels") if part_labels else None
         cropped = sink(frames) if frames else None
+        saved = stack.enter_context(durable.replacing_output(_points_place(save_points))) if save_points else None
+        if saved is not None:
+            durable.operations.make_folder(saved)
         count = 0
         for frame in progress.follow(video, f"drawing {kind} of {source.name}", source.num_frames):
+            if saved is not None and frame.points is not None:
+                name = source.frame_names[count] if source.frame_names else f"{count:05d}"
+                durable.operations.write(saved / f"{name}{OPENPOSE_SUFFIX}", json.dumps(openpose_json(frame.points)).encode())
             count += 1
             for place, picture in zip(drawn, frame.pictures, strict=True):
                 place.write(picture, frame.pts, frame.duration)
@@ -151,5 +168,7 @@ def condition(
         details["largest_step"] = round(steady.step, 2)
         details["motion_there"] = round(steady.motion, 2)
         details["at_frame"] = steady.frame
+        details["deviation_from_motion"] = round(steady.deviation, 2)
+        details["deviation_as_found"] = round(steady.found_deviation, 2)
     durable.write_json(sidecar_path(out), details)
     return {"output": out if len(names) == 1 else list(names), **details}

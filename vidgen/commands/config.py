@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vidgen import config, durable, translators
-from vidgen.commands import train
-from vidgen.errors import ConfigError
-from vidgen.training import run
+from vidgen.errors import ConfigError, VidgenError
+from vidgen.training import settings as run_settings
+from vidgen.training.settings import RunSettings
 from vidgen.translators.settings import ConditionalConfig
-from vidgen.weights.model_file import read_card
 
 _HEADER = """\
 # vidgen train {file} -o runs/{name}
@@ -28,11 +27,17 @@ def check(file: Path, sets: Sequence[str] = (), *, settings_only: bool = False) 
     Raises:
         ConfigError: it cannot; one line per problem, in the words of training.
     """
-    settings = run.load_run_config(file, list(sets))
-    found = [] if settings_only else train.problems(settings)
+    settings = run_settings.load_run_config(file, list(sets))
+    found = [] if settings_only else _problems(settings)
     if found:
         raise ConfigError("\n".join(map(str, found)), hint=next((problem.hint for problem in found if problem.hint), None))
     return {"file": str(file), "valid": True, "model": settings.model.kind, "data": str(settings.data.root)}
+
+
+def _problems(settings: RunSettings) -> list[VidgenError]:
+    from vidgen.commands import train  # which needs torch
+
+    return train.problems(settings)
 
 
 def show(file: Path, sets: Sequence[str] = ()) -> dict[str, Any]:
@@ -43,18 +48,20 @@ def show(file: Path, sets: Sequence[str] = ()) -> dict[str, Any]:
         CheckpointError: the run folder or weights file cannot be used.
     """
     if not (file.is_dir() or file.suffix == ".safetensors"):
-        return run.load_run_config(file, list(sets)).model_dump(mode="json")
+        return run_settings.load_run_config(file, list(sets)).model_dump(mode="json")
     if sets:
         raise ConfigError(f"--set {sets[0]}: {file} is trained already; its settings stay what they are")
     if file.is_dir() and (file / "config.yaml").is_file():
-        return run.load_run_config(file / "config.yaml", []).model_dump(mode="json")
+        return run_settings.load_run_config(file / "config.yaml", []).model_dump(mode="json")
+    from vidgen.weights.model_file import read_card  # which needs torch
+
     card, _, _ = read_card(file)
     return {"model": card.model.model_dump(mode="json"), "data": {"condition": dict(card.condition)}}
 
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a complete run."""
-    return run.run_schema().model_json_schema()
+    return run_settings.run_schema().model_json_schema()
 
 
 def new(file: Path, kind: str = "vid2vid", *, overwrite: bool = False) -> dict[str, Any]:
@@ -64,7 +71,7 @@ def new(file: Path, kind: str = "vid2vid", *, overwrite: bool = False) -> dict[s
         ConfigError: there is no translator `kind`.
         OutputError: `file` exists already or cannot be written.
     """
-    module = translators.find(kind, "--model")
+    module = translators.declared(kind, "--model")
     if file.name in ("", ".."):
         raise ConfigError(
             f"{file}: is a folder; a configuration file is to be written", hint=f"name it, such as {file / 'mine.yaml'}"
@@ -79,7 +86,7 @@ def new(file: Path, kind: str = "vid2vid", *, overwrite: bool = False) -> dict[s
     else:
         data |= {"target": "image.png", "flip": False}
     given = {"model": model, "data": data}
-    text = _HEADER.format(file=path, name=path.stem) + config.template(run.run_schema(), given)
+    text = _HEADER.format(file=path, name=path.stem) + config.template(run_settings.run_schema(), given)
     with durable.claim([path], overwrite=overwrite):
         durable.write_text(path, text)
     return {"file": str(path), "next": f"set data.root, then: vidgen train {path} -o runs/{path.stem}"}

@@ -63,9 +63,9 @@ def _checked(root: Path, config: Path | None, sets: Sequence[str], write_labels:
 
 
 def _configured(root: Path, config: Path, sets: Sequence[str]) -> DataSettings:
-    from vidgen.training import run
+    from vidgen.training import settings as run_settings
 
-    settings: DataSettings = load(config, run.run_schema(), sets, {"data.root": str(root)}).data
+    settings: DataSettings = load(config, run_settings.run_schema(), sets, {"data.root": str(root)}).data
     return settings
 
 

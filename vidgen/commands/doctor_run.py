@@ -8,6 +8,7 @@ from typing import Any
 from vidgen import durable
 from vidgen.errors import CheckpointError, InputError, PartialFailure, VidgenError, printable
 from vidgen.training import run
+from vidgen.training import settings as run_settings
 from vidgen.training.history import read_history
 from vidgen.training.run import Folder
 from vidgen.weights import checkpoints
@@ -80,7 +81,7 @@ def _checkpoints(found: list[Path]) -> tuple[dict[str, str], Checkpoint | None]:
 
 def _configuration(folder: Folder) -> str:
     try:
-        run.load_run_config(folder.config, [])
+        run_settings.load_run_config(folder.config, [])
     except VidgenError as error:
         return f"damaged: {_within(error, folder.path)}"
     return _WHOLE

@@ -49,7 +49,7 @@ def evaluate_each(
         "evaluate.run_to_file",
         "output",
         "scores",
-        lambda path: ".json",
+        lambda place: ".json",
         lambda arguments: [durable.Output(Path(arguments["scores"]))],
         Changes(("source", "target", "label_maps"), {"fps": is_text, "labels": is_text}),
         companions=("source", "target", "label_maps"),

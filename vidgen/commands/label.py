@@ -46,7 +46,7 @@ def label_each(
         "label.label",
         "clip",
         "out",
-        lambda path: ".png" if is_picture(path) else ".mkv",
+        lambda place: ".png" if is_picture(place) else ".mkv",
         lambda arguments: writing.output_places(
             arguments["out"], **{name: arguments.get(name) for name in ("confidence", "overlay", "instances")}
         ),

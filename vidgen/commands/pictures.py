@@ -119,7 +119,7 @@ def animate_each(
         "pictures.animate",
         "source",
         "output",
-        lambda path: ".mp4",
+        lambda place: ".mp4",
         lambda arguments: [output_place(arguments["output"])],
         Changes((), {"seed": is_whole, "loop": is_flag, "num_frames": is_whole, "size": is_text, "aspect": is_text}),
         single_only=("model", "dry_run"),

@@ -20,7 +20,7 @@ from vidgen.inference.styles import ObjectFeatures, StyleAssignment, Styles, clu
 from vidgen.media import images
 from vidgen.media.frames import open_source
 from vidgen.runtime import Precision
-from vidgen.training import run
+from vidgen.training import settings as run_settings
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _data_settings(loaded: Model, data: Path) -> DataSettings:
         target = data / DataSettings.model_fields["target"].default
         pairs: Literal["stills", "sequences"] = "stills" if any(map(images.is_image, target.glob("*"))) else "sequences"
         return DataSettings(root=data, condition=loaded.condition, pairs=pairs, width=width, height=height)
-    trained = run.load_run_config(config, []).data
+    trained = run_settings.load_run_config(config, []).data
     changes: dict[str, Any] = {"root": data, "crop_width": None, "crop_height": None}
     if data.resolve() != trained.root.resolve():
         changes |= {"sequences": None, "frames": None}

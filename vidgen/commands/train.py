@@ -31,11 +31,13 @@ from vidgen.networks.features import Vgg19Features
 from vidgen.runtime import Precision, Runtime
 from vidgen.threads import in_order
 from vidgen.training import parallel, run
+from vidgen.training import settings as run_settings
 from vidgen.training.estimate import estimate
 from vidgen.training.held_out import HeldOut
 from vidgen.training.loop import LoopSettings, Trainer, stage_of
 from vidgen.training.recorder import Recorder, StopRequest
-from vidgen.training.run import FlowSettings, Folder, RunSettings
+from vidgen.training.run import Folder
+from vidgen.training.settings import FlowSettings, RunSettings
 from vidgen.training.timing import fitting_stretch
 from vidgen.translators.base import Networks, Translator
 from vidgen.types import Batch, Stage
@@ -127,7 +129,7 @@ def train(
         overwrite = False  # what is there now was begun by this very call
     is_new = overwrite or not folder.config.is_file()
     if time_limit_seconds is not None and not is_new:
-        settings = _stretched(settings, run.load_run_config(folder.config, []).train.stretch)
+        settings = _stretched(settings, run_settings.load_run_config(folder.config, []).train.stretch)
     if hosts > 1 and rendezvous is None:
         raise ConfigError(f"`hosts` {hosts}: they need a place to meet", hint="`rendezvous` HOST:PORT, with one of them as HOST")
     if devices * hosts > 1 and "RANK" not in os.environ and not dry_run:
@@ -231,7 +233,7 @@ def _settings(
         if not folder.config.is_file():
             raise ConfigError(f"{folder.path}: no run to go on with", hint="name a configuration file: vidgen train CONFIG -o ...")
         config = folder.config
-    return run.load_run_config(config, changes)
+    return run_settings.load_run_config(config, changes)
 
 
 def _flow_engine(settings: FlowSettings) -> Engine:
@@ -360,7 +362,7 @@ def _check_same_run(folder: Folder, settings: RunSettings, clips: Clips, stages:
     Raises:
         CheckpointError: it would not.
     """
-    before = run.load_run_config(folder.config, [])
+    before = run_settings.load_run_config(folder.config, [])
     free = {"train": _FREE_TRAIN_KEYS, "data": _FREE_DATA_KEYS}
     old, new = (config.model_dump(mode="json", exclude=free) for config in (before, settings))
     changed = list(_differences(old, new))
@@ -588,7 +590,7 @@ def _ended(folder: Folder, requeue: bool) -> dict[str, Any]:
     Raises:
         Unfinished: before its end, and that is to be an error.
     """
-    settings = run.load_run_config(folder.config, [])
+    settings = run_settings.load_run_config(folder.config, [])
     sequences = find_sequences(settings.data)
     table = find_table(settings.data, sequences)
     clips = Clips(settings.data, sequences, table, seed=settings.train.seed, size_multiple=1, flow=None)

@@ -130,9 +130,9 @@ def translate(
     several = len(inputs) > 1 or len(sources) > 1 or inputs_list is not None
     if several:
         check_folder(out, len(sources))
-        named = lay_out(sources, out, lambda path: ".png" if is_picture(path) else ".mp4")
+        named = lay_out(sources, out, lambda place: ".png" if is_picture(place) else ".mp4")
     else:
-        named = [(place_of(sources[0].path).name, out)]
+        named = [(os.path.basename(place_of(sources[0].where)), out)]
     if reference and backend == "auto":
         backend = "torch"  # the encoder, which looks at the reference, is no part of an exported graph
     chosen, further, pictures = style_pictures(chosen, further)
@@ -145,7 +145,7 @@ def translate(
             values, fault = companions.of(source, identity if several else None)
             values = {**fixed, **values}
         for style, index in itertools.product(styles_of_results, range(samples)):
-            own: dict[str, Any] = {"input": str(source.path)}
+            own: dict[str, Any] = {"input": source.where}
             named_values = values if style is None else {**values, STYLE: str(style)}
             own |= {"inputs": named_values} if named_values else {}
             own |= {"sample": index} if samples > 1 else {}
@@ -401,7 +401,7 @@ def _is_model(path: Path) -> bool:
 
 
 def _places(clip: Clip) -> list[durable.Output]:
-    return [output_place(clip.output, single=is_picture(Path(clip.values["input"]))), sidecar_place(clip.output)]
+    return [output_place(clip.output, single=is_picture(place_of(clip.values["input"]))), sidecar_place(clip.output)]
 
 
 def _reads(clip: Clip) -> list[Path]:
@@ -436,7 +436,7 @@ def _enough_frames(sources: Sequence[Source]) -> int | None:
         if source.fault is not None:
             continue
         try:
-            count = open_source(source.path).num_frames
+            count = open_source(source.where).num_frames
         except VidgenError:  # it is opened again, as what it is, when its turn comes
             continue
         if count is None:

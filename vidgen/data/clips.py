@@ -19,6 +19,7 @@ from torch import Tensor
 from flow.warp import warp
 from vidgen.data import augment
 from vidgen.data.conditions import ConditionBuilder
+from vidgen.data.people import PeopleVariation
 from vidgen.data.reference_flow import CachedFlow, FlowFiles
 from vidgen.data.sequences import Sequence, class_name, find_classes, find_sequences
 from vidgen.data.settings import DataSettings, Size, source_settings
@@ -48,6 +49,7 @@ class _Cut:
     pen: lines.Pen | None = None
     style: StyleView | None = None
     recoloring: np.ndarray | None = None
+    sample: int | None = None
 
 
 class Clips:
@@ -82,6 +84,7 @@ class Clips:
         self._cache = _Cache(settings.cache_mb << 20)
         self._check_sides()
         self._sizes = [self._load_size(sequence) for sequence in sequences]
+        self._people = PeopleVariation(settings, sequences)
         self._sources: dict[str, Clips] = {}
         for name, source in settings.sources.items():
             others = source_settings(settings, source)
@@ -220,7 +223,7 @@ class Clips:
         frames = tuple(range(start, start + num_frames * step, step))
         positions = augment.draw_positions(self.settings.augment, np.random.default_rng([self._seed, 3, sample]), (height, width))
         drawn = self._draw_condition(np.random.default_rng([self._seed, 5, sample]))
-        return _Cut(chosen, frames, mirrored, (height, width), positions, top, left, crop, *drawn)
+        return _Cut(chosen, frames, mirrored, (height, width), positions, top, left, crop, *drawn, sample)
 
     def _draw_condition(self, generator: np.random.Generator) -> tuple[lines.Pen | None, StyleView | None, np.ndarray | None]:
         """What is random about lines and style of a clip."""
@@ -267,6 +270,9 @@ class Clips:
             layers["lines"] = lines.draw(source, cut.pen or self.settings.condition.lines.plain, cut.load_size)[None]
         if cut.recoloring is not None:
             layers["target"] = recolor(layers["target"], cut.recoloring)
+        if cut.sample is not None:
+            owner, generator = self.sequences[cut.sequence], np.random.default_rng([self._seed, 6, cut.sample, frame])
+            layers["pictures"] = self._people(layers["pictures"], owner, frame, owner.target.size, generator)
         if cut.positions is None:
             return layers
         return {name: augment.deform(layer, cut.positions) for name, layer in layers.items()}

@@ -174,6 +174,21 @@ class ClassSettings(Settings):
     """Folders that are used, in the order of their numbers; all that there are by default."""
 
 
+class PeopleSettings(Settings):
+    """How pictures of people are varied in training, so that a model bears gaps: anew for every frame, the same for the same seed
+    and step."""
+
+    points: str | None = None
+    """Folder under the root with the points that the pictures were drawn from: a folder of OpenPose JSON, or a COCO file, for each
+    sequence. They are drawn anew in every step. Without one, the pictures are DensePose's."""
+    drawn: Literal["all", "body", "hands"] = "all"
+    """What of the people the pictures show."""
+    drop: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Probability for each limb, each hand and each face, or each part of DensePose, to be left out."""
+    remove_face: bool = False
+    """Remove the face of DensePose pictures; move the head of drawn people by about 5 pixels, and their face by 2."""
+
+
 class ConditionSettings(Settings):
     """Everything a model reads of a frame; empty for generators that read only noise."""
 
@@ -298,9 +313,12 @@ class DataSettings(Settings):
     enlarge: Annotated[float, Field(ge=1, le=2)] = 1.0
     """Clips are enlarged by a random factor of up to this before the crop."""
     flip: bool = True
-    """Mirror half of the clips."""
+    """Mirror half of the clips. It doubles what there is to learn, so not where left and right differ for good: the hair of one
+    person, a street that is driven on one side."""
     augment: AugmentSettings = AugmentSettings()
     """Deformations of clips; none by default."""
+    people: Mapping[str, PeopleSettings] = Field(default_factory=dict)
+    """Gaps and shifts in pictures of people, by the name of their folder: `openpose: {points: poses}`, `densepose: {}`."""
     sources: Mapping[str, SourceSettings] = Field(default_factory=dict)
     """Further sources by name; the schedule says which share of the samples comes from each, the rest from the first."""
     max_frame_step: Annotated[int, Field(ge=1)] = 1
@@ -325,6 +343,12 @@ class DataSettings(Settings):
             (first, stop, _), (start, end, _) = (parse_range(text).indices(1 << 62) for text in (self.frames, self.held_out))
             if first < end and start < stop:
                 raise ValueError(f"held_out: {self.held_out} overlaps with frames {self.frames}")
+        return self
+
+    @model_validator(mode="after")
+    def _people_of_videos(self) -> DataSettings:
+        if self.people and self.pairs != "sequences":
+            raise ValueError("people: varies the pictures of sequences; leave pairs at sequences")
         return self
 
     @model_validator(mode="after")
@@ -380,4 +404,6 @@ def source_settings(settings: DataSettings, source: SourceSettings) -> DataSetti
             raise ConfigError("data.sources: names sketches, but data.condition.sketch is not set")
         condition = condition.model_copy(update={"sketch": condition.sketch.model_copy(update={"folder": source.sketches})})
     changes = {"target": source.target or settings.target, "condition": condition, "sources": {}}
+    if source.pictures is not None:
+        changes["people"] = {}
     return settings.model_copy(update=changes)

@@ -24,7 +24,18 @@ from vidgen import durable
 from vidgen.errors import ConfigError, MissingExtraError, install_hint
 from vidgen.inference.backends.graphs import ENGINES, EngineName, GraphBackend, GraphState, engine_version
 from vidgen.inference.facts import Facts
-from vidgen.inference.graph import METADATA_KEY, STATE_PREFIX, Check, GraphCard, Port, draw_noise, probe_frames, probe_inputs
+from vidgen.inference.graph import (
+    METADATA_KEY,
+    OF_WHOLE_VIDEO,
+    STATE_PREFIX,
+    Check,
+    GraphCard,
+    Port,
+    draw_noise,
+    probe_frames,
+    probe_inputs,
+    with_time,
+)
 from vidgen.networks import noise
 from vidgen.translators.base import Translator
 from vidgen.types import Condition, Input
@@ -46,8 +57,8 @@ _ROUNDING = 1e-6
 _LARGEST = 2**31 - 2**26
 """Bytes of weights that fit into one ONNX file, which is a protobuf of at most 2 GiB."""
 
-_DTYPES = {"labels": "int64", "instances": "int64"}
-_READABLE = ("labels", "instances", "picture", "edges", "styles")
+_DTYPES = {"labels": "int64", "instances": "int64", "class_id": "int64"}
+_READABLE = ("labels", "instances", "picture", "edges", "sketch", "lines", "styles", *OF_WHOLE_VIDEO)
 
 
 @dataclass(frozen=True)
@@ -79,14 +90,11 @@ class _Step(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         plan, given = self.plan, iter(tensors)
-        moment = {port.name: next(given).unsqueeze(1) for port in plan.inputs}
-        if not plan.inputs:
-            moment["frames"] = torch.zeros(1, 1, 0, *plan.facts.size)
+        moment = {port.name: next(given) for port in plan.inputs}
         drawn = iter([next(given) for _ in plan.noise])
         state = {port.name: next(given) for port in plan.states}
         with noise.given_by(lambda draw: next(drawn)):
-            condition = Condition(whole_video=("noise",), **moment, noise=torch.zeros(1, dtype=torch.int64))
-            frame, after = self.translator.step(condition, state)
+            frame, after = self.translator.step(_condition(plan, moment), state)
         return (frame[:, 0].float(), *(after[port.name] for port in plan.states))
 
 
@@ -231,11 +239,11 @@ def _plan(translator: Translator[Any], facts: Facts, inputs: Sequence[Input]) ->
     for item in inputs:
         if item.when == "training" or item.kind == "noise" or not item.channels:
             continue  # the noise itself goes into a graph, not its seed
-        if item.kind not in _READABLE or not item.per_frame:
+        if item.kind not in _READABLE or item.per_frame == (item.kind in OF_WHOLE_VIDEO):
             raise ConfigError(f"{facts.kind}: its input {item.name} ({item.kind}) cannot be part of an exported graph")
         known = {port.name: port for port in ports}
         ports = [port for port in ports if port.name != item.name]
-        ports.append(_input_port(item, known.get(item.name)))
+        ports.append(_input_port(item, known.get(item.name), facts))
     plan = _Plan(facts, tuple(ports), (), ())
     first, larger = _trace_sizes(facts)
     states = [(translator.first_state(size), size) for size in (first, larger)]
@@ -257,9 +265,16 @@ def _plan(translator: Translator[Any], facts: Facts, inputs: Sequence[Input]) ->
     return _Plan(facts, tuple(ports), noise_ports, state_ports)
 
 
-def _input_port(item: Input, other: Port | None) -> Port:
+def _input_port(item: Input, other: Port | None, facts: Facts) -> Port:
     dtype = _DTYPES.get(item.kind, "float32")
-    limits = {"labels": [-1, item.channels - 1], "instances": [0, 2**31 - 1]}.get(item.kind, [-1, 1])
+    last = item.channels - 1
+    limits = {"labels": [-1, last], "instances": [0, 2**31 - 1], "class_id": [0, last]}.get(item.kind, [-1, 1])
+    if item.kind == "class_id":
+        return Port(item.name, dtype, (1,), {"kind": item.kind, "range": limits})
+    if item.kind == "style_picture":
+        assert facts.condition.style is not None
+        side = facts.condition.style.size
+        return Port(item.name, dtype, (1, item.channels, side, side), {"kind": item.kind, "range": limits})
     if dtype == "int64":
         return Port(item.name, dtype, (1, "height", "width"), {"kind": item.kind, "range": limits})
     before = 0 if other is None else int(other.shape[1])  # pictures and edges share the channels of one tensor
@@ -313,9 +328,10 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _condition(plan: _Plan, arrays: Mapping[str, np.ndarray]) -> Condition:
-    """Of one moment; `arrays` are as the graph takes them."""
-    moment = {name: _tensor(value).unsqueeze(1) for name, value in arrays.items()}
+def _condition(plan: _Plan, given: Mapping[str, Any]) -> Condition:
+    """Of one moment; `given`, tensors or arrays, are as the graph takes them."""
+    tensors = {name: value if isinstance(value, Tensor) else _tensor(value) for name, value in given.items()}
+    moment = {port.name: tensors[port.name].unsqueeze(1) if port.per_frame else tensors[port.name] for port in plan.inputs}
     if not plan.inputs:
         moment = {"frames": torch.zeros(1, 1, 0, *plan.facts.size)}
     return Condition(whole_video=("noise",), **moment, noise=torch.zeros(1, dtype=torch.int64))
@@ -412,10 +428,7 @@ def _differs(draft: Path, step: _Step, videos: Sequence[Sequence[Mapping[str, np
         for index, moment in enumerate(video):
             arrays = _as_graph_takes(moment)
             before = GraphState({key: value.numpy() for key, value in state.items()}, index)
-            moment_arrays = {key: value[:, None] for key, value in arrays.items()} or {
-                "frames": np.zeros((1, 1, 0, *size), np.float32)
-            }
-            frame, _ = backend.step(moment_arrays, before, 0)
+            frame, _ = backend.step(with_time(plan.inputs, arrays, size), before, 0)
             distance = np.abs(frame - expected[index])
             from_nothing = bool(plan.states) and index == 0
             beyond = float((~(distance <= TOLERANCE)).mean())
@@ -461,7 +474,7 @@ def _hangs_on_rounding(
 
 def _as_graph_takes(moment: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     """Without the axis of time, where a session's array has one."""
-    ranks = {"labels": 3, "instances": 3}
+    ranks = {"labels": 3, "instances": 3, "class_id": 1}
     return {name: value[:, 0] if value.ndim > ranks.get(name, 4) else value for name, value in moment.items()}
 
 

@@ -30,6 +30,8 @@ from vidgen.inference.facts import Facts
 FORMAT = 1
 """Of the card."""
 METADATA_KEY = "vidgen"
+OF_WHOLE_VIDEO = ("class_id", "style_picture")
+"""Kinds of inputs that a whole video has once."""
 STATE_PREFIX = "next_"
 """What the name of a state that comes out begins with."""
 
@@ -55,6 +57,11 @@ class Port:
     dtype: str
     shape: tuple[int | str, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def per_frame(self) -> bool:
+        """Whether every frame has its own, rather than the whole video."""
+        return self.about.get("kind") not in OF_WHOLE_VIDEO
 
     def at(self, size: Size) -> tuple[int, ...]:
         """The shape for frames of `size` (height, width)."""
@@ -289,12 +296,24 @@ def probe_inputs(inputs: tuple[Port, ...], size: Size, moment: int, *, blocky: b
         channels = shape[1] if len(shape) == 4 else 1
         low, high = port.about["range"]
         values: np.ndarray
+        if not port.per_frame:
+            whole = np.random.RandomState(7)
+            values = whole.randint(low, high + 1, shape) if port.dtype == "int64" else whole.uniform(low, high, shape)
+            result[port.name] = values.astype(port.dtype)
+            continue
         if port.dtype == "int64":
             values = draw.randint(low, min(high, low + 1000) + 1, (channels, *tiles))
         else:
             values = draw.uniform(low, high, (channels, *tiles))
         result[port.name] = values[:, (rows // step)[:, None], columns // step].reshape(shape).astype(port.dtype)
     return result
+
+
+def with_time(inputs: tuple[Port, ...], arrays: Mapping[str, np.ndarray], size: Size) -> dict[str, np.ndarray]:
+    """What a graph takes as a session gives it to backends: with an axis of time, but for what a whole video has once."""
+    if not inputs:  # a model of noise alone
+        return {"frames": np.zeros((1, 1, 0, *size), np.float32)}
+    return {port.name: arrays[port.name][:, None] if port.per_frame else arrays[port.name] for port in inputs}
 
 
 def probe_frames(size: Size) -> np.ndarray:
@@ -324,8 +343,15 @@ def _uniform(stream: np.random.RandomState, count: int) -> np.ndarray:
 
 
 def _normal(stream: np.random.RandomState, count: int) -> np.ndarray:
-    """Box and Muller in blocks of 16, of which the last one overlaps the one before, as torch does from 16 numbers on."""
-    values = _uniform(stream, max(16, count))
+    """Box and Muller as torch does it: fewer than 16 numbers in pairs and in float64, more in blocks of 16, of which the last one
+    overlaps the one before."""
+    if count < 16:
+        words = stream.randint(0, 2**32, (-(-count // 2), 2, 2), dtype=np.uint32).astype(np.uint64)
+        uniform = ((words[..., 0] << np.uint64(32) | words[..., 1]) & np.uint64(2**53 - 1)) / 2.0**53
+        radius, angle = np.sqrt(-2 * np.log1p(-uniform[:, 1])), 2 * np.pi * uniform[:, 0]
+        pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+        return pairs.ravel()[:count].astype(np.float32)
+    values = _uniform(stream, count)
     whole = values[: len(values) // 16 * 16]
     whole[:] = _box_muller(whole.reshape(-1, 2, 8)).ravel()
     if len(values) % 16:

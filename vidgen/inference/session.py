@@ -171,7 +171,7 @@ class Session:
         if frame.pixels.shape[:2] != self.size:
             height, width = frame.pixels.shape[:2]
             raise InputError(f"{frame.name}: is {width}x{height}, but this session is of {self.size[1]}x{self.size[0]}")
-        return {names[0]: frame, **{name: as_frame(value, name) for name, value in further.items()}}
+        return {self.main_input: frame, **{name: as_frame(value, name) for name, value in further.items()}}
 
 
 def class_number(condition: ConditionSettings, name: str | None) -> int | None:

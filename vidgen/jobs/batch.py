@@ -18,7 +18,7 @@ from typing import Any
 import vidgen
 from vidgen import durable, progress
 from vidgen.jobs import ledger
-from vidgen.jobs.clips import Clip, check_distinct, in_shard
+from vidgen.jobs.clips import Clip, check_distinct, in_one_go, in_shard
 from vidgen.jobs.engines import Engine, Outcome, Work, in_this_process
 from vidgen.media import paths
 
@@ -63,21 +63,21 @@ class Job:
 
     def name_for(self, clip: Clip) -> str:
         """The job's name for one clip, which values of its own may set apart."""
-        special = {name: value for name, value in clip.values.items() if name != "input"}
-        if not special:
+        if clip.values.keys() <= {"input"}:
             return self.digest
+        special = {name: value for name, value in clip.values.items() if name != "input"}
         text = json.dumps(special, sort_keys=True, default=str)
         return f"{self.digest}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def key(self, clip: Clip) -> str:
         """How the ledger calls a clip's output: below the folder, where it lies there."""
-        return key_of(clip.output, self.folder)
+        path = os.path.abspath(clip.output)
+        return path[len(self._below) :].replace(os.sep, "/") if path.startswith(self._below) else path
 
-
-def key_of(output: str, folder: Path) -> str:
-    """An output as ledgers name it."""
-    path, root = os.path.abspath(output), os.path.abspath(folder)
-    return path[len(root) :].lstrip(os.sep).replace(os.sep, "/") if path.startswith(os.path.join(root, "")) else path
+    @functools.cached_property
+    def _below(self) -> str:
+        """What the absolute paths of all that lies in the folder begin with."""
+        return os.path.join(os.path.abspath(self.folder), "")
 
 
 @dataclass
@@ -128,17 +128,12 @@ def run(
     """
     started = time.monotonic()
     check_distinct(clips)
-    clips = [clip for clip in clips if in_shard(clip.identity, shard)]
+    clips = clips if shard[1] == 1 else [clip for clip in clips if in_shard(clip.identity, shard)]
     report = Report(job.folder, len(clips))
     digest = job.digest
     record = ledger.read(job.folder)
-    undone = []
-    for clip in clips:
-        key = job.key(clip)
-        if not overwrite and record.is_done(key, job.name_for(clip)) and os.path.lexists(clip.output):
-            report.num_before += 1
-        else:
-            undone.append(clip)
+    undone = clips if overwrite else _undone(job, clips, record)
+    report.num_before = len(clips) - len(undone)
     with ledger.opened(job.folder, digest, shard) as (lines, begun):
         todo, fresh = [], []
         for clip in undone:
@@ -164,6 +159,12 @@ def run(
         _Driver(job, report, lines, begun).run(todo, engine)
     report.seconds = time.monotonic() - started
     return report
+
+
+@in_one_go()
+def _undone(job: Job, clips: Sequence[Clip], record: ledger.Record) -> list[Clip]:
+    """The clips that this very job has not done, or whose outputs are gone."""
+    return [clip for clip in clips if not (record.is_done(job.key(clip), job.name_for(clip)) and os.path.lexists(clip.output))]
 
 
 def _check(job: Job, clips: Sequence[Clip], *, overwrite: bool) -> None:

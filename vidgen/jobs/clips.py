@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from vidgen.errors import ConfigError, InputError, OutputError
 from vidgen.media import images, paths, video
 
 MAX_CLIPS = 1_000_000
 """Of one batch; a longer list is split into several."""
+
+
+_FRAME_SUFFIXES = (*images.SUFFIXES, *video.SUFFIXES, images.ANIMATION_SUFFIX)
+
+
+@contextmanager
+def in_one_go() -> Iterator[None]:
+    """Without the collector of cycles, which looks at all clips again and again while there come to be more of them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def read_json(line: bytes) -> Any:
+    """A JSON value as `json.loads` reads it, several times as fast.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    try:
+        return from_json(line)
+    except ValueError:
+        return json.loads(line)  # takes halves of surrogate pairs too, which stand for file names that are no Unicode
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +99,7 @@ def read_list(file: Path, *, inputs: Collection[str], options: Collection[str]) 
     """
     paths.check_file(file)
     known, name = ("input", *inputs, "output", "options"), paths.display(file)
-    count = 0
+    count, folder = 0, os.fspath(file.parent)
     with open(file, "rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -79,14 +110,14 @@ def read_list(file: Path, *, inputs: Collection[str], options: Collection[str]) 
                 raise InputError(
                     f"{where}: a list holds at most {MAX_CLIPS:,} clips", hint=f"split it, as with split -l {MAX_CLIPS} {name}"
                 )
-            yield _listed(line, where, file.parent, known, options)
+            yield _listed(line, where, folder, known, options)
     if not count:
         raise InputError(f"{name}: the list names no clip")
 
 
-def _listed(line: bytes, where: str, folder: Path, known: Sequence[str], options: Collection[str]) -> Listed:
+def _listed(line: bytes, where: str, folder: str, known: Sequence[str], options: Collection[str]) -> Listed:
     try:
-        value = json.loads(line)
+        value = read_json(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f'{where}: is no JSON ({error}); expected an object such as {{"input": "clip.mkv"}}') from error
     if not isinstance(value, dict):
@@ -113,41 +144,51 @@ def _check_keys(where: str, value: Mapping[str, Any], known: Collection[str]) ->
             raise ConfigError(f"{where}: there is no key {key!r}; known are {', '.join(known) or 'none'}", hint=hint)
 
 
-def _below(folder: Path, text: str) -> str:
+def _below(folder: str, text: str) -> str:
     """A path of a list, which is meant from the list's own folder."""
     return text if text == "-" else os.path.join(folder, paths.expanded(text))
 
 
-def place_of(source: str | Path) -> Path:
-    """What a clip is called after: its file or folder without a cut; the folder of frames that a pattern or glob takes."""
-    path = Path(os.path.abspath(paths.split_cut(os.fspath(source))[0]))
-    return path.parent if not os.path.lexists(path) and (paths.is_pattern(path.name) or paths.is_glob(path.name)) else path
+# Places are strings here, and no disk is asked that need not be: a batch that continues looks at a hundred thousand of them first.
 
 
-def common_folder(places: Sequence[Path]) -> Path:
+def place_of(source: str) -> str:
+    """What a clip is called after: its file or folder without a cut; the folder of frames that a pattern or glob takes.
+
+    Absolute and normalized.
+    """
+    path = os.path.abspath(paths.split_cut(source)[0])
+    name = path.rpartition(os.sep)[2]
+    is_of_many = (paths.is_glob(name) or paths.is_pattern(name)) and not os.path.lexists(path)
+    return os.path.dirname(path) if is_of_many else path
+
+
+def common_folder(places: Sequence[str]) -> str:
     """The deepest folder that holds all these places, the root of the tree that outputs mirror.
 
     Raises:
         InputError: they have none, as on two drives.
     """
+    # What sorts between the first and the last lies in every folder that holds both.
+    first, last = min(places), max(places)
     try:
-        return Path(os.path.commonpath({place.parent for place in places}))
+        folder = os.path.commonpath([first, last])
     except ValueError as error:
         raise InputError(f"{paths.display(places[0])}: has no folder in common with the other inputs") from error
+    return os.path.dirname(folder) if folder == first else folder
 
 
-def relative_name(place: Path, root: Path) -> str:
+def relative_name(place: str, root: str) -> str:
     """A place below the root, `/` between the parts; elsewhere, its whole path."""
-    try:
-        return place.relative_to(root).as_posix()
-    except ValueError:
-        return place.as_posix()
+    below = os.path.join(root, "")
+    name = place[len(below) :] if place.startswith(below) else "." if place == root else place
+    return name.replace(os.sep, "/")
 
 
-def stem_of(place: Path, name: str) -> str:
+def stem_of(place: str, name: str) -> str:
     """The name of a clip without the suffix of its file; folders have no suffix, also where there is a dot in the name."""
-    has_suffix = images.is_image(place) or video.is_video(place) or images.is_animation_name(place)
-    return name[: -len(place.suffix)] if has_suffix and place.suffix and not place.is_dir() else name
+    has_suffix = place.lower().endswith(_FRAME_SUFFIXES) and not os.path.isdir(place)
+    return os.path.splitext(name)[0] if has_suffix else name
 
 
 def check_distinct(clips: Sequence[Clip]) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 from vidgen import durable
 from vidgen.errors import BusyError, InputError, OutputError
+from vidgen.jobs.clips import in_one_go, read_json
 from vidgen.media import paths
 
 NAME = "jobs.jsonl"
@@ -60,6 +61,7 @@ class Record:
         return entry is not None and entry["job"] == job and not entry.get("foreign")
 
 
+@in_one_go()
 def read(folder: Path) -> Record:
     """What the ledgers of an output folder say; an empty record where there is none.
 
@@ -81,7 +83,7 @@ def _read_into(record: Record, file: Path) -> None:
     with open(file, "rb") as lines:
         for line in lines:
             try:
-                value = json.loads(line)
+                value = read_json(line)
                 if "output" in value:
                     known = value["status"] in ("done", "failed") and isinstance(value["job"], str)
                     key = value["output"] if known else None
@@ -185,7 +187,7 @@ class Begun:
             with open(path, "rb") as lines:
                 for line in lines:
                     try:
-                        owner, key = json.loads(line[1:])
+                        owner, key = read_json(line[1:])
                         if owner == job:
                             deaths[key] = deaths[key] + 1 if line[:1] == b"+" else 0
                     except (ValueError, TypeError, RecursionError):

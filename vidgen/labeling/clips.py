@@ -283,9 +283,8 @@ class _PartLabeler:
         if painted is not None:
             self._paint = self._evidence(painted).plus(self._paint)
         self._look_back_from_next(index)
-        answer = F.interpolate(
-            self._head.probabilities(self._labeling.features(image)), size=self._size, mode="bilinear", align_corners=False
-        )
+        shares = self._head.probabilities(image, self._labeling.features)
+        answer = F.interpolate(shares, size=self._size, mode="bilinear", align_corners=False)
         self._answers = Evidence(answer, torch.ones(1, 1, *self._size)).plus(self._answers)
         known = self._answers.plus(self._paint)
         behind = self._from_behind.pop(index, None)

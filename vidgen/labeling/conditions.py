@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from flow.engines import Engine, create_engine
 from vidgen.errors import InputError
 from vidgen.labeling.estimators import FETCH, PersonFinder
 from vidgen.labeling.painted import frame_label
+from vidgen.labeling.steadying import PointSteadier, Steadiness
 from vidgen.media import drawings, edge_maps
 from vidgen.media.conditions import canny_edges
 from vidgen.media.drawings import PoseAugmentation
 from vidgen.media.frames import FrameSource
 from vidgen.media.keypoints import PointFrame, read_points
-from vidgen.media.pixels import to_tensor
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ class ConditionSettings:
         drop: probability for each limb, hand and face to be left out, for training.
         remove_face: remove the face of DensePose pictures, and jitter the head of poses where `drop` is not 0.
         seed: of that randomness.
+        steady: whether points are steadied over time; None where they are found in the frames, not where they are given.
+        people: most people that are found in a frame.
+        edge_network: of an edge map, weights of the edge detector HED; Canny by default.
     """
 
     kind: Kind
@@ -58,6 +61,9 @@ class ConditionSettings:
     drop: float = 0
     remove_face: bool = False
     seed: int = 0
+    steady: bool | None = None
+    people: int = 1
+    edge_network: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class ConditionFrame:
         frame: the frame itself, cropped alike, uint8 [H,W,3].
         parts: part labels of a face, uint8 [H,W]; None for other kinds.
         pts, duration: as the frame's.
+        points: that it was drawn from, in pixels of the whole frame; None for what is drawn from pictures.
     """
 
     pictures: list[np.ndarray]
@@ -76,20 +83,7 @@ class ConditionFrame:
     parts: np.ndarray | None
     pts: int
     duration: int | None
-
-
-@dataclass
-class Steadiness:
-    """The largest step of a point between two frames, and how far the picture moved there.
-
-    Attributes:
-        step, motion: pixels.
-        frame: where it was, counted from 0.
-    """
-
-    step: float = 0.0
-    motion: float = 0.0
-    frame: int = 0
+    points: PointFrame | None = None
 
 
 @dataclass
@@ -116,15 +110,17 @@ class ConditionVideo:
         settings, box = self.settings, self._box()
         generator = np.random.default_rng(settings.seed)
         augmentation = PoseAugmentation(generator, settings.drop, settings.remove_face) if settings.drop else None
-        follower = _Follower(self.steadiness)
+        steadier = PointSteadier(steady=self._is_steadied) if self.points is not None else None
         for index, frame in enumerate(self.source):
-            parts = None
+            parts, found = None, None
             if self.points is None:
                 pictures = [draw_picture(frame.pixels, settings)]
             else:
                 finder = self.points
                 found = finder[index] if isinstance(finder, list) else finder.find(frame.pixels, frame.name)
-                follower.follow(index, frame.pixels, found)
+                assert steadier is not None
+                found = steadier(frame.pixels, found)
+                self.steadiness = steadier.steadiness
                 pictures, parts, is_empty = draw_points(found, frame.pixels, settings, augmentation)
                 if is_empty:
                     self.empty.append(index)
@@ -135,6 +131,7 @@ class ConditionVideo:
                 None if parts is None else np.ascontiguousarray(parts[top:bottom, left:right]),
                 frame.pts,
                 frame.duration,
+                found,
             )
         if self.empty:
             names = [frame_label(self.source, index) for index in self.empty]
@@ -143,6 +140,11 @@ class ConditionVideo:
             log.warning(
                 "%s: no %s in frames %s%s; nothing is drawn there", self.source.name, what, ", ".join(names[:_MAX_LISTED]), more
             )
+
+    @property
+    def _is_steadied(self) -> bool:
+        chosen = self.settings.steady
+        return isinstance(self.points, PersonFinder) if chosen is None else chosen
 
     def _box(self) -> tuple[int, int, int, int] | None:
         if not self.settings.crop:
@@ -171,9 +173,33 @@ def draw_picture(pixels: np.ndarray, settings: ConditionSettings) -> np.ndarray:
     if settings.kind == "lines":
         return _in_color(drawings.line_art(pixels, settings.line_width))
     if settings.kind == "edge-map":
-        return _in_color(edge_maps.edge_map(pixels))
+        return _in_color(edge_maps.edge_map(pixels, edge_map_options(settings.edge_network)))
     edges = canny_edges(pixels, settings.low, settings.high, settings.blur)
     return _in_color(drawings.edge_distance(edges) if settings.kind == "distance" else edges)
+
+
+@lru_cache(maxsize=1)
+def edge_map_options(edge_network: Path | None) -> edge_maps.EdgeMapOptions:
+    """Edge maps by Canny, or as published by HED, which sees few textures, so that smaller lines stay.
+
+    Raises:
+        CheckpointError: the file does not hold its weights.
+    """
+    if edge_network is None:
+        return edge_maps.EdgeMapOptions()
+    import torch
+
+    from vidgen.weights.pretrained import load_hed
+
+    network = load_hed(edge_network)
+
+    def detector(picture: np.ndarray) -> np.ndarray:
+        pictures = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.inference_mode():
+            strengths: np.ndarray = network(pictures)[0, 0].numpy()
+        return strengths
+
+    return edge_maps.EdgeMapOptions(detector, min_pixels=5)
 
 
 def draw_points(
@@ -209,10 +235,14 @@ def open_condition(
 
     Raises:
         InputError: points are missing or not wanted, cannot be read, or there are more or fewer of them than frames.
+        CheckpointError: the file of the edge detector holds something else.
     """
     if settings.kind in OF_PICTURES:
         if points is not None or weights is not None:
             raise InputError(f"{settings.kind}: is drawn from the pictures and reads no points")
+        if settings.edge_network is not None and settings.kind != "edge-map":
+            raise InputError(f"{settings.kind}: is drawn without a network; `edge_network` is for edge-map")
+        edge_map_options(settings.edge_network)
         return ConditionVideo(source, settings, None)
     if points is not None and weights is not None:
         raise InputError(
@@ -246,52 +276,11 @@ def find_people(settings: ConditionSettings, weights: Path) -> PersonFinder:
         MissingExtraError, CheckpointError: as `PersonFinder`.
     """
     wanted = {"pose": ("body", "face", "hands"), "body": ("body",), "face": ("face",), "hands": ("hands",)}[settings.kind]
-    return PersonFinder(weights, **dict.fromkeys(wanted, True))
+    return PersonFinder(weights, people=settings.people, **dict.fromkeys(wanted, True))
 
 
 def _in_color(gray: np.ndarray) -> np.ndarray:
     return np.repeat(gray[:, :, None], 3, axis=2)
-
-
-class _Follower:
-    """Measures how far points jump, beside how far the picture moves under them."""
-
-    def __init__(self, steadiness: Steadiness) -> None:
-        self._steadiness = steadiness
-        self._last: tuple[np.ndarray, np.ndarray] | None = None
-        self._engine: Engine = create_engine("dis-fast")
-
-    def follow(self, index: int, pixels: np.ndarray, found: PointFrame) -> None:
-        """Take in the next frame."""
-        points = _first_person(found)
-        if self._last is not None:
-            before, earlier = self._last
-            steps = _steps(earlier, points)
-            if steps.size and steps.max() > self._steadiness.step:
-                place = int(steps.argmax())
-                column, row = earlier[place, :2].round().astype(int)
-                height, width = pixels.shape[:2]
-                flow = self._engine(to_tensor(before)[None], to_tensor(pixels)[None])[0]
-                motion = flow[:, min(max(row, 0), height - 1), min(max(column, 0), width - 1)]
-                self._steadiness.step, self._steadiness.frame = float(steps.max()), index
-                self._steadiness.motion = float(motion.norm())
-        self._last = pixels, points
-
-
-def _first_person(found: PointFrame) -> np.ndarray:
-    if not found.people:
-        return np.zeros((0, 3))
-    person = found.people[0]
-    return np.vstack([person.body, person.face, person.left_hand, person.right_hand])
-
-
-def _steps(earlier: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Lengths of the steps of points that are there both times; 0 for others."""
-    if earlier.shape != points.shape or not len(points):
-        return np.zeros(0)
-    both = (earlier[:, 2] > 0) & (points[:, 2] > 0)
-    lengths: np.ndarray = np.where(both, np.linalg.norm(points[:, :2] - earlier[:, :2], axis=1), 0)
-    return lengths
 
 
 def output_names(out: str, settings: ConditionSettings) -> Sequence[str]:

@@ -11,7 +11,7 @@ import hashlib
 import math
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,11 @@ FETCH = "pip download --no-deps mediapipe==0.10.21"
 
 _MAX_GRAPH_BYTES = 32 << 20
 _LEAST_SCORE = 0.5
-_MOST_HANDS = 2
-_SAME_PALM = 0.3
+_HANDS_OF_ONE = 2
+_HAND_NAMES = {True: "left_hand", False: "right_hand"}
+_WRISTS = {4: "right_hand", 7: "left_hand"}
+"""The hand at each wrist of BODY_25."""
+_SAME_PALM, _SAME_REGION = 0.3, 0.5
 _REACH = 4
 """Places of the heat maps around a point that may move it."""
 
@@ -114,6 +117,11 @@ class _Region:
         dx, dy = self._axes @ (0, down)
         return _Region(self.x + dx, self.y + dy, self.side, self.angle)
 
+    def is_same(self, other: _Region) -> bool:
+        """Whether both are around the same thing."""
+        one, two = (np.array([region.x, region.y, region.side, region.side]) for region in (self, other))
+        return _overlap(one, two) > _SAME_REGION
+
 
 @dataclass(frozen=True)
 class _Detection:
@@ -179,111 +187,114 @@ def _read_graph(wheel: Path, graph: _GraphFile) -> bytes:
 
 
 class PersonFinder:
-    """Finds one person in each frame of a clip: what was found in one frame says where to look in the next.
+    """Finds people in each frame of a clip: where they were in one frame says where to look in the next.
 
     Args:
         wheel: of mediapipe 0.10.21.
         body, face, hands: what to look for.
+        people: the most people looked for; those that were found first come first.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
         CheckpointError: the file is another one.
     """
 
-    def __init__(self, wheel: Path, *, body: bool = False, face: bool = False, hands: bool = False) -> None:
+    def __init__(self, wheel: Path, *, body: bool = False, face: bool = False, hands: bool = False, people: int = 1) -> None:
         wanted = {"pose": body, "face": face, "palm": hands, "hand": hands}
         for name, graph in _GRAPHS.items():
             if wanted[name.split()[0]]:
                 _read_graph(wheel, graph)
         self._graphs = _Graphs(wheel)
-        self._body, self._face, self._hands = body, face, hands
-        self._face_region: _Region | None = None
-        self._body_region: _Region | None = None
+        self._body, self._face, self._hands, self._people = body, face, hands, people
+        self._face_regions: list[_Region] = []
+        self._body_regions: list[_Region] = []
 
     def reset(self) -> None:
         """Begin another clip."""
-        self._face_region = self._body_region = None
+        self._face_regions, self._body_regions = [], []
 
     def find(self, pixels: np.ndarray, name: str) -> PointFrame:
-        """The person in the next frame, uint8 [H,W,3]; nobody where nothing is certain."""
-        body = self._find_body(pixels) if self._body else None
-        face = self._find_face(pixels) if self._face else None
-        left, right = self._find_hands(pixels) if self._hands else (None, None)
-        if body is None and face is None and left is None and right is None:
-            return PointFrame((), name)
-        parts = ((body, NUM_BODY), (face, NUM_FACE), (left, NUM_HAND), (right, NUM_HAND))
-        return PointFrame((Person(*(np.zeros((count, 3)) if part is None else part for part, count in parts)),), name)
+        """The people in the next frame, uint8 [H,W,3]; nobody where nothing is certain."""
+        bodies: list[np.ndarray] = []
+        faces: list[np.ndarray] = []
+        if self._body:
+            bodies, self._body_regions = self._follow(self._body_regions, pixels, self._body_at, self._detect_bodies)
+        if self._face:
+            faces, self._face_regions = self._follow(self._face_regions, pixels, self._face_at, self._detect_faces)
+        hands = self._find_hands(pixels) if self._hands else []
+        return PointFrame(tuple(assembled(bodies, faces, hands, self._people)), name)
 
-    def _find_face(self, pixels: np.ndarray) -> np.ndarray | None:
-        for region in self._regions(self._face_region, lambda: self._detect_face(pixels)):
-            mesh, flag = self._graphs.run("face landmarks", region.cut(pixels, _GRAPHS["face landmarks"].side))
-            if _sigmoid(float(flag.ravel()[0])) < _LEAST_SCORE:
-                continue
-            points = region.to_frame(mesh.reshape(-1, 3)[:, :2] / _GRAPHS["face landmarks"].side)
-            center, size = (points.max(0) + points.min(0)) / 2, np.ptp(points, axis=0).max()
-            self._face_region = _Region(center[0], center[1], 1.5 * size, _turn(points[33], points[263], 0))
-            face = np.zeros((NUM_FACE, 3))
-            face[:NUM_LANDMARKS] = np.column_stack([points[list(_MESH_OF_LANDMARK)], np.ones(NUM_LANDMARKS)])
-            return face
-        self._face_region = None
-        return None
+    def _follow(
+        self,
+        known: Sequence[_Region],
+        pixels: np.ndarray,
+        look: Callable[[np.ndarray, _Region], tuple[np.ndarray, _Region] | None],
+        detect: Callable[[np.ndarray], list[_Region]],
+    ) -> tuple[list[np.ndarray], list[_Region]]:
+        """Points, and where to look in the next frame: first where the last frame says; then, while there may be more, where a
+        detector finds something in the whole frame."""
+        found: list[np.ndarray] = []
+        regions: list[_Region] = []
+        for candidates in (lambda: list(known), lambda: detect(pixels)):
+            if len(found) >= self._people:
+                break
+            for candidate in candidates():
+                if len(found) < self._people and not any(candidate.is_same(region) for region in regions):
+                    points = look(pixels, candidate)
+                    if points is not None and not any(points[1].is_same(region) for region in regions):
+                        found.append(points[0])
+                        regions.append(points[1])
+        return found, regions
 
-    def _detect_face(self, pixels: np.ndarray) -> _Region | None:
-        found = self._detect("face detection", pixels)
-        if not found:
+    def _face_at(self, pixels: np.ndarray, region: _Region) -> tuple[np.ndarray, _Region] | None:
+        mesh, flag = self._graphs.run("face landmarks", region.cut(pixels, _GRAPHS["face landmarks"].side))
+        if _sigmoid(float(flag.ravel()[0])) < _LEAST_SCORE:
             return None
-        return _Region(
-            found[0].box[0], found[0].box[1], 1.5 * found[0].box[2:].max(), _turn(found[0].points[0], found[0].points[1], 0)
-        )
+        points = region.to_frame(mesh.reshape(-1, 3)[:, :2] / _GRAPHS["face landmarks"].side)
+        center, size = (points.max(0) + points.min(0)) / 2, np.ptp(points, axis=0).max()
+        face = np.zeros((NUM_FACE, 3))
+        face[:NUM_LANDMARKS] = np.column_stack([points[list(_MESH_OF_LANDMARK)], np.ones(NUM_LANDMARKS)])
+        return face, _Region(center[0], center[1], 1.5 * size, _turn(points[33], points[263], 0))
 
-    def _find_body(self, pixels: np.ndarray) -> np.ndarray | None:
-        for region in self._regions(self._body_region, lambda: self._detect_body(pixels)):
-            side = _GRAPHS["pose landmarks"].side
-            points, flag, _, heat = self._graphs.run("pose landmarks", region.cut(pixels, side))[:4]
-            if float(flag.ravel()[0]) < _LEAST_SCORE:
-                continue
-            table = points.reshape(-1, 5)
-            places = region.to_frame(_refined(table[:, :2] / side, heat[0]))
-            self._body_region = _around(places[33], places[34])
-            height, width = pixels.shape[:2]
-            seen = (_sigmoid(table[:, 3]) > _LEAST_SCORE) & (places >= 0).all(1) & (places < (width, height)).all(1)
-            known = np.column_stack([places, seen * _sigmoid(table[:, 3])])
-            body = np.zeros((NUM_BODY, 3))
-            for ours, theirs in _POSE_OF_BODY.items():
-                body[ours] = known[theirs]
-            for ours, (one, other) in {1: (11, 12), 8: (23, 24)}.items():
-                body[ours] = *((known[one, :2] + known[other, :2]) / 2), min(known[one, 2], known[other, 2])
-            return body
-        self._body_region = None
-        return None
+    def _detect_faces(self, pixels: np.ndarray) -> list[_Region]:
+        return [
+            _Region(item.box[0], item.box[1], 1.5 * item.box[2:].max(), _turn(item.points[0], item.points[1], 0))
+            for item in self._detect("face detection", pixels)
+        ]
 
-    def _detect_body(self, pixels: np.ndarray) -> _Region | None:
-        found = self._detect("pose detection", pixels)
-        return _around(found[0].points[0], found[0].points[1]) if found else None
+    def _body_at(self, pixels: np.ndarray, region: _Region) -> tuple[np.ndarray, _Region] | None:
+        side = _GRAPHS["pose landmarks"].side
+        points, flag, _, heat = self._graphs.run("pose landmarks", region.cut(pixels, side))[:4]
+        if float(flag.ravel()[0]) < _LEAST_SCORE:
+            return None
+        table = points.reshape(-1, 5)
+        places = region.to_frame(_refined(table[:, :2] / side, heat[0]))
+        height, width = pixels.shape[:2]
+        seen = (_sigmoid(table[:, 3]) > _LEAST_SCORE) & (places >= 0).all(1) & (places < (width, height)).all(1)
+        known = np.column_stack([places, seen * _sigmoid(table[:, 3])])
+        body = np.zeros((NUM_BODY, 3))
+        for ours, theirs in _POSE_OF_BODY.items():
+            body[ours] = known[theirs]
+        for ours, (one, other) in {1: (11, 12), 8: (23, 24)}.items():
+            body[ours] = *((known[one, :2] + known[other, :2]) / 2), min(known[one, 2], known[other, 2])
+        return body, _around(places[33], places[34])
 
-    def _find_hands(self, pixels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-        hands: list[np.ndarray | None] = [None, None]
-        for palm in self._detect("palm detection", pixels)[:_MOST_HANDS]:
+    def _detect_bodies(self, pixels: np.ndarray) -> list[_Region]:
+        return [_around(item.points[0], item.points[1]) for item in self._detect("pose detection", pixels)]
+
+    def _find_hands(self, pixels: np.ndarray) -> list[tuple[np.ndarray, bool]]:
+        """Points of each hand [21,3], and whether it is a left one."""
+        hands = []
+        for palm in self._detect("palm detection", pixels)[: _HANDS_OF_ONE * self._people]:
             turned = _Region(palm.box[0], palm.box[1], 2.6 * palm.box[2:].max(), _turn(palm.points[0], palm.points[2], math.pi / 2))
             region, side = turned.shifted(-0.5 * palm.box[3]), _GRAPHS["hand landmarks"].side
             points, flag, is_right = self._graphs.run("hand landmarks", region.cut(pixels, side))[:3]
             if float(flag.ravel()[0]) < _LEAST_SCORE:
                 continue
-            # The graph sees pictures as a mirror shows them.
-            place = 0 if float(is_right.ravel()[0]) > _LEAST_SCORE else 1
-            place = place if hands[place] is None else 1 - place
             hand = np.column_stack([region.to_frame(points.reshape(-1, 3)[:, :2] / side), np.ones(NUM_HAND)])
-            hands[place] = hand
-        return hands[0], hands[1]
-
-    @staticmethod
-    def _regions(known: _Region | None, detect: Any) -> Any:
-        """Where the last frame says; where that fails, what a detector finds in the whole frame."""
-        if known is not None:
-            yield known
-        found = detect()
-        if found is not None:
-            yield found
+            # The graph sees pictures as a mirror shows them.
+            hands.append((hand, float(is_right.ravel()[0]) > _LEAST_SCORE))
+        return hands
 
     def _detect(self, name: str, pixels: np.ndarray) -> list[_Detection]:
         """Detections above the least score, the most certain first, without those that overlap a better one."""
@@ -301,6 +312,59 @@ class PersonFinder:
             if all(_overlap(box, other.box) < _SAME_PALM for other in found):
                 found.append(_Detection(box, places[1:], float(certain[index])))
         return found
+
+
+def assembled(
+    bodies: Sequence[np.ndarray], faces: Sequence[np.ndarray], hands: Sequence[tuple[np.ndarray, bool]], people: int
+) -> list[Person]:
+    """People from their parts: faces go to the body whose nose they are around, hands to the nearest wrist.
+
+    Faces that are on no body are people of their own. Of a single person all parts are the same one's.
+
+    Args:
+        bodies: [25,3] each.
+        faces: [70,3] each.
+        hands: [21,3] each, and whether it seems to be a left one.
+        people: the most people.
+    """
+    found = [{"body": body} for body in bodies]
+    for face in faces:
+        center, size = _middle_and_size(face)
+        bare = [person for person in found if "face" not in person]
+        if people > 1:
+            bare = [person for person in bare if person["body"][0, 2] > 0 and _apart(person["body"][0], center) < size]
+        if bare:
+            min(bare, key=lambda person: _apart(person["body"][0], center))["face"] = face
+        elif len(found) < people:
+            found.append({"body": np.zeros((NUM_BODY, 3)), "face": face})
+    if hands and not found:
+        found.append({"body": np.zeros((NUM_BODY, 3))})
+    for hand, is_left in hands:
+        if people == 1 or not any(person["body"].any() for person in found):
+            side = _HAND_NAMES[is_left]
+            found[0][side if side not in found[0] else _HAND_NAMES[not is_left]] = hand
+            continue
+        size = _middle_and_size(hand)[1]
+        free = [
+            (_apart(person["body"][wrist], hand[0]), index, name)
+            for index, person in enumerate(found)
+            for wrist, name in _WRISTS.items()
+            if name not in person and person["body"][wrist, 2] > 0
+        ]
+        distance, index, name = min(free, default=(math.inf, 0, ""))
+        if distance < size:
+            found[index][name] = hand
+    return [Person(**parts) for parts in found]
+
+
+def _middle_and_size(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Middle (x, y) and larger side of the box around the points that are there."""
+    places = points[points[:, 2] > 0, :2]
+    return (places.max(0) + places.min(0)) / 2, float(np.ptp(places, axis=0).max())
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.linalg.norm(one[:2] - other[:2]))
 
 
 def _anchors(side: int, strides: Sequence[int]) -> np.ndarray:

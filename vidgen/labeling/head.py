@@ -42,6 +42,8 @@ _SCALES = (0.5, 0.7, 1.0, 1.0, 1.4, 1.8, 2.5)
 _NUM_VIEWS = 24
 _BRIGHTNESS, _CONTRAST = 0.1, 0.2
 _TAP_DROPOUT = 0.25
+_HALF_SHARE = 1 / 3
+"""How much the answer at half the size counts."""
 _LEAST_SHARE = 1e-3
 _RATE, _WEIGHT_DECAY, _WARM_UP = 2e-3, 1e-3, 10
 _IGNORED = -1
@@ -164,9 +166,17 @@ class TrainedHead:
     table: LabelTable
 
     @torch.inference_mode()
-    def probabilities(self, taps: Sequence[Tensor]) -> Tensor:
-        """Features of a frame -> [1,len(classes),h,w], which add up to 1."""
-        return torch.softmax(self.network(taps), dim=1)
+    def probabilities(self, image: Tensor, features: FrameFeatures) -> Tensor:
+        """A frame float [1,3,H,W] in -1..1 at the work size -> [1,len(classes),H/4,W/4], which add up to 1.
+
+        The frame is looked at at its size and, counting less, at half of it, where what is near looks as the same thing does
+        farther away: the geometric mean of both answers.
+        """
+        near = torch.log_softmax(self.network(features(image)), dim=1)
+        height, width = (max(_SIZE_MULTIPLE, round(side / 2 / _SIZE_MULTIPLE) * _SIZE_MULTIPLE) for side in image.shape[-2:])
+        half = torch.log_softmax(self.network(features(_resized(image, (height, width)))), dim=1)
+        far = F.interpolate(half, size=near.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.softmax(torch.lerp(near, far, _HALF_SHARE), dim=1)
 
     def save(self, path: Path) -> None:
         """Write it as safetensors; the metadata hold classes and label table."""

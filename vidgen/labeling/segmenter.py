@@ -60,7 +60,7 @@ def train_segmenter(
     def find(frame: Tensor) -> Tensor:
         size = frame.shape[-2:]
         image = F.interpolate(frame, size=work_size((size[0], size[1])), mode="bilinear", align_corners=False)
-        shares = F.interpolate(head.probabilities(features(image)), size=size, mode="bilinear", align_corners=False)
+        shares = F.interpolate(head.probabilities(image, features), size=size, mode="bilinear", align_corners=False)
         return classes[shares.argmax(dim=1)]
 
     return Segmenter(f"head trained on {real.name} and {maps.name}", find, table.num_classes, input_range="signed")

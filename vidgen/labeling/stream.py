@@ -16,6 +16,7 @@ from vidgen.labeling.estimators import FETCH
 from vidgen.labeling.head import FrameFeatures, TrainedHead, to_work_size, work_size
 from vidgen.labeling.motion import Evidence, MotionEstimator, trust
 from vidgen.labeling.refine import refine
+from vidgen.labeling.steadying import PointSteadier
 from vidgen.media.conditions import resize_picture
 from vidgen.media.labels import LabelTable
 
@@ -48,12 +49,16 @@ class StreamDrawer:
             raise InputError(f"{settings.kind}: all channels, cropping and dropping are for clips, not for a stream")
         self._settings = settings
         self._finder = None if settings.kind in OF_PICTURES or weights is None else find_people(settings, weights)
+        self._steadier = None if self._finder is None or settings.steady is False else PointSteadier(steady=True)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """The drawing of the next frame."""
         if self._finder is None:
             return draw_picture(pixels, self._settings)
-        return draw_points(self._finder.find(pixels, "the stream"), pixels, self._settings)[0][0]
+        found = self._finder.find(pixels, "the stream")
+        if self._steadier is not None:
+            found = self._steadier(pixels, found)
+        return draw_points(found, pixels, self._settings)[0][0]
 
 
 class StreamLabeler:
@@ -89,7 +94,7 @@ class StreamLabeler:
         if self._motion is None or self._motion.size != size:  # the first frame, or the stream changed its size
             self._motion, self._before = MotionEstimator(size, "dis-fast"), None
         small = self._motion.reduced(image)
-        answer = F.interpolate(self._head.probabilities(self._features(image)), size=size, mode="bilinear", align_corners=False)
+        answer = F.interpolate(self._head.probabilities(image, self._features), size=size, mode="bilinear", align_corners=False)
         known = Evidence(answer, torch.ones(1, 1, *size))
         if self._before is not None:
             previous, earlier = self._before

@@ -26,6 +26,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+ANIMATION_SUFFIX = ".apng"
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")
 _ORIENTATION_TAG = 0x0112
@@ -43,7 +44,7 @@ def is_image(path: Path) -> bool:
 
 def is_animation_name(path: Path) -> bool:
     """Whether the name says that `path` is an animation of pictures."""
-    return path.suffix.lower() == ".apng"
+    return path.suffix.lower() == ANIMATION_SUFFIX
 
 
 def is_animation(path: Path) -> bool:

@@ -98,6 +98,15 @@ def read_points(where: str | Path, frame_names: Sequence[str] | None = None) -> 
     return [_read_one(path)]
 
 
+def openpose_json(frame: PointFrame) -> dict[str, Any]:
+    """The people of a frame as OpenPose writes them, which `read_points` reads; what is absent is an empty list."""
+    people = []
+    for person in frame.people:
+        parts = {key: getattr(person, attribute) for key, (attribute, _) in _KEYS.items()}
+        people.append({key: points.ravel().tolist() if points.any() else [] for key, points in parts.items()})
+    return {"version": 1.3, "people": people}
+
+
 def _read_one(path: Path) -> PointFrame:
     name = paths.display(path)
     if path.suffix.lower() == ".txt":

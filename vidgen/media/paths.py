@@ -127,7 +127,7 @@ def unreadable(path: str | Path, error: Exception) -> InputError:
 
 def is_pattern(name: str) -> bool:
     """Whether the last part of `name` numbers its files: one `%d` or `%0Nd` with no letter behind it, as in `frames/%05d.png`."""
-    return len(_NUMBER_PATTERN.findall(Path(name).name)) == 1
+    return "%" in name and len(_NUMBER_PATTERN.findall(Path(name).name)) == 1
 
 
 def matching_pattern(pattern: str) -> list[Path]:
@@ -277,7 +277,7 @@ def split_cut(where: str) -> tuple[str, Cut]:
 
     A file that really bears such a name is left alone.
     """
-    match = _CUT.match(where)
+    match = _CUT.match(where) if where.endswith("]") else None
     if match is None or os.path.lexists(where):
         return where, Cut()
     return match["path"], Cut(parse_moment(match["start"], plain="frames"), parse_moment(match["end"], plain="frames"))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vidgen.networks.choices import CriticObjective
 from vidgen.networks.image_pool import ImagePool
 from vidgen.networks.losses import (
-    CriticObjective,
     DiscriminatorFeatures,
     feature_matching,
     gradient_penalty,

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from vidgen.networks.layers import NormKind, ResidualBlock, UpBlock, Upsampling, down, head, pyramid, stem
+from vidgen.networks.choices import NormKind, Upsampling
+from vidgen.networks.layers import ResidualBlock, UpBlock, down, head, pyramid, stem
 
 
 class GlobalGenerator(nn.Module):

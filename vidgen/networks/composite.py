@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from flow.warp import warp
 from vidgen.networks.anchor import Anchor
-from vidgen.networks.layers import NormKind, ResidualBlock, UpBlock, Upsampling, down, head, stem
+from vidgen.networks.choices import NormKind, Upsampling
+from vidgen.networks.layers import ResidualBlock, UpBlock, down, head, stem
 
 FLOW_SCALE = 20.0
 """Pixels per unit of the flow head, at the coarsest scale."""

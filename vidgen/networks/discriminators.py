@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from vidgen.networks.layers import NormKind, halve, normalization
+from vidgen.networks.choices import NormKind
+from vidgen.networks.layers import halve, normalization
 
 
 class PatchDiscriminator(nn.Module):

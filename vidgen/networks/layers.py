@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidgen.networks.choices import NormKind, Upsampling
 from vidgen.networks.noise import uniform_of_video
-
-NormKind = Literal["batch", "instance", "none"]
-Upsampling = Literal["transposed", "resize"]
 
 
 class BatchNorm(nn.BatchNorm2d):

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GanObjective = Literal["least_squares", "hinge", "vanilla"]
-CriticObjective = Literal["least_squares", "hinge", "vanilla", "wasserstein"]
-"""The Wasserstein critic needs `gradient_penalty` beside it."""
+from vidgen.networks.choices import CriticObjective
+
 DiscriminatorFeatures = list[list[Tensor]]
 """[scale][stage] outputs of a multi-scale discriminator; the last stage holds the logits."""
 

@@ -16,18 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-Form = Literal["paper", "gru", "stretched", "image", "residual"]
-"""How a unit mixes its features x with an image I of their size ([.,.] joins channels, P projects x where widths differ):
+from vidgen.networks.choices import Form, NormKind
 
-- paper: m = sigmoid(conv([x, I])), z = f(conv([m x, I])), n = sigmoid(conv([x, I])), y = (1 - n) z + n P(x); equations 3 to 7.
-- gru: the same with n's opposite as the gate, as in a gated recurrent unit: y = (1 - u) P(x) + u z.
-- stretched: gru with gates of leaky ReLUs that are stretched to 0..1 over each map. The release's decoder.
-- image: the mask is on what the image adds, x' = x + m conv(I), and y = P(x) + conv(f(N(conv(f(N(x')))))). The release's encoder
-  and discriminator.
-- residual: y = P(x) + f(conv([x, I])), without masks: what the paper compares with.
-"""
-
-NormKind = Literal["batch", "instance", "none"]
 _STRETCH_EPS = 1e-6
 _GATE_BIAS = 0.5
 

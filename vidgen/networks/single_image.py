@@ -15,13 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vidgen.networks.choices import MIN_SIDE, LevelNorm
 from vidgen.networks.noise import normal_of_frame
 
 Size = tuple[int, int]
-LevelNorm = Literal["batch", "none"]
-
-MIN_SIDE = 12
-"""Shortest side of a level in pixels: the discriminators see 11."""
 
 
 # -- resizing --------------------------------------------------------------------------------------------------------------

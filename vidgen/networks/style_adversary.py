@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidgen.networks.layers import NormKind
+from vidgen.networks.choices import NormKind
 from vidgen.networks.losses import adversarial
 from vidgen.networks.style_unet import Conv, initialize_he
 from vidgen.types import Losses

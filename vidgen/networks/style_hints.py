@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidgen.networks.choices import HintNormalization
 from vidgen.networks.efficientnet import EfficientNetFeatures
 
 HintEncoder = Callable[[Tensor], Tensor]
 """Pictures [N,3,S,S] in -1..1 -> [N,K]."""
-HintNormalization = Literal["picture", "data"]
-
 _HISTOGRAM_BINS = 4
 _RANDOM_WIDTHS = (3, 16, 32, 64)
 _RANDOM_SEED = 20170814

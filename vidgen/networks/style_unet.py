@@ -9,15 +9,14 @@ alone may have one: what a hint adds to the middle is a constant per channel, wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidgen.networks.layers import NormKind, Upsampling, normalization
+from vidgen.networks.choices import NormKind, SkipKind, Upsampling
+from vidgen.networks.layers import normalization
 
-SkipKind = Literal["paper", "symmetric"]
 _SLOPE = 0.2
 _LAST_WIDTH = 4
 """The full-size level of the decoder is this many times as wide as that of the encoder: room for the balance of L1 and GAN."""

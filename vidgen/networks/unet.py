@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidgen.networks.layers import NoiseDropout, NormKind, normalization
+from vidgen.networks.choices import NormKind
+from vidgen.networks.layers import NoiseDropout, normalization
 
 _MAX_FACTOR = 8
 """Widths double with each down-sampling up to this many times the first."""

@@ -75,17 +75,17 @@ def embed(clips: Mapping[str, Frames], *, lead: str, max_bytes: float, max_heigh
         InputError: a clip cannot be read.
     """
     for step, (scale, quality) in enumerate(_STEPS):
-        size = _even_size(clips[lead].size, max(MIN_HEIGHT, round(scale * min(max_height, clips[lead].size[0]))))
+        size = even_size(clips[lead].size, max(MIN_HEIGHT, round(scale * min(max_height, clips[lead].size[0]))))
         is_last = step == len(_STEPS) - 1
         if not is_last and _expected_bytes(clips, lead, size, quality, max_frames) > 1.3 * max_bytes:
             continue
-        videos, times, digests = _encode(clips, lead, size, quality, max_frames)
+        videos, times, digests = encode(clips, lead, size, quality, max_frames)
         if _num_bytes(videos) <= max_bytes:
             break
     all_frames = len(times)
     while _num_bytes(videos) > max_bytes and len(times) > 1:
         limit = max(1, int(len(times) * 0.9 * min(1, max_bytes / _num_bytes(videos))))
-        videos, times, digests = _encode(clips, lead, size, quality, limit)
+        videos, times, digests = encode(clips, lead, size, quality, limit)
     reductions = _scaled_down(clips, size)
     if quality == "draft":
         reductions.append(f"compressed strongly to stay within {megabytes(max_bytes)}: do not assess fine grain from the players")
@@ -105,7 +105,7 @@ def _scaled_down(clips: Mapping[str, Frames], size: tuple[int, int]) -> list[str
     ]
 
 
-def _even_size(size: tuple[int, int], height: int) -> tuple[int, int]:
+def even_size(size: tuple[int, int], height: int) -> tuple[int, int]:
     """(height, width), even as H.264 wants them, of the shape of `size`."""
     height = max(2, min(height, size[0]) // 2 * 2)
     return height, max(2, round(size[1] * height / size[0] / 2) * 2)
@@ -117,15 +117,20 @@ def _num_bytes(videos: Mapping[str, bytes]) -> int:
 
 def _expected_bytes(clips: Mapping[str, Frames], lead: str, size: tuple[int, int], quality: Quality, limit: int | None) -> float:
     """The size of all frames, judged from the first ones."""
-    videos, times, _ = _encode(clips, lead, size, quality, min(PROBED_FRAMES, limit or PROBED_FRAMES))
+    videos, times, _ = encode(clips, lead, size, quality, min(PROBED_FRAMES, limit or PROBED_FRAMES))
     counts = [count for clip in clips.values() if (count := getattr(clip, "num_frames", None))]
     total = min([*counts, *([limit] if limit else [])], default=len(times))
     return _num_bytes(videos) * max(1.0, total / len(times))
 
 
-def _encode(
+def encode(
     clips: Mapping[str, Frames], lead: str, size: tuple[int, int], quality: Quality, limit: int | None
 ) -> tuple[dict[str, bytes], list[float], dict[str, str]]:
+    """The clips as H.264 in MP4, when each frame starts in seconds, and the digests of `Clips`; they end with the shortest.
+
+    Raises:
+        InputError: a clip cannot be read.
+    """
     time_base, rate = clips[lead].time_base, clips[lead].frame_rate
     times: list[int] = []
     contents = {name: hashlib.sha256() for name in clips}

@@ -15,7 +15,7 @@ from vidgen.runtime import Runtime
 from vidgen.single_image.pictures import Size, size_text
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
 from vidgen.translators import singan
-from vidgen.translators.cascade import SingleImageConfig
+from vidgen.translators.settings.cascade import SingleImageConfig
 from vidgen.types import Batch, Condition, Stage
 
 FEWEST_STEPS = 120

@@ -49,9 +49,12 @@ def clip_variation(
             f"the clip has {len(clip)} frames; at most {MAX_CLIP_FRAMES} are learned from", hint="cut it, as in [0:60]"
         )
     height, width = clip[0].shape[:2]
-    size, scale = size or (height, width), max(1.0, max(height, width) / (work_side or max(height, width)))
-    small = [resize_picture(frame, _divided((height, width), scale)) for frame in clip]
-    synthesis = _synthesis(small, (num_frames, *_divided(size, scale)), loop=loop, noise=noise, seed=seed)
+    size = size or (height, width)
+    work = at_side((height, width), work_side or max(height, width))
+    scale = height / work[0]
+    small = [resize_picture(frame, work) for frame in clip]
+    matched = max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
+    synthesis = _synthesis(small, (num_frames, *matched), loop=loop, noise=noise, seed=seed)
     if scale == 1:
         yield from to_pixels(synthesis.volume.transpose(0, 1))
         return
@@ -64,8 +67,10 @@ def clip_variation(
         yield to_pixels(corrected[:, 0])
 
 
-def _divided(size: Size, scale: float) -> Size:
-    return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
+def at_side(size: Size, side: int) -> Size:
+    """(height, width) with at most `side` pixels along the longer one."""
+    scale = min(1.0, side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _synthesis(clip: Sequence[np.ndarray], target: patches.Size, *, loop: bool, noise: float, seed: int) -> Synthesis:

@@ -25,7 +25,7 @@ from vidgen.media.frames import FrameSource, open_source
 from vidgen.networks import patches
 from vidgen.single_image import training
 from vidgen.single_image.budget import TrainingPlan
-from vidgen.single_image.clips import clip_variation
+from vidgen.single_image.clips import at_side, clip_variation
 from vidgen.single_image.models import Patches, SingleImageModel, Trained
 from vidgen.single_image.options import TRAINED, Purpose, Shape, SingleImageOptions, Walk
 from vidgen.single_image.pictures import (
@@ -218,7 +218,9 @@ def plan(source: PictureLike, purpose: Purpose, options: SingleImageOptions = DE
     """
     if purpose == "animation" and is_clip(source):
         clip, size = _open_clip(source, options, allow_truncated=False)
-        return Plan(options.method, tuple(patches.level_sizes((clip.count(), *size), min_frames=patches.CLIP_PATCH_FRAMES)))
+        count = clip.count()
+        work = at_side(size, _clip_side((count, *size)))
+        return Plan(options.method, tuple(patches.level_sizes((count, *work), min_frames=patches.CLIP_PATCH_FRAMES)))
     picture = _at_work(read_picture(source), purpose, options)
     if not options.trains:
         return Plan(options.method, tuple(size[1:] for size in patches.level_sizes((1, *picture.size))))

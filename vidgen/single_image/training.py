@@ -25,8 +25,9 @@ from vidgen.single_image.pictures import Picture, Size
 from vidgen.training import run
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
 from vidgen.training.recorder import Recorder, StopRequest
-from vidgen.training.run import Folder, RunSettings, TrainSettings
-from vidgen.translators.cascade import SingleImageConfig
+from vidgen.training.run import Folder
+from vidgen.training.settings import RunSettings, TrainSettings
+from vidgen.translators.settings.cascade import SingleImageConfig
 from vidgen.types import Batch, Condition
 from vidgen.weights import checkpoints
 from vidgen.weights.checkpoints import Checkpoint

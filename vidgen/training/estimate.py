@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidgen.data.clips import Clips
 from vidgen.runtime import Runtime
-from vidgen.training.run import RunSettings
+from vidgen.training.settings import RunSettings
 from vidgen.translators.base import Translator
 from vidgen.types import Batch, Stage, Step
 

@@ -33,7 +33,8 @@ from vidgen.training import parallel
 from vidgen.training.held_out import HeldOut, in_use
 from vidgen.training.history import read_history
 from vidgen.training.loop import StepRecord, Trainer
-from vidgen.training.run import Folder, RunSettings
+from vidgen.training.run import Folder
+from vidgen.training.settings import RunSettings
 from vidgen.types import Batch
 from vidgen.weights import checkpoints
 from vidgen.weights.files import pack

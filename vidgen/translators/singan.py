@@ -11,102 +11,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidgen.errors import ConfigError, InputError
+from vidgen.errors import ConfigError
 from vidgen.networks import single_image
 from vidgen.networks.layers import initialize
 from vidgen.networks.single_image import (
     LevelGenerator,
     LevelNetwork,
-    LevelNorm,
-    Pyramid,
     Size,
     mirror_to,
-    plan_pyramid,
-    pyramid_of,
     randn,
     random_window,
     resize_by,
     resize_to,
 )
 from vidgen.translators.base import Networks
-from vidgen.translators.cascade import Samples, ScaleMemory, SingleImageConfig, SingleImageTranslator
-from vidgen.translators.settings import Count
-from vidgen.types import Batch, Input, Losses, Output, Phase, Pretrained, Stage, Step
+from vidgen.translators.cascade import Samples, ScaleMemory, SingleImageTranslator
+from vidgen.translators.settings.singan import Config, inputs, pretrained
+from vidgen.types import Batch, Losses, Output, Phase, Stage, Step
+
+__all__ = ["RENAMES", "Config", "SinGAN", "build", "inputs", "pretrained", "stages"]
 
 RENAMES = {"generator": single_image.rename_original, "discriminators": single_image.rename_original}
 """What to rename in the published files: `<scale>/netG.pth` and `<scale>/netD.pth`."""
-
-
-class Config(SingleImageConfig):
-    """SinGAN; the defaults are the published ones."""
-
-    kind: Literal["singan"] = "singan"
-    scale_factor: Annotated[float, Field(gt=0.3, lt=0.95)] = 0.75
-    """Ratio between the sizes of neighboring scales; fitted, so that the coarsest has min_size."""
-    count_scales: Literal["ceil", "floor"] = "ceil"
-    """How the number of scales is rounded; floor for super-resolution."""
-    sizes: tuple[tuple[Count, Count], ...] | None = None
-    """Heights and widths of all scales, coarsest first, in place of the above; for weights of others."""
-    base_channels: Count = 32
-    """Width at the coarsest scale; it doubles every 4 scales."""
-    max_channels: Count = 128
-    """No scale is wider."""
-    num_layers: Annotated[int, Field(ge=3, le=9)] = 5
-    generator_norm: LevelNorm = "batch"
-    discriminator_norm: LevelNorm = "batch"
-    num_generator_steps: Count = 3
-    crop_size: Annotated[int, Field(ge=32)] | None = None
-    """Train on random squares of this side where a scale is larger; whole pictures by default."""
-    num_kept_cascades: Annotated[int, Field(ge=0)] = 0
-    """Draw the coarser scales' result from so many stored ones; 0 draws a new one for every update."""
-    legacy_quantize: bool = False
-    """Pass images between scales through 8 bits, as the published code does; only for its weights."""
-    paint_scale: Annotated[int, Field(ge=1)] | None = None
-    """Retrain this scale alone on pictures reduced to a few colors (paint-to-image); starts from a trained model."""
-    num_paint_colors: Annotated[int, Field(ge=2, le=64)] = 5
-    """How many colors a picture is reduced to for that."""
-
-    @property
-    def pyramid(self) -> Pyramid:
-        size = self.known_size
-        if self.sizes is not None:
-            return pyramid_of(self.sizes)
-        try:
-            return plan_pyramid(
-                size,
-                min_size=self.min_size,
-                max_size=self.max_size,
-                scale_factor=self.scale_factor,
-                count=self.count_scales,
-            )
-        except ValueError as error:
-            raise InputError(str(error)) from None
-
-    def width(self, level: int) -> int:
-        return min(self.base_channels * 2 ** (level // 4), self.max_channels)
-
-    def check_scales(self) -> None:
-        super().check_scales()
-        levels = self.pyramid.num_levels
-        if self.paint_scale is not None and self.paint_scale >= levels:
-            raise ValueError(f"paint_scale: {self.paint_scale}, but the scales are 0 to {levels - 1}")
-
-
-def inputs(config: Config) -> tuple[Input, ...]:
-    """It reads nothing of a video but its size."""
-    return ()
-
-
-def pretrained(config: Config) -> tuple[Pretrained, ...]:
-    """It needs none."""
-    return ()
 
 
 @dataclass(frozen=True)

@@ -13,38 +13,49 @@ import itertools
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidgen.config import Settings
 from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.feature_adversary import LITE0_CHANNELS
-from vidgen.networks.layers import NormKind, Upsampling
 from vidgen.networks.style_adversary import StyleAdversary, StyleDiscriminator, StyleObjective, soft_targets
-from vidgen.networks.style_hints import HintEncoder, HintNorm, HintNormalization, color_statistics, pooled_features, random_features
-from vidgen.networks.style_unet import GuideDecoder, SkipKind, StyleUNet
+from vidgen.networks.style_hints import HintEncoder, HintNorm, color_statistics, pooled_features, random_features
+from vidgen.networks.style_unet import GuideDecoder, StyleUNet
 from vidgen.translators.base import Networks, Translator
-from vidgen.translators.settings import (
-    ConditionalConfig,
-    Count,
-    FeatureSettings,
-    ScaleSchedule,
-    Weight,
-    feature_adversary,
-    feature_phases,
+from vidgen.translators.settings import feature_adversary, feature_phases
+from vidgen.translators.settings.style2paints import (
+    Config,
+    Discriminator,
+    EncoderName,
+    Generator,
+    Hint,
+    LossWeights,
+    inputs,
+    pretrained,
 )
-from vidgen.types import Batch, Condition, Input, Losses, Output, Phase, Pretrained, Stage, Step
+from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage, Step
+
+__all__ = [
+    "RENAMES",
+    "Config",
+    "Discriminator",
+    "Generator",
+    "Hint",
+    "LossWeights",
+    "Style2Paints",
+    "build",
+    "inputs",
+    "pretrained",
+    "stages",
+]
 
 log = logging.getLogger(__name__)
 
 RENAMES: dict[str, str] = {}
 """There are no published weights of this system."""
 
-EncoderName = Literal["efficientnet_lite0", "vgg19_fc1", "color_statistics", "random_features"]
 HINT_CHANNELS: dict[str, int] = {
     "efficientnet_lite0": 2 * sum(LITE0_CHANNELS),
     "vgg19_fc1": 4096,
@@ -52,108 +63,6 @@ HINT_CHANNELS: dict[str, int] = {
     "random_features": 128,
 }
 _GRAY = (0.299, 0.587, 0.114)
-
-
-class Generator(Settings):
-    """The U-Net; the defaults are the figure's."""
-
-    base_channels: Count = 16
-    mid_channels: Count = 2048
-    """Width of the middle, which is also what the hint is brought to."""
-    num_levels: Annotated[int, Field(ge=2, le=8)] = 5
-    """Sizes of the encoder; sides are multiples of 2^num_levels."""
-    skips: SkipKind = "paper"
-    """paper: from the first convolution of a level, as wide as the level before; symmetric: from the whole level."""
-    norm: NormKind = "none"
-    """Of the encoder alone; the paper names none."""
-    upsampling: Upsampling = "transposed"
-
-
-class Hint(Settings):
-    """What describes a style."""
-
-    encoder: EncoderName = "efficientnet_lite0"
-    """vgg19_fc1 is the paper's (4096 numbers; needs `train.pretrained.vgg19_fc1`, torchvision's file); efficientnet_lite0 (1088
-    pooled features) comes with vidgen; color_statistics are 70 numbers of colors alone; random_features are for checks."""
-    normalization: HintNormalization = "picture"
-    """The paper's "global normalization": of the numbers of each hint; or, with data, of each number over the training pictures."""
-
-
-class Discriminator(Settings):
-    """The discriminator of styles."""
-
-    objective: Literal["bce", "mse", "literal", "dcgan"] = "bce"
-    """dcgan tells real from generated and knows no styles (equation 4); literal is equation 3 as printed, which loses the style."""
-    generator: Literal["match", "raise"] = "match"
-    """The generator reaches the outputs of the wanted style, or raises all of them as printed."""
-    switch_every: Annotated[int, Field(ge=0)] = 0
-    """Alternate between the objective and dcgan every so many steps; 0 never."""
-    base_channels: Count = 64
-    num_layers: Annotated[int, Field(ge=1, le=8)] = 5
-    norm: NormKind = "none"
-    """batch is DCGAN's; with few pictures at once it subtracts what tells the style."""
-
-    @property
-    def has_styles(self) -> bool:
-        return self.objective != "dcgan"
-
-    @property
-    def has_realness(self) -> bool:
-        return not self.has_styles or self.switch_every > 0
-
-
-class LossWeights(Settings):
-    """Weights of the loss terms; the paper states those of the guides alone."""
-
-    gan_weight: Weight = 1.0
-    l1_weight: Weight = 100.0
-    """Of the three pictures together."""
-    gray_guide_weight: Weight = 0.3
-    """Share of the guide at the entry of the middle, which paints gray; 0 for no such guide."""
-    color_guide_weight: Weight = 0.9
-    """Share of the guide at the exit of the middle, which paints in color; 0 for no such guide."""
-    gray_guide_target: Literal["gray", "color"] = "gray"
-    """color is the paper's first version: the entry of the middle knows no style, and its guide paints mean colors then."""
-
-
-class Config(ConditionalConfig):
-    """A style2paints model."""
-
-    reads_style: ClassVar[bool] = True
-
-    kind: Literal["style2paints"] = "style2paints"
-    generator: Generator = Generator()
-    hint: Hint = Hint()
-    discriminator: Discriminator | None = Discriminator()
-    losses: LossWeights = LossWeights()
-    features: FeatureSettings | None = None
-    """Losses and a discriminator on pretrained features; none in the original."""
-    schedule: ScaleSchedule = ScaleSchedule()
-
-    @model_validator(mode="after")
-    def _plays(self) -> Config:
-        if self.discriminator is not None and not self.discriminator.has_styles and self.discriminator.switch_every:
-            raise ValueError("discriminator.switch_every: alternates between styles and dcgan, but the objective is dcgan")
-        return self
-
-    def for_use(self) -> Config:
-        losses = self.losses.model_copy(update={"gray_guide_weight": 0.0, "color_guide_weight": 0.0})
-        return self.model_copy(update={"discriminator": None, "features": None, "losses": losses})
-
-
-def inputs(config: Config) -> tuple[Input, ...]:
-    """The drawing of every frame, and one style picture for the whole video."""
-    return (*config.frame_inputs(), Input("style", "style_picture", 3, per_frame=False))
-
-
-def pretrained(config: Config) -> tuple[Pretrained, ...]:
-    """The encoder of hints, which is needed in use too, and EfficientNet-Lite0 for losses on features."""
-    networks: dict[str, Pretrained] = {}
-    if config.features is not None:
-        networks["efficientnet_lite0"] = Pretrained("efficientnet_lite0", "model.features")
-    if config.hint.encoder in ("efficientnet_lite0", "vgg19_fc1"):
-        networks[config.hint.encoder] = Pretrained(config.hint.encoder, "model.hint.encoder", when="both")
-    return tuple(networks.values())
 
 
 @dataclass(frozen=True)

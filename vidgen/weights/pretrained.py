@@ -6,6 +6,7 @@ Translators declare what they need (`pretrained(config)`); nothing is ever downl
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata, resources
@@ -16,6 +17,7 @@ from torch import nn
 from vidgen.errors import CheckpointError, ConfigError
 from vidgen.networks.efficientnet import EfficientNetFeatures
 from vidgen.networks.features import Vgg19Features, Vgg19FirstDense
+from vidgen.networks.hed import HolisticallyNestedEdges
 from vidgen.types import Pretrained
 from vidgen.weights.files import load_into
 from vidgen.weights.state_dicts import read_state_dict
@@ -82,6 +84,18 @@ def load_efficientnet_lite0(path: Path, sha256: str | None = None) -> EfficientN
         return EfficientNetFeatures(read_state_dict(path, sha256)).eval()
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: is not EfficientNet-Lite0 ({error})") from error
+
+
+def load_hed(path: Path, sha256: str | None = None, *, width_divisor: int = 1) -> HolisticallyNestedEdges:
+    """The edge detector of SketchyGAN, from the state dict of its PyTorch port, old or new.
+
+    Raises:
+        CheckpointError: the file is missing, has another checksum, or is not HED.
+    """
+    state = {re.sub("^module", "net", name): value for name, value in read_state_dict(path, sha256).items()}
+    network = HolisticallyNestedEdges(width_divisor)
+    load_into(network, state, str(path))
+    return network.eval()
 
 
 CATALOG: dict[str, Entry] = {

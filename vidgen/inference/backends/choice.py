@@ -23,7 +23,7 @@ import vidgen
 from vidgen import durable
 from vidgen.errors import OutputError
 from vidgen.inference.backends.graphs import TITLES, EngineName, GraphBackend, engine_version
-from vidgen.inference.graph import probe_frames, probe_inputs
+from vidgen.inference.graph import probe_frames, probe_inputs, with_time
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +125,7 @@ def compare(backend: GraphBackend) -> Verdict:
     check, card = backend.card.check, backend.card
     state, differences, milliseconds = None, [], 0.0
     for moment in range(2):
-        arrays = {name: value[:, None] for name, value in probe_inputs(card.inputs, check.size, moment).items()}
-        if not arrays:  # a model of noise alone
-            arrays = {"frames": np.zeros((1, 1, 0, *check.size), np.float32)}
+        arrays = with_time(card.inputs, probe_inputs(card.inputs, check.size, moment), check.size)
         if card.states and moment == 0:
             state = backend.prime(arrays, probe_frames(check.size))
         started = time.perf_counter()

@@ -187,7 +187,9 @@ class GraphBackend:
         size = self._size(arrays)
         state = state or GraphState({port.name: port.zeros(size) for port in self.card.states}, 0)
         feeds = {
-            port.name: arrays[port.name][:, 0] if port.name in arrays else port.zeros(size)  # styles that nobody chose are neutral
+            port.name: (arrays[port.name][:, 0] if port.per_frame else arrays[port.name])
+            if port.name in arrays
+            else port.zeros(size)  # styles that nobody chose are neutral
             for port in self.card.inputs
         }
         noise = draw_noise(self.card.noise, size, seed, state.num_frames)

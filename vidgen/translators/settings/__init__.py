@@ -1,18 +1,23 @@
-"""Settings that several translators share: their condition, loss weights and schedules."""
+"""Settings that several translators share: their condition, loss weights and schedules. Needs no torch.
+
+The modules of this package hold what configurations say of each translator, so that they can be read without its networks.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
 from vidgen.config import Settings
 from vidgen.errors import ConfigError
-from vidgen.networks.feature_adversary import FeatureAdversary, FeatureWeights
 from vidgen.types import Input, OptimizerSettings, Phase, Stage
+
+if TYPE_CHECKING:
+    from vidgen.networks.feature_adversary import FeatureAdversary, FeatureWeights
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -128,6 +133,8 @@ class FeatureSettings(Settings):
 
     def weights(self) -> FeatureWeights:
         """As the networks take them."""
+        from vidgen.networks.feature_adversary import FeatureWeights
+
         return FeatureWeights(self.likeness_weight, self.texture_weight, self.gan_weight, self.detail_weight)
 
 
@@ -135,6 +142,8 @@ def feature_adversary(chosen: FeatureSettings | None, condition_channels: int) -
     """What the settings ask for; None where there are none."""
     if chosen is None:
         return None
+    from vidgen.networks.feature_adversary import FeatureAdversary
+
     return FeatureAdversary(condition_channels, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift)
 
 

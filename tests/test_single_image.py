@@ -395,8 +395,9 @@ def test_a_clip_that_is_matched_at_a_small_size_gives_frames_as_sharp_as_its_own
     assert [frame.shape for frame in wide] == [(50, 100, 3)] * 4
 
 
+@pytest.mark.slow
 def test_a_trained_animation_begins_with_the_picture_at_its_own_size_and_moves_as_sharp_as_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "MOST_STEPS", 3)
+    monkeypatch.setattr(budget, "MOST_STEPS", 50)
     monkeypatch.setattr(budget, "FEWEST_STEPS", 1)
     monkeypatch.setattr(budget, "_SMALLER", ({"width": 8},))
     picture = Picture(balloon())

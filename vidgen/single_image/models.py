@@ -382,7 +382,7 @@ def _along(stations: Sequence[Tensor], full: Tensor, num_frames: int, loop: bool
     detail = full - _resized(_blur(stations[0], _BROAD), size)
     away = [_sure_motion(station, stations[0]) if index else torch.zeros(1, 2, *work) for index, station in enumerate(stations)]
     broad = [_blur(stations[0], _BROAD)]
-    limit = _range_of_colors(broad[0])
+    limit = _range_of_colors(stations[0])
     for station, flow in zip(stations[1:], away[1:], strict=True):
         moved = warp(broad[0], flow)
         broad.append(moved + _limited(_blur(station, _BROAD) - moved, limit))

@@ -7,6 +7,7 @@ import http.server
 import io
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -15,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -504,6 +506,77 @@ def test_no_damage_to_a_container_makes_a_video_shorter_in_silence(tmp_path, nam
     # Encoders differ from run to run, and a flipped bit inside a compressed frame can make a decoder drop just that frame.
     assert len(short) <= 1 + count // 100
     assert all(num_frames == 23 for _, num_frames in short)
+
+
+def _changed(content: bytes, name: bytes, offset: int, value: int, *, last: bool = False) -> bytes:
+    """The file with another byte, counted from the content of its first or last box of that name."""
+    data = bytearray(content)
+    data[(content.rindex if last else content.index)(name) + len(name) + offset] ^= value
+    return bytes(data)
+
+
+def _with_the_last_chunk_twice(content: bytes) -> bytes:
+    """An AVI file in which the last picture was slipped in once more."""
+    place = content.rindex(b"00dc", 0, content.rindex(b"idx1"))
+    return content[:place] + content[place : content.rindex(b"idx1")] + content[place:]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("a.mp4", lambda data: _changed(data, b"ctts", 8 * 10 + 4 + 1, 1), "23 of 24 frames .24 are stored"),
+        ("a.mp4", lambda data: _changed(data, b"mvhd", 0, 1), "a header is cut short"),
+        ("a.mp4", lambda data: _changed(data, b"tkhd", 0, 1), "a header is cut short"),
+        ("a.mp4", lambda data: _changed(data, b"elst", 0, 1), "its list of edits is cut short"),
+        ("fragments.mp4", lambda data: _changed(data, b"trun", 7, 2, last=True), "run of frames at byte [0-9]+ has an impossible"),
+        ("fragments.mp4", lambda data: _changed(data, b"tfdt", 10, 0x24, last=True), "begins before the one before it ends"),
+        ("fragments.mp4", lambda data: _changed(data, b"tfhd", 8, 0x80), "begins before the one before it ends"),
+        ("a.webm", lambda data: re.sub(rb"\xa3(?=[\x89-\xff]\x81)", b"\xab", data, count=1), "number at byte [0-9]+ has"),
+        ("a.avi", lambda data: _with_the_last_chunk_twice(data), "[0-9]+ bytes lie behind its end"),
+    ],
+)  # fmt: skip
+def test_a_wrong_number_in_a_table_hides_no_frame_in_silence(tmp_path, name, change, reason):
+    path = structured_clip(tmp_path / name)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(DamagedVideoError, match=reason):
+        list(frames.open_source(path))
+
+
+def test_a_wrong_length_in_a_gif_joins_no_two_pictures_in_silence(tmp_path):
+    path = structured_clip(tmp_path / "a.gif")
+    data = bytearray(path.read_bytes())
+    with open(path, "rb") as file:
+        pictures = [block.start for block in integrity.gif_blocks(file) if block.kind == "picture"]
+    for start, following in pairwise(pictures):
+        last = place = _gif_parts(data, start)
+        while data[place]:
+            last, place = place, place + 1 + data[place]
+        length = _gif_parts(data, following) - last - 1
+        if length < 256:
+            break
+    data[last] = length
+    path.write_bytes(data)
+    with pytest.raises(DamagedVideoError, match=r"after 23 of 23 frames .the data of picture [0-9]+ run on behind its end"):
+        list(frames.open_source(path))
+
+
+def _gif_parts(data: bytes, start: int) -> int:
+    """Where the first part of a picture's data begins."""
+    return start + 11 + (3 * 2 ** ((data[start + 9] & 7) + 1) if data[start + 9] & 0x80 else 0)
+
+
+def test_gif_data_in_parts_of_any_sizes_are_no_damage(tmp_path):
+    path = structured_clip(tmp_path / "a.gif")
+    data, parts = path.read_bytes(), bytearray()
+    with open(path, "rb") as file:
+        start = next(block.start for block in integrity.gif_blocks(file) if block.kind == "picture")
+    first = place = _gif_parts(data, start)
+    while size := data[place]:
+        for part in (data[place + 1 : place + 1 + size // 3], data[place + 1 + size // 3 : place + 1 + size]):
+            parts += bytes([len(part)]) + part
+        place += 1 + size
+    path.write_bytes(data[:first] + bytes(parts) + data[place:])
+    assert len(list(frames.open_source(path))) == 24
 
 
 def test_gif_blocks_that_end_without_a_trailer_are_damage(tmp_path):

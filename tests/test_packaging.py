@@ -22,7 +22,7 @@ from vidgen.media import images
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCKED_EXTRAS = ("test", "dev", "docs", "track", "metrics")
+LOCKED_EXTRAS = ("test", "dev", "docs", "track", "metrics", "cluster")
 
 
 def tracked(*folders: str) -> list[str]:

@@ -6,10 +6,13 @@
 
 The trial draws the edges of clips of 16x16 pixels and two frames. One clip in a hundred is spoiled in one of eight ways. Afterwards
 every clip is done, with the bytes of a run that nothing disturbed, or listed with its reason, and no clip is listed as done twice.
+As the clips are copies of 32, the undisturbed run does one of each beside all that are spoiled. Where a disk can be mounted, it is
+full for a while; what fails for that is done by one more start.
 """
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import json
 import os
@@ -20,8 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,8 @@ from vidgen.media.frames import open_sink
 ROOT = Path(__file__).resolve().parents[1]
 NUM_DESIGNS = 32
 SPOILED_SHARE = 0.01
+_SECONDS_FULL = 2.0
+_KIBIBYTES_PER_CLIP = 16
 
 
 def _empty(file: Path, data: bytes) -> None:
@@ -79,7 +85,10 @@ SPOILERS: tuple[Callable[[Path, bytes], None], ...] = (_empty, _cut, _header_onl
 
 
 def write_clips(root: Path, count: int, seed: int = 0) -> Path:
-    """Tiny label videos in a tree, many of them called the same, some spoiled; the list of them."""
+    """Tiny label videos in a tree, many of them called the same, some spoiled; the list of them.
+
+    Beside it, `quiet.jsonl` lists the spoiled ones and the first whole one of each design.
+    """
     rng = np.random.default_rng(seed)
     designs = []
     for number in range(NUM_DESIGNS):
@@ -91,7 +100,7 @@ def write_clips(root: Path, count: int, seed: int = 0) -> Path:
         designs.append(path.read_bytes())
     spoiled = random.Random(seed).sample(range(count), max(len(SPOILERS), round(SPOILED_SHARE * count)) if count >= 100 else 0)
     turns = {index: SPOILERS[turn % len(SPOILERS)] for turn, index in enumerate(spoiled)}
-    lines = []
+    lines, quiet, seen = [], [], set()
     for index in range(count):
         file = root / "in" / f"{index // 1000:03d}" / f"{index % 1000:03d}" / "labels.mkv"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -100,13 +109,17 @@ def write_clips(root: Path, count: int, seed: int = 0) -> Path:
         if index in turns:
             turns[index](file, data)
         lines.append(json.dumps({"input": str(file.relative_to(root))}))
+        if index in turns or index % NUM_DESIGNS not in seen:
+            quiet.append(lines[-1])
+            seen |= set() if index in turns else {index % NUM_DESIGNS}
+    (root / "quiet.jsonl").write_text("\n".join(quiet) + "\n")
     (root / "list.jsonl").write_text("\n".join(lines) + "\n")
     return root / "list.jsonl"
 
 
-def _command(listed: Path, out: Path, workers: int | None) -> list[str]:
+def _command(listed: Path, out: Path, workers: int | None, engine: str = "local") -> list[str]:
     fixed = [sys.executable, "-m", "vidgen", "-q", "condition", "--inputs", str(listed), "--to", "edges", "-o", str(out)]
-    return [*fixed, *([] if workers is None else ["--workers", str(workers)])]
+    return [*fixed, *([] if workers is None else ["--workers", str(workers), "--engine", engine])]
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:
@@ -115,21 +128,122 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def _workers_of(driver: int) -> list[int]:
+    """Processes that work on clips: children of the driver, or Ray's actors among all that descend from it."""
+    children: list[int] = []
     try:
-        return [int(word) for word in Path(f"/proc/{driver}/task/{driver}/children").read_text().split()]
+        for task in Path(f"/proc/{driver}/task").iterdir():
+            children += [int(word) for word in (task / "children").read_text().split()]
     except OSError:
         return []
+    return children
 
 
-def _results(out: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Of the ledger: hashes of what is done, and reasons of what failed."""
-    entries = ledger.read(out).entries
-    done = {name: entry["sha256"] for name, entry in entries.items() if entry["status"] == "done"}
-    return done, {name: entry["reason"] for name, entry in entries.items() if entry["status"] == "failed"}
+def _actors_of(driver: int) -> list[int]:
+    found: list[int] = []
+    for child in _workers_of(driver):
+        try:
+            found += [child] if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::Worker") else []
+        except OSError:
+            continue
+        found += _actors_of(child)
+    return found
+
+
+def _results(out: Path) -> dict[int, dict[str, Any]]:
+    """The ledger's last entry of each clip, by the clip's number."""
+    return {int("".join(entry["clip"].split("/")[:-1])): entry for entry in ledger.read(out).entries.values()}
+
+
+@contextmanager
+def _disk(folder: Path, mebibytes: int) -> Iterator[bool]:
+    """A disk of its own at a folder; False where none can be mounted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def _fill(disk: Path) -> Path:
+    """Leave no room on a disk; the file that takes it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            chunk = bytes(size)
+            try:
+                while file.write(chunk) == size:
+                    pass
+            except OSError:
+                continue
+    return filler
+
+
+class _Disturbed:
+    """A batch that is watched by its ledger, and disturbed when that has so many lines."""
+
+    def __init__(self, command: list[str], out: Path, draw: random.Random, *, engine: str) -> None:
+        self.counts: Counter[str] = Counter()
+        self.restart_seconds: list[float] = []
+        self._command, self._out, self._draw = command, out, draw
+        self._find_workers = _actors_of if engine == "ray" else _workers_of
+        self._driver = _start(command)
+        self._num_lines = self._position = 0
+
+    def run(self, moments: list[tuple[int, str]]) -> None:
+        """To the end of the batch; moments are numbers of lines and what happens then, in order."""
+        moments = sorted(moments)
+        while self._driver.poll() is None:
+            time.sleep(0.01)
+            self._count_lines()
+            while moments and self._num_lines >= moments[0][0]:
+                what = moments.pop(0)[1]
+                done = {"worker": self._kill_worker, "driver": self._kill_driver, "disk": self._fill_disk}[what]()
+                self.counts[what] += done
+
+    def _count_lines(self) -> None:
+        path = self._out / ledger.NAME
+        if path.exists():
+            with open(path, "rb") as file:
+                file.seek(self._position)
+                self._num_lines += file.read().count(b"\n")
+                self._position = file.tell()
+
+    def _kill_worker(self) -> bool:
+        victims = self._find_workers(self._driver.pid)
+        if victims:
+            os.kill(self._draw.choice(victims), signal.SIGKILL)
+        return bool(victims)
+
+    def _kill_driver(self) -> bool:
+        self._driver.kill()
+        self._driver.wait()
+        path = self._out / ledger.NAME
+        before, again = path.stat().st_size, time.monotonic()
+        self._driver = _start(self._command)
+        while self._driver.poll() is None and path.stat().st_size == before:
+            time.sleep(0.005)
+        self.restart_seconds.append(round(time.monotonic() - again, 2))
+        return True
+
+    def _fill_disk(self) -> bool:
+        filler = _fill(self._out)
+        time.sleep(_SECONDS_FULL)
+        filler.unlink()
+        return True
 
 
 def trial(
-    root: Path, count: int, *, workers: int = 2, worker_kills: int = 20, driver_kills: int = 1, seed: int = 0
+    root: Path,
+    count: int,
+    *,
+    workers: int = 2,
+    worker_kills: int = 20,
+    driver_kills: int = 1,
+    seed: int = 0,
+    engine: str = "local",
 ) -> dict[str, Any]:
     """Run a batch under faults and one without, and compare.
 
@@ -139,67 +253,58 @@ def trial(
     draw = random.Random(seed)
     listed = write_clips(root, count, seed)
     began = time.monotonic()
-    quiet = _start(_command(listed, root / "quiet", None))
+    quiet = _start(_command(root / "quiet.jsonl", root / "quiet", None))
     quiet.wait()
     quiet_seconds = time.monotonic() - began
 
     out = root / "out"
-    moments = sorted(draw.sample(range(1, count), min(count - 1, worker_kills + driver_kills)))
-    drivers = {*draw.sample(moments, min(driver_kills, len(moments)))}
-    num_workers_killed = num_drivers_killed = 0
-    restart_seconds = []
-    began = time.monotonic()
-    driver = _start(_command(listed, out, workers))
-    path, position, num_lines = out / ledger.NAME, 0, 0
-    while True:
-        if driver.poll() is not None:
-            break
-        time.sleep(0.01)
-        if path.exists():
-            with open(path, "rb") as file:
-                file.seek(position)
-                num_lines += file.read().count(b"\n")
-                position = file.tell()
-        while moments and num_lines >= moments[0]:
-            if moments.pop(0) in drivers:
-                driver.kill()
-                driver.wait()
-                num_drivers_killed += 1
-                before, again = path.stat().st_size, time.monotonic()
-                driver = _start(_command(listed, out, workers))
-                while driver.poll() is None and path.stat().st_size == before:
-                    time.sleep(0.005)
-                restart_seconds.append(round(time.monotonic() - again, 2))
-            elif victims := _workers_of(driver.pid):
-                os.kill(draw.choice(victims), signal.SIGKILL)
-                num_workers_killed += 1
-    seconds = time.monotonic() - began
-
-    (done, failed), (quiet_done, quiet_failed) = _results(out), _results(root / "quiet")
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.startswith('{"clip"')]
-    ends = [line["output"] for line in lines if line["status"] == "done"]
-    twice = len(ends) - len(set(ends))
-    faults = [f"{name}: has another hash" for name in done.keys() & quiet_done.keys() if done[name] != quiet_done[name]]
-    faults += [
-        f"{name}: is neither done nor listed" for name in (quiet_done.keys() | quiet_failed.keys()) - done.keys() - failed.keys()
-    ]
-    faults += [f"{name}: failed here alone: {failed[name]}" for name in failed.keys() - quiet_failed.keys()]
-    faults += [f"{name}: {failed[name]!r}, without faults {quiet_failed[name]!r}" for name in failed.keys() & quiet_failed.keys()
-               if failed[name] != quiet_failed[name]]  # fmt: skip
-    faults += [f"{twice} clips were done twice"] if twice else []
-    parts = [str(file) for file in out.rglob(".*.part*")]
-    faults += [f"{part}: is left over" for part in parts]
+    moments = draw.sample(range(1, count), min(count - 1, worker_kills + driver_kills + 1))
+    kinds = ["disk"] + ["driver"] * driver_kills + ["worker"] * worker_kills
+    with _disk(out, 64 + count * _KIBIBYTES_PER_CLIP // 1024) as can_fill:
+        began = time.monotonic()
+        batch_ = _Disturbed(_command(listed, out, workers, engine), out, draw, engine=engine)
+        batch_.run([(moment, kind) for moment, kind in zip(moments, kinds, strict=False) if kind != "disk" or can_fill])
+        seconds = time.monotonic() - began
+        without_room = sum("space" in entry.get("reason", "") for entry in _results(out).values())
+        if can_fill:
+            _start(_command(listed, out, workers, engine)).wait()
+        faults = _faults(root, count, out)
+        ends = Counter(entry["status"] for entry in _results(out).values())
     return {
         "clips": count,
-        "done": len(done),
-        "failed": len(failed),
-        "workers_killed": num_workers_killed,
-        "drivers_killed": num_drivers_killed,
-        "seconds_to_continue": restart_seconds,
+        "engine": engine,
+        "done": ends["done"],
+        "failed": ends["failed"],
+        "workers_killed": batch_.counts["worker"],
+        "drivers_killed": batch_.counts["driver"],
+        "disks_filled": batch_.counts["disk"],
+        "failed_for_want_of_room_and_done_later": without_room,
+        "seconds_to_continue": batch_.restart_seconds,
         "quiet_seconds": round(quiet_seconds, 1),
         "seconds": round(seconds, 1),
         "faults": faults,
     }
+
+
+def _faults(root: Path, count: int, out: Path) -> list[str]:
+    """What a disturbed batch did against the promises."""
+    results, quiet = _results(out), _results(root / "quiet")
+    designs = {index % NUM_DESIGNS: entry["sha256"] for index, entry in quiet.items() if entry["status"] == "done"}
+    faults = []
+    for index in range(count):
+        entry, expected = results.get(index), quiet.get(index, {"status": "done"})
+        if entry is None:
+            faults.append(f"{index}: is neither done nor listed")
+        elif (entry["status"], entry.get("reason")) != (expected["status"], expected.get("reason")):
+            faults.append(f"{index}: {entry}, without faults {expected}")
+        elif entry["status"] == "done":
+            content = hashlib.sha256((out / entry["output"]).read_bytes()).hexdigest()
+            if not content == entry["sha256"] == designs[index % NUM_DESIGNS]:
+                faults.append(f"{index}: has another hash")
+    lines = (out / ledger.NAME).read_text().splitlines()  # the full disk may have cut some off
+    times = Counter(json.loads(line)["output"] for line in lines if line.startswith('{"clip"') and '"status": "done"' in line)
+    faults += [f"{name}: was done {number} times" for name, number in times.items() if number > 1]
+    return faults + [f"{part}: is left over" for part in out.rglob(".*.part*")]
 
 
 # -- measured ----------------------------------------------------------------------------------------------------------------
@@ -317,6 +422,7 @@ def main() -> None:
 @click.option("--workers", type=int, default=2, show_default=True)
 @click.option("--worker-kills", type=int, default=20, show_default=True)
 @click.option("--driver-kills", type=int, default=1, show_default=True)
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="Work here, and leave everything there.")
 def run_trial(clips: int, folder: Path | None, **options: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,12 +28,19 @@ _FRAGMENT_BOXES = frozenset(
     b"mfhd traf tfhd tfdt trun sdtp subs sbgp sgpd saiz saio senc meta uuid pssh tfxd tfrf free skip".split()
 )
 _MAX_TABLE_BYTES = 64 << 20
+_MAX_RUN = 1 << 20
 _TRACKS, _CLUSTER = 0x1654AE6B, 0x1F43B675
 _SEGMENT_PARTS = frozenset((_TRACKS, _CLUSTER, 0x114D9B74, 0x1549A966, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF))
 _CLUSTER_PARTS = frozenset(
     (0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xA1, 0x75A1, 0x9B, 0xFA, 0xFB, 0xFD, 0xA4, 0x75A2, 0x8E, 0xC8, 0xEC, 0xBF)
 )
+_GROUP_BLOCK = frozenset((0xA1,))
+_GROUP_PARTS = _CLUSTER_PARTS - {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF}
+_NUMBERS = frozenset((0xE7, 0xA7, 0xAB, 0x9B, 0xFA, 0xFB, 0xFD, 0x75A2))
+_MAX_NUMBER_BYTES = 8
 _SLICE_FOOTER_BYTES = 8
+_MAX_LZW_BITS = 12
+_MAX_LZW_CODES = 1 << _MAX_LZW_BITS
 _MIRRORED_BITS = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
@@ -183,10 +190,12 @@ class Structure:
     Attributes:
         num_frames: how many are stored, of the video track asked for; None where the format does not tell.
         fault: what does not fit, or None. A demuxer looks for the next sound part in silence.
+        is_uncut: whether the edit list shows the track from end to end, so that none of its frames is hidden.
     """
 
     num_frames: int | None = None
     fault: str | None = None
+    is_uncut: bool = False
 
 
 class _Everything:
@@ -219,8 +228,11 @@ def read_structure(path: Path, track: int = 0) -> Structure:
                 return _gif_structure(file)
             if head.startswith(_EBML):
                 return Structure(_matroska_frames(file, head, size, track))
+            if head.startswith(b"RIFF"):
+                return Structure(fault=_behind_riff(file, size))
             if head[4:8] in _FIRST_BOXES:
-                return Structure(_boxed_frames(file, size, track))
+                count, is_uncut = _boxed_frames(file, size, track)
+                return Structure(count, is_uncut=is_uncut)
         except _Misfit as misfit:
             return Structure(fault=str(misfit))
         except (IndexError, ValueError, struct.error):
@@ -228,10 +240,76 @@ def read_structure(path: Path, track: int = 0) -> Structure:
     return Structure()
 
 
+def _behind_riff(file: BinaryIO, size: int) -> str | None:
+    """What lies behind the parts of an AVI file, of which long ones have several; bytes that slipped in push others out there."""
+    position = 0
+    while position + 8 <= size:
+        head = _read(file, position, 8)
+        if head[:4] not in (b"RIFF", b"JUNK"):
+            return None if _only_zeros(file, position) else f"{size - position} bytes lie behind its end"
+        length = int.from_bytes(head[4:], "little")
+        position += 8 + length + length % 2
+    return None
+
+
 def _gif_structure(file: BinaryIO) -> Structure:
     file.seek(0)
-    kinds = [block.kind for block in gif_blocks(file)]
-    return Structure(kinds.count("picture"), None if "trailer" in kinds else "its blocks end without a trailer")
+    blocks = list(gif_blocks(file))
+    pictures = [block.start for block in blocks if block.kind == "picture"]
+    fault = None if any(block.kind == "trailer" for block in blocks) else "its blocks end without a trailer"
+    for index, start in enumerate(pictures):
+        if fault is None and _has_gif_data_behind_its_end(file, start):
+            fault = f"the data of picture {index} run on behind its end"
+    return Structure(len(pictures), fault)
+
+
+def _has_gif_data_behind_its_end(file: BinaryIO, start: int) -> bool:
+    """Whether the data of a picture hold more than the picture: bytes that slipped in can join it to the next one.
+
+    Encoders fill all sub-blocks but the last alike. Only where they are not is the code followed, as that takes long.
+
+    Source: GIF89a, section 22 (image data) and appendix F (variable-length-code LZW).
+    """
+    head = _read(file, start, 10)
+    place = start + 10 + _gif_colors(head[9])
+    least = _read(file, place, 1)[0]
+    parts: list[bytes] = []
+    while size := file.read(1)[0]:
+        parts.append(file.read(size))
+    if len({len(part) for part in parts[:-1]}) <= 1 or not 2 <= least <= 8:
+        return False
+    num_pixels = int.from_bytes(head[5:7], "little") * int.from_bytes(head[7:9], "little")
+    return _lzw_end(b"".join(parts), least, num_pixels) < sum(map(len, parts[:-1]))
+
+
+def _lzw_end(data: bytes, least: int, num_pixels: int) -> int:
+    """How many bytes of codes the pixels of a picture take; up to its end code, or to a code that cannot be."""
+    clear = 1 << least
+    fresh = [1] * clear + [0, 0]
+    lengths, width, previous = fresh.copy(), least + 1, 0
+    bits = num_bits = position = num_done = 0
+    while num_done < num_pixels:
+        while num_bits < width:
+            if position == len(data):
+                return position
+            bits |= data[position] << num_bits
+            num_bits += 8
+            position += 1
+        code, bits, num_bits = bits & (1 << width) - 1, bits >> width, num_bits - width
+        if code == clear:
+            lengths, width, previous = fresh.copy(), least + 1, 0
+            continue
+        if code == clear + 1 or code > len(lengths) or (code == len(lengths) and not previous):
+            break
+        if previous and len(lengths) < _MAX_LZW_CODES:
+            lengths.append(previous + 1)
+        if code >= len(lengths):
+            break
+        previous = lengths[code]
+        num_done += previous
+        if len(lengths) == 1 << width and width < _MAX_LZW_BITS:
+            width += 1
+    return position
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -251,24 +329,28 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, i
         position += length
 
 
-def _boxed_frames(file: BinaryIO, size: int, track: int) -> int | None:
-    """Samples of a video track in the tables and fragments of an MP4 or MOV file."""
-    tracks: dict[int, int] = {}
+def _boxed_frames(file: BinaryIO, size: int, track: int) -> tuple[int | None, bool]:
+    """Samples of a video track in the tables and fragments of an MP4 or MOV file, and whether its edit list shows them all."""
+    tracks: dict[int, tuple[int, bool]] = {}
     fragments: dict[int, int] = {}
+    last_frames: dict[int, int] = {}
     for kind, start, end in _boxes(file, 0, size):
         if kind == bytes(4) and _only_zeros(file, start - 8):
             break  # space that some recorders leave
         if kind not in _TOP_BOXES:
             raise _Misfit(f"a part at byte {start - 8} is of no known kind")
         if kind == b"moov":
-            tracks |= dict(_sample_tables(file, start, end))
+            tracks |= {track_id: (count, is_uncut) for track_id, count, is_uncut in _sample_tables(file, start, end)}
         elif kind == b"moof":
-            for track_id, count in _fragment_samples(file, start, end):
+            for track_id, count in _fragment_samples(file, start, end, last_frames):
                 fragments[track_id] = fragments.get(track_id, 0) + count
     if set(fragments) - set(_track_ids(file, size)):
         raise _Misfit("a fragment belongs to no track")
     ids = list(tracks)
-    return tracks[ids[track]] + fragments.get(ids[track], 0) if track < len(ids) else None
+    if track >= len(ids):
+        return None, False
+    count, is_uncut = tracks[ids[track]]
+    return count + fragments.get(ids[track], 0), is_uncut and not fragments
 
 
 def _only_zeros(file: BinaryIO, position: int) -> bool:
@@ -303,9 +385,14 @@ def _children(file: BinaryIO, start: int, end: int) -> dict[bytes, bytes]:
     return content
 
 
-def _sample_tables(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Id and number of samples of each video track; the tables must agree on the number."""
+def _sample_tables(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Id and number of samples of each video track, and whether its edit list shows it whole; the tables must agree."""
+    movie_scale = 0
     for kind, inner, inner_end in _boxes(file, start, end):
+        if kind == b"mvhd":
+            header = _read(file, inner, inner_end - inner)
+            _check_header(header, 100)
+            movie_scale = _time_scale(header)
         if kind != b"trak":
             continue
         boxes = _children(file, inner, inner_end)
@@ -320,34 +407,92 @@ def _sample_tables(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, 
                 listed = sum(runs)
                 if listed != count and (table_name == b"stts" or listed > 0):
                     raise _Misfit(f"its tables list {count} and {listed} frames")
-        edits = boxes.get(b"elst")
+        edits, is_uncut = boxes.get(b"elst"), False
         if b"tkhd" not in boxes:
             raise _Misfit("a track has no header")
+        _check_header(boxes[b"tkhd"], 84)
+        _check_header(boxes.get(b"mdhd", bytes(24)), 24)
+        if edits is not None and len(edits) < 8 + int.from_bytes(edits[4:8], "big") * (20 if edits[0] else 12):
+            raise _Misfit("its list of edits is cut short")
         if edits is not None and edits[0] == 0 and boxes[b"tkhd"][0] == 0:
             entries = int.from_bytes(edits[4:8], "big")
             total = sum(int.from_bytes(edits[place : place + 4], "big") for place in range(8, 8 + 12 * entries, 12))
             stated = int.from_bytes(boxes[b"tkhd"][20:24], "big")
             if total and stated and abs(total - stated) > 1 + stated // 1000:
                 raise _Misfit(f"its edits last {total} and its track {stated} units of time")
-        yield _track_id(boxes[b"tkhd"]), count
+            is_uncut = _is_uncut(edits, entries, movie_scale, boxes)
+        yield _track_id(boxes[b"tkhd"]), count, is_uncut
 
 
-def _fragment_samples(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _is_uncut(edits: bytes, entries: int, movie_scale: int, boxes: Mapping[bytes, bytes]) -> bool:
+    """Whether one edit shows the whole track, but for rounding to the movie's units of time; empty ones before it only delay it."""
+    shown = [edits[place : place + 8] for place in range(8, 8 + 12 * entries, 12) if edits[place + 4 : place + 8] != b"\xff" * 4]
+    times, header = boxes.get(b"stts", b""), boxes.get(b"mdhd", b"")
+    if len(shown) != 1 or not movie_scale or not header or not times or len(times) >= _MAX_TABLE_BYTES:
+        return False
+    runs = struct.iter_unpack(">2I", times[8 : 8 + 8 * int.from_bytes(times[4:8], "big")])
+    whole = Fraction(sum(number * delta for number, delta in runs), _time_scale(header) or 1)
+    return Fraction(int.from_bytes(shown[0][:4], "big") + 1, movie_scale) >= whole
+
+
+def _check_header(header: bytes, least: int) -> None:
+    """Refuse a header of a movie or track that is too short for its version; the later one counts time in longer numbers."""
+    if len(header) < least + (12 if header[0] else 0):
+        raise _Misfit("a header is cut short")
+
+
+def _time_scale(header: bytes) -> int:
+    """Units of a second, of a movie's or a track's header."""
+    place = 20 if header[0] else 12
+    return int.from_bytes(header[place : place + 4], "big")
+
+
+def _read(file: BinaryIO, position: int, count: int) -> bytes:
+    file.seek(position)
+    return file.read(count)
+
+
+def _fragment_samples(file: BinaryIO, start: int, end: int, last_frames: dict[int, int]) -> Iterator[tuple[int, int]]:
+    """Track and number of samples of each fragment of a track; `last_frames` is when the last of each track began so far."""
     for kind, inner, inner_end in _boxes(file, start, end):
         if kind not in _FRAGMENT_BOXES:
             raise _Misfit(f"a part at byte {inner - 8} is of no known kind")
         if kind != b"traf":
             continue
-        track_id = 0
+        track_id = duration = 0
+        begin: int | None = None
+        durations: list[int] = []
         for name, content, content_end in _boxes(file, inner, inner_end):
             if name not in _FRAGMENT_BOXES:
                 raise _Misfit(f"a part at byte {content - 8} is of no known kind")
-            file.seek(content)
-            header = file.read(min(8, content_end - content))
+            if name not in (b"tfhd", b"tfdt", b"trun"):
+                continue
+            data = _read(file, content, min(content_end - content, _MAX_TABLE_BYTES))
+            flags = int.from_bytes(data[1:4], "big")
             if name == b"tfhd":
-                track_id = int.from_bytes(header[4:8], "big")
-            elif name == b"trun":
-                yield track_id, int.from_bytes(header[4:8], "big")
+                track_id = int.from_bytes(data[4:8], "big")
+                place = 8 + 8 * bool(flags & 1) + 4 * bool(flags & 2)
+                duration = int.from_bytes(data[place : place + 4], "big") if flags & 8 else 0
+            elif name == b"tfdt":
+                begin = int.from_bytes(data[4:12] if data[0] else data[4:8], "big")
+            else:
+                durations += _run_durations(data, flags, duration, content_end - content, content - 8)
+        if begin is not None:
+            if begin <= last_frames.get(track_id, -1):
+                raise _Misfit(f"the fragment at byte {start - 8} begins before the one before it ends")
+            last_frames[track_id] = begin + sum(durations[:-1])
+        yield track_id, len(durations)
+
+
+def _run_durations(data: bytes, flags: int, default: int, length: int, place: int) -> list[int]:
+    """Of the samples of a run in a fragment, in units of its track."""
+    count, first = int.from_bytes(data[4:8], "big"), 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4)
+    stride = 4 * sum(bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
+    if length != first + stride * count or (not stride and count > _MAX_RUN):
+        raise _Misfit(f"the run of frames at byte {place} has an impossible length")
+    if not flags & 0x100:
+        return [default] * count
+    return [int.from_bytes(data[at : at + 4], "big") for at in range(first, first + stride * count, stride)]
 
 
 def _elements(file: BinaryIO, start: int, end: int, known: Container[int]) -> Iterator[tuple[int, int, int | None]]:
@@ -389,7 +534,7 @@ def _matroska_frames(file: BinaryIO, head: bytes, size: int, track: int) -> int 
                 if entry[1] == 1:
                     video.append(entry[0])
         elif kind == _CLUSTER:
-            for number in _block_tracks(file, start, end):
+            for number in _block_tracks(file, start, end, _CLUSTER_PARTS - _GROUP_BLOCK):
                 blocks[number] = blocks.get(number, 0) + 1
     if set(blocks) - set(numbers):
         raise _Misfit("a block belongs to no track")
@@ -410,11 +555,16 @@ def _track_entries(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, 
         yield number, kind_of_track
 
 
-def _block_tracks(file: BinaryIO, start: int, end: int) -> Iterator[int]:
-    """The track number of every block in a cluster."""
-    for kind, inner, inner_end in _elements(file, start, end, _CLUSTER_PARTS):
+def _block_tracks(file: BinaryIO, start: int, end: int, known: Container[int]) -> Iterator[int]:
+    """The track number of every block in a cluster or in a group of one."""
+    for kind, inner, inner_end in _elements(file, start, end, known):
         if kind == 0xA0 and inner_end is not None:
-            yield from _block_tracks(file, inner, inner_end)
+            numbers = list(_block_tracks(file, inner, inner_end, _GROUP_PARTS))
+            if len(numbers) != 1:
+                raise _Misfit(f"the group at byte {inner} holds {len(numbers)} blocks")
+            yield from numbers
+        elif kind in _NUMBERS and inner_end is not None and inner_end - inner > _MAX_NUMBER_BYTES:
+            raise _Misfit(f"the number at byte {inner} has {inner_end - inner} bytes")
         elif kind in (0xA3, 0xA1):
             file.seek(inner)
             head = file.read(8)

@@ -270,7 +270,8 @@ def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
     num_stated = stream.frames if container.format.name == "avi" else 0
     if packets.num_seen < num_stated:
         raise _damaged(name, num_read, stream, f"{num_stated} are stated")
-    num_stored = max(packets.num_seen, _num_indexed(container, stream), structure.num_frames or 0) - packets.num_hidden
+    num_hidden = packets.num_hidden - (packets.num_cut if structure.is_uncut else 0)
+    num_stored = max(packets.num_seen, _num_indexed(container, stream), structure.num_frames or 0) - num_hidden
     if num_read < num_stored and stream.codec_context.name not in _CODECS_WITH_HIDDEN_FRAMES:
         raise _damaged(name, num_read, stream, f"{num_stored} are stored")
     stated = _stated_end(container, stream)
@@ -281,12 +282,12 @@ def _frames(path: Path, container: Any, stream: Any) -> Iterator[Any]:
 class _PacketCount:
     """How many packets were seen, how many of them are never shown, and when the last one ends.
 
-    Never shown are those that an edit list cuts away, empty ones, and the leading pictures of a clip that was cut between
-    keyframes, which lack the frames they build on.
+    Never shown are those that an edit list cuts away (`num_cut` of them), empty ones, and the leading pictures of a clip that was
+    cut between keyframes, which lack the frames they build on.
     """
 
     def __init__(self) -> None:
-        self.num_seen = self.num_hidden = 0
+        self.num_seen = self.num_hidden = self.num_cut = 0
         self.end = Fraction(0)
         self._first: int | None = None
         self._early: list[int] = []
@@ -299,6 +300,7 @@ class _PacketCount:
         # Without a time it may be one of the leading pictures that lie before time 0.
         if packet.is_discard or not packet.size or (packet.pts is None and packet.dts is None):
             self.num_hidden += 1
+            self.num_cut += packet.is_discard
         elif packet.pts is not None:
             if self._first is None:
                 self._early.append(packet.pts)

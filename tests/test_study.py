@@ -238,6 +238,20 @@ def test_who_fails_a_check_is_left_out_aloud(pictures: Path, tmp_path: Path, cap
     )
 
 
+def test_names_in_foreign_files_say_nothing_to_a_terminal(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = study_of(pictures, tmp_path / "page.html", "paired", title="Cats\x1b[2J", num_trials=4)
+    people = [answers_to(study, f"{n}\x1b[31m", confused(0.5, n), seed=n, fails=n) for n in range(2)]
+    files = [tmp_path / f"{n}.json" for n in range(2)]
+    for file, person in zip(files, people, strict=True):
+        file.write_text(json.dumps(person))
+    assert cli.main(["study", "score", *map(str, files)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert r"excluded: participant 1\x1b[31m" in out
+
+
 def test_answers_go_with_metrics_that_see_what_people_see(pictures: Path, tmp_path: Path) -> None:
     study = study_of(pictures, tmp_path / "page.html", "paired")
     generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""End trainings, translations and evaluations at random moments, run them again, and compare with undisturbed ones.
+"""End trainings, translations, evaluations and batches at random moments, run them again, and compare with undisturbed ones.
 
     python tools/kill.py --runs 100
     python tools/kill.py --runs 1000 --job train --how SIGKILL --seed 7
@@ -37,13 +37,16 @@ import torch._dynamo  # optimizers import it at their first use: pay for it once
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests import tiny
+from tools.batches import write_clips
 from vidgen import cli, durable, translators
 from vidgen.commands import evaluate, train, translate
+from vidgen.errors import PartialFailure
 from vidgen.media.frames import open_source
 
 _PRELOADED = (evaluate, train, translate, translators.available())  # for all children
 
 NUM_STEPS = 12
+NUM_CLIPS = 12
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 DISTURBANCES = (*SIGNALS, "full disk", "read-only disk")
 _MAX_SECONDS = 90.0
@@ -104,6 +107,15 @@ def _of_files(*names: str) -> Callable[[Path], Fingerprint]:
     return fingerprint
 
 
+def _of_folder(name: str) -> Callable[[Path], Fingerprint]:
+    def fingerprint(out: Path) -> Fingerprint:
+        """All videos of a tree."""
+        files = sorted((out / name).rglob("*.mp4"))
+        return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    return fingerprint
+
+
 def jobs(home: Path) -> dict[str, Job]:
     """The jobs, with what they read in a folder."""
     data = tiny.write_data(home / "data")
@@ -123,6 +135,9 @@ def jobs(home: Path) -> dict[str, Job]:
     images = str(data / "images" / "clip0")
     scores = ["evaluate", images, "--target", images, "--source", images, "--fast", "--cache", "OUT/cache", "--overwrite"]
     found["evaluate"] = Job([*scores, "--per-frame", "OUT/frames.csv", "--csv", "OUT/a.csv"], _of_files("frames.csv", "a.csv"))
+    listed = write_clips(home / "clips", NUM_CLIPS)
+    batch = ["condition", "--inputs", str(listed), "--to", "edges", "-o", "OUT/batch"]
+    found["batch"] = Job(batch, _of_folder("batch"), "batch/jobs.jsonl")
     return found
 
 
@@ -202,7 +217,7 @@ def disturbed_run(job: Job, how: str, out: Path, quiet: Quiet, rng: random.Rando
     faults = [f"hung: {said[-3000:]}"] if code == _HUNG else []
     if "bug:" in said or "Traceback" in said:
         faults.append(f"said: {said[-400:]}")
-    if how not in SIGNALS and code not in (0, 1):
+    if how not in SIGNALS and code not in (0, 1, PartialFailure.exit_code):
         faults.append(f"ended with {code}")
     left = job.fingerprint(out)
     if left not in ({}, quiet.fingerprint) and any(quiet.fingerprint.get(name) != digest for name, digest in left.items()):

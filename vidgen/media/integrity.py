@@ -28,6 +28,7 @@ _FRAGMENT_BOXES = frozenset(
     b"mfhd traf tfhd tfdt trun sdtp subs sbgp sgpd saiz saio senc meta uuid pssh tfxd tfrf free skip".split()
 )
 _MAX_TABLE_BYTES = 64 << 20
+_MAX_RUN = 1 << 20
 _TRACKS, _CLUSTER = 0x1654AE6B, 0x1F43B675
 _SEGMENT_PARTS = frozenset((_TRACKS, _CLUSTER, 0x114D9B74, 0x1549A966, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF))
 _CLUSTER_PARTS = frozenset(
@@ -332,7 +333,7 @@ def _boxed_frames(file: BinaryIO, size: int, track: int) -> tuple[int | None, bo
     """Samples of a video track in the tables and fragments of an MP4 or MOV file, and whether its edit list shows them all."""
     tracks: dict[int, tuple[int, bool]] = {}
     fragments: dict[int, int] = {}
-    begun: dict[int, int] = {}
+    last_frames: dict[int, int] = {}
     for kind, start, end in _boxes(file, 0, size):
         if kind == bytes(4) and _only_zeros(file, start - 8):
             break  # space that some recorders leave
@@ -341,7 +342,7 @@ def _boxed_frames(file: BinaryIO, size: int, track: int) -> tuple[int | None, bo
         if kind == b"moov":
             tracks |= {track_id: (count, is_uncut) for track_id, count, is_uncut in _sample_tables(file, start, end)}
         elif kind == b"moof":
-            for track_id, count in _fragment_samples(file, start, end, begun):
+            for track_id, count in _fragment_samples(file, start, end, last_frames):
                 fragments[track_id] = fragments.get(track_id, 0) + count
     if set(fragments) - set(_track_ids(file, size)):
         raise _Misfit("a fragment belongs to no track")
@@ -451,31 +452,47 @@ def _read(file: BinaryIO, position: int, count: int) -> bytes:
     return file.read(count)
 
 
-def _fragment_samples(file: BinaryIO, start: int, end: int, begun: dict[int, int]) -> Iterator[tuple[int, int]]:
-    """Track and number of samples of each run; `begun` is when the last fragment of each track began, and is brought up to date."""
+def _fragment_samples(file: BinaryIO, start: int, end: int, last_frames: dict[int, int]) -> Iterator[tuple[int, int]]:
+    """Track and number of samples of each fragment of a track; `last_frames` is when the last of each track began so far."""
     for kind, inner, inner_end in _boxes(file, start, end):
         if kind not in _FRAGMENT_BOXES:
             raise _Misfit(f"a part at byte {inner - 8} is of no known kind")
         if kind != b"traf":
             continue
-        track_id = 0
+        track_id = duration = 0
+        begin: int | None = None
+        durations: list[int] = []
         for name, content, content_end in _boxes(file, inner, inner_end):
             if name not in _FRAGMENT_BOXES:
                 raise _Misfit(f"a part at byte {content - 8} is of no known kind")
-            header = _read(file, content, min(12, content_end - content))
+            if name not in (b"tfhd", b"tfdt", b"trun"):
+                continue
+            data = _read(file, content, min(content_end - content, _MAX_TABLE_BYTES))
+            flags = int.from_bytes(data[1:4], "big")
             if name == b"tfhd":
-                track_id = int.from_bytes(header[4:8], "big")
+                track_id = int.from_bytes(data[4:8], "big")
+                place = 8 + 8 * bool(flags & 1) + 4 * bool(flags & 2)
+                duration = int.from_bytes(data[place : place + 4], "big") if flags & 8 else 0
             elif name == b"tfdt":
-                begin = int.from_bytes(header[4:12] if header[0] else header[4:8], "big")
-                if begin <= begun.get(track_id, -1):
-                    raise _Misfit(f"the fragment at byte {start - 8} begins no later than the one before it")
-                begun[track_id] = begin
-            elif name == b"trun":
-                flags, count = header[3] | header[2] << 8, int.from_bytes(header[4:8], "big")
-                num_fields = sum(bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
-                if content_end - content != 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4) + 4 * num_fields * count:
-                    raise _Misfit(f"the run of frames at byte {content - 8} has an impossible length")
-                yield track_id, count
+                begin = int.from_bytes(data[4:12] if data[0] else data[4:8], "big")
+            else:
+                durations += _run_durations(data, flags, duration, content_end - content, content - 8)
+        if begin is not None:
+            if begin <= last_frames.get(track_id, -1):
+                raise _Misfit(f"the fragment at byte {start - 8} begins before the one before it ends")
+            last_frames[track_id] = begin + sum(durations[:-1])
+        yield track_id, len(durations)
+
+
+def _run_durations(data: bytes, flags: int, default: int, length: int, place: int) -> list[int]:
+    """Of the samples of a run in a fragment, in units of its track."""
+    count, first = int.from_bytes(data[4:8], "big"), 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4)
+    stride = 4 * sum(bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
+    if length != first + stride * count or (not stride and count > _MAX_RUN):
+        raise _Misfit(f"the run of frames at byte {place} has an impossible length")
+    if not flags & 0x100:
+        return [default] * count
+    return [int.from_bytes(data[at : at + 4], "big") for at in range(first, first + stride * count, stride)]
 
 
 def _elements(file: BinaryIO, start: int, end: int, known: Container[int]) -> Iterator[tuple[int, int, int | None]]:

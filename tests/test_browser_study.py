@@ -88,6 +88,7 @@ def take(chromium: Browser, page: Path, participant: str, chooses: Chooses, fold
         if file.exists() and file.stat().st_size:
             break
         chromium.ask("new Promise((resolve) => requestAnimationFrame(resolve))")
+    assert chromium.ask("document.getElementById('file').textContent").startswith(f"Saved as {name}.")
     assert json.loads(file.read_text()) == json.loads(chromium.ask("document.getElementById('text').value"))
     return file
 
@@ -242,6 +243,7 @@ def test_nothing_is_cut_off_or_fetched_and_the_surround_is_gray_for_everybody(
 def test_a_participant_in_the_address_is_kept(chromium: Browser, pictures: Path, tmp_path: Path) -> None:
     page_of(pictures, tmp_path / "page.html", "paired")
     chromium.call("Page.navigate", url="about:blank")
+    chromium.wait("location.href === 'about:blank'")
     chromium.call("Page.navigate", url=(tmp_path / "page.html").as_uri() + "#participant=anna")
     chromium.wait("document.readyState === 'complete' && !!document.getElementById('participant')")
     assert chromium.ask("[participant.value, participant.readOnly]") == ["anna", True]

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from skimage import data
 
 from vidgen.errors import CheckpointError, InputError, MissingExtraError
 from vidgen.labeling.conditions import ConditionSettings, open_condition
@@ -66,6 +67,8 @@ def test_parts_go_to_the_people_they_are_on() -> None:
     first, second, bare = assembled([body(100), body(200)], faces, hands, 4)
     assert (first.face[0, 2], second.face[0, 0], bare.face[0, 0]) == (0, 202, 300)
     assert not bare.body.any()
+    eyes = faces[0][36:42, :2].mean(0)
+    assert second.body[[0, 15], :2].tolist() == [faces[0][30, :2].tolist(), eyes.tolist()]  # more precise than a body's
     assert second.right_hand[0, 0] == 172  # at that wrist, whatever the graph takes it for
     assert first.left_hand[0, 0] == 129
     assert not first.right_hand.any()
@@ -148,3 +151,26 @@ def test_a_face_is_found_and_followed_and_nobody_is_nobody(wheel: Path, data_roo
     images.write_png(tmp_path / "0.png", np.full((120, 160, 3), 128, np.uint8))
     empty = open_condition(open_source(tmp_path), ConditionSettings("pose"), weights=wheel)
     assert not next(iter(empty)).pictures[0].any()
+
+
+def test_bodies_of_two_people_are_found_and_their_eyes_lie_where_the_faces_have_them(wheel: Path) -> None:
+    pytest.importorskip("openvino")
+    photograph = data.astronaut()
+    both = np.hstack([photograph, photograph[:, ::-1]])
+    bodies = PersonFinder(wheel, body=True, people=2).find(both, "both").people
+    faces = PersonFinder(wheel, face=True, people=2).find(both, "both").people
+    assert len(bodies) == len(faces) == 2
+    bodies, faces = (sorted(people, key=middle) for people in (bodies, faces))
+    for body, face in zip(bodies, faces, strict=True):
+        eyes = face.face[36:42, :2].mean(0), face.face[42:48, :2].mean(0)
+        assert np.abs(body.body[[15, 16], :2] - eyes).max() < 20
+        shoulders = body.body[[2, 5]]
+        assert (shoulders[:, 2] > 0.5).all()
+        assert 60 < shoulders[1, 0] - shoulders[0, 0] < 260  # the right one at the left of the picture
+        assert (shoulders[:, 1] > body.body[0, 1] + 40).all()
+
+
+def middle(person: Person) -> float:
+    """Where a person stands, from the left, in pixels."""
+    points = np.vstack([person.body, person.face])
+    return float(points[points[:, 2] > 0, 0].mean())

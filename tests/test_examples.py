@@ -116,6 +116,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _write_things()
         _write_scores()
         _write_answers()
+        _write_fusion()
     return folder
 
 
@@ -223,6 +224,18 @@ def _write_scores() -> None:
     with redirect_stdout(io.StringIO()) as scores:
         assert cli.main(["-q", "evaluate", "street.mp4", "--target", "real.mp4", "--strides", "1", "--json"]) == 0
     Path("scores.json").write_text(scores.getvalue())
+
+
+def _write_fusion() -> None:
+    """Pairs of pictures that lack a half each, and the whole ones."""
+    rng = np.random.default_rng(2)
+    for part in ("train", "test"):
+        for index in range(2):
+            whole = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            left, right = whole.copy(), whole.copy()
+            left[:, 32:], right[:, :32] = 128, 128
+            for role, pixels in (("source", left), ("source2", right), ("target", whole)):
+                images.write_png(Path(f"datasets/focus/{part}/{role}/{index}.png"), pixels)
 
 
 def _write_answers() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidgen.metrics.single import copy_share, diversity, patch_distance, single_scores
+from vidgen.metrics.single import AnimationMeter, copy_share, diversity, patch_distance, single_scores
 
 
 def textured(seed: int, height: int = 64, width: int = 80) -> Tensor:
@@ -67,3 +68,27 @@ def test_the_three_numbers_come_together():
     assert all(score.value is not None for score in scores.values())
     tiny = single_scores([torch.rand(3, 5, 5)], torch.rand(3, 5, 5))
     assert [score.value for score in tiny.values()] == [None, None, None]
+
+
+def scores_of(frames: list[np.ndarray], original: np.ndarray) -> dict[str, float | None]:
+    meter = AnimationMeter([original])
+    for frame in frames:
+        meter.add(frame)
+    return {name: score.value for name, score in meter.scores().items()}
+
+
+def test_an_animation_is_measured_by_its_motion_its_sharpness_and_its_rim():
+    original = (textured(0, 96, 128) * 255).permute(1, 2, 0).numpy().astype(np.uint8)
+    still = scores_of([original] * 3, original)
+    assert still == {"motion": pytest.approx(0, abs=0.02), "sharpness": pytest.approx(1), "rim": pytest.approx(1)}
+    moving = scores_of([np.roll(original, step, axis=1) for step in (0, 2, 4)], original)
+    assert moving["motion"] == pytest.approx(2, rel=0.25)
+    soft = original.astype(float)
+    soft = (soft + np.roll(soft, 2, 0) + np.roll(soft, 2, 1) + np.roll(soft, (2, 2), (0, 1))) / 4
+    blurred = scores_of([soft.astype(np.uint8)] * 2, original)["sharpness"]
+    assert blurred is not None
+    assert blurred < 0.9
+    dark = original.copy()
+    dark[:, :3] //= 2
+    assert scores_of([dark] * 2, original)["rim"] == pytest.approx(0.6, abs=0.15)
+    assert scores_of([original], original)["motion"] is None

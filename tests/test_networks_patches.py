@@ -148,7 +148,9 @@ def test_what_is_made_has_the_size_the_colours_and_the_seed_asked_for():
 
     def make(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return patches.synthesize(example, sizes, example_sizes, lambda size: torch.randn(3, *size, generator=generator), seed=seed)
+        return patches.synthesize(
+            example, sizes, example_sizes, lambda size: torch.randn(3, *size, generator=generator), seed=seed
+        ).volume
 
     first = make(1)
     assert first.shape == (3, 1, 36, 60)
@@ -176,11 +178,23 @@ def test_a_loop_of_frames_is_made_so_that_the_last_leads_to_the_first():
         generator = torch.Generator().manual_seed(0)
         made = patches.synthesize(
             wave, sizes, sizes, lambda size: wave + 0.1 * torch.randn(3, *size, generator=generator), loop=loop, matching=matching
-        )
+        ).volume
         steps = (made[:, 1:] - made[:, :-1]).abs().mean()
         return ((made[:, -1] - made[:, 0]).abs().mean() / steps).item()
 
     assert gap(True) < gap(False)
+
+
+@pytest.mark.parametrize("loop", [True, False])
+def test_what_is_made_says_which_voxel_of_the_example_each_comes_from(loop):
+    example = torch.stack([textured(height=24, width=28).roll(2 * t, 3)[:, 0] for t in range(6)], dim=1)
+    sizes = [(6, 24, 28)]
+    matching = Matching(window=(3, 7, 7), num_iterations=2)
+    made = patches.synthesize(example, sizes, sizes, lambda size: example.clone(), loop=loop, matching=matching)
+    assert made.places.shape == made.volume.shape
+    frames, rows, columns = made.places
+    copied = example[:, frames, rows, columns]
+    assert (copied - made.volume).abs().mean() < 0.25 * example.std()
 
 
 def test_enlarging_agrees_with_the_picture_and_is_sharper_than_bicubic():

@@ -15,10 +15,11 @@ from vidgen.commands.train import train
 from vidgen.errors import CheckpointError, ConfigError, InputError
 from vidgen.media import images
 from vidgen.media.frames import FrameSink, open_sink
+from vidgen.media.pixels import to_tensor
 from vidgen.networks.patches import Matching
-from vidgen.single_image import library
+from vidgen.single_image import budget, library, training
 from vidgen.single_image.clips import clip_variation, loop_gap
-from vidgen.single_image.models import Patches, Trained
+from vidgen.single_image.models import Patches, Trained, _range_of_colors, _reach
 from vidgen.single_image.options import Shape, SingleImageOptions, Walk
 from vidgen.single_image.pictures import Picture, contact_sheet, difference_mask, read_mask, read_picture
 
@@ -382,6 +383,48 @@ def test_a_clip_gives_clips_of_other_length_and_size(tmp_path):
     assert generated[0].shape == (20, 36, 3)
     with pytest.raises(InputError, match="the clip has 2 frames; at least 3"):
         next(clip_variation(clip[:2], 9))
+
+
+def test_a_clip_that_is_matched_at_a_small_size_gives_frames_as_sharp_as_its_own():
+    fine = np.random.default_rng(0).integers(0, 255, (60, 76, 3), dtype=np.uint8) // 2 + landscape(60, 76)
+    clip = [np.roll(fine, 4 * index, axis=1) for index in range(5)]
+    generated = list(clip_variation(clip, 5, work_side=38, noise=0.0))
+    assert generated[0].shape == (60, 76, 3)
+    assert min(sharpness(frame) for frame in generated) > 0.6 * sharpness(fine)
+    wide = list(clip_variation(clip, 4, work_side=38, size=(50, 100), loop=True))
+    assert [frame.shape for frame in wide] == [(50, 100, 3)] * 4
+
+
+@pytest.mark.slow
+def test_a_trained_animation_begins_with_the_picture_at_its_own_size_and_moves_as_sharp_as_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "MOST_STEPS", 50)
+    monkeypatch.setattr(budget, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(budget, "_SMALLER", ({"width": 8},))
+    picture = Picture(balloon())
+    options = SingleImageOptions(method="fast", budget_seconds=500, max_side=40, device="cpu")
+    training.train(picture.downscaled(40), tmp_path / "run", "animation", options)
+    model = Trained(tmp_path / "run", picture, device="cpu")
+    frames = list(model.animate(Walk(6, True), seed=1))
+    assert frames[0].shape == (64, 80, 3)
+    assert np.abs(frames[0].astype(int) - picture.pixels).max() <= 1
+    assert np.abs(frames[3].astype(int) - frames[0]).mean() > 0.1
+    assert min(sharpness(frame) for frame in frames) > 0.8 * sharpness(picture.pixels)
+    assert np.abs(list(model.animate(Walk(3, True, motion=0)))[1].astype(int) - picture.pixels).max() <= 1
+    assert next(model.animate(Walk(1, shape=Shape(size=(30, 90))))).shape == (30, 90, 3)
+
+
+def test_colors_change_only_where_they_vary_all_around():
+    picture = to_tensor(balloon())[None]
+    limit = _range_of_colors(picture)[0].mean(dim=0)
+    assert limit[:, 50:][:40].max() < 0.02, "the smooth sky"
+    assert limit[8:12, 22:26].max() < 0.2, "the outline of what is before it"
+    assert limit[56:60].min() > 0.05, "the textured ground"
+
+
+def test_a_walk_goes_as_far_as_it_takes_to_move_and_no_further_than_it_may():
+    assert _reach(0.5, 2.0, lambda wide: wide**0.7)[1] == pytest.approx(0.5, rel=0.12)
+    assert _reach(5.0, 2.0, lambda wide: wide) == (2.0, 2.0)
+    assert _reach(0.0, 2.0, lambda wide: wide) == (0.0, 0.0)
 
 
 def test_the_gap_of_a_loop_is_that_of_its_neighbours():

@@ -30,6 +30,8 @@ def test_steps_fill_the_time_and_cheap_scales_get_more() -> None:
     spent = sum(count * cost for count, cost in zip(steps, costs, strict=True))
     assert 190 < spent <= 200
     assert steps[0] > steps[1] > steps[2] == steps[3]
+    favored = divide(20, costs, 4.0)
+    assert favored[0] == pytest.approx(4 * favored[1] * (0.05 / 0.02) ** 0.5, rel=0.05)
     assert divide(0.0, costs) == [1, 1, 1, 1]
     assert divide(1e9, costs) == [budget.MOST_STEPS] * 4
 

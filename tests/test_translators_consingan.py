@@ -50,10 +50,10 @@ def _learn(**changes: Any) -> consingan.ConSinGAN:
     return model.eval()
 
 
-@pytest.mark.parametrize("border", ["zeros", "noise"])
+@pytest.mark.parametrize("border", ["zeros", "noise", "mirror"])
 @torch.no_grad()
 def test_a_short_training_reconstructs_samples_and_animates(border: str) -> None:
-    coarsest = "noise" if border == "noise" else "image"
+    coarsest = "image" if border == "zeros" else "noise"
     with torch.enable_grad():
         model = _learn(border=border, coarsest=coarsest, steps_per_scale=15)
     error = float((model.reconstruct() - model.image).square().mean())

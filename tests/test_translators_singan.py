@@ -99,6 +99,15 @@ def test_samples_have_any_size_and_differ_and_a_later_start_stays_closer(learned
 
 
 @torch.inference_mode()
+def test_a_mirrored_border_has_no_rim() -> None:
+    config = singan.Config(image_size=(40, 48), max_size=48, border="mirror", generator_norm="none", base_channels=4)
+    model = singan.build(config)
+    flat = torch.full((1, 3, 30, 36), 0.5)
+    made = model.advance(1, model.fixed(1, (30, 36)), flat, (30, 36))
+    torch.testing.assert_close(made, made[..., 15:16, 18:19].expand_as(made))
+
+
+@torch.inference_mode()
 def test_an_animation_begins_with_the_picture_and_closes(learned: singan.SinGAN) -> None:
     frames = torch.cat(list(learned.animate(24, generator=torch.Generator().manual_seed(0))))
     torch.testing.assert_close(frames[:1], learned.reconstruct(), atol=1e-4, rtol=0)

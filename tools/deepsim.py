@@ -22,7 +22,7 @@ from rich.table import Table
 from vidgen import durable
 from vidgen.commands.train import train
 from vidgen.data.augment import deform
-from vidgen.inference.model import Model
+from vidgen.inference.model import Model, Options
 from vidgen.media import conditions
 from vidgen.media.images import read_labels, read_picture, write_png
 from vidgen.metrics.distribution import PatchSample
@@ -68,7 +68,7 @@ def render(model: Model, folder: Path, label_maps: dict[str, np.ndarray]) -> dic
     made = {}
     for name, pixels in label_maps.items():
         write_png(folder / f"{name}.png", pixels)
-        made[name] = next(iter(model.translate(folder / f"{name}.png", work_size="input")))
+        made[name] = next(iter(model.translate(folder / f"{name}.png", options=Options(work_size="input"))))
     return made
 
 

@@ -3,7 +3,8 @@
     python tools/label_table.py IMAGES LABELS
     python tools/label_table.py IMAGES LABELS --paint 0 --paint 0,26,53,79 --overlays out
 
-Frames are counted from 0. Only frames that were not painted are scored; classes that occur in them or in the answers count.
+Frames are counted from 0. Only frames that were not painted are scored; classes that occur in them or in the answers count. What
+the painted frames do not show has an IoU of 0, which bounds the mIoU: the column "at most".
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def main() -> None:
     if options.table:
         table = labels.named(options.table) if options.table in labels.NAMES else labels.LabelTable.from_file(Path(options.table))
     names = (table or find_table(truth.read(0, count))).names
-    print("painted | pixel accuracy | mIoU | head s | s a frame | " + " ".join(name[:6] for name in names))
+    print("painted | pixel accuracy | mIoU | at most | head s | s a frame | " + " ".join(name[:6] for name in names))
     for painted in choices:
         score(options, painted, table)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB", file=sys.stderr)
@@ -65,6 +66,7 @@ def score(options: argparse.Namespace, painted: tuple[int, ...], table: labels.L
     learned = time.process_time()
     counts = np.zeros((known.num_classes, known.num_classes), np.int64)
     num_frames = 0
+    shown = {int(value) for index in painted for value in np.unique(known.decode(source.read(index, index + 1)[0].pixels, ""))}
     for frame, actual in zip(labeling, source, strict=True):
         num_frames += 1
         right = known.decode(actual.pixels, actual.name)
@@ -81,9 +83,11 @@ def score(options: argparse.Namespace, painted: tuple[int, ...], table: labels.L
     union = counts.sum(0) + counts.sum(1) - hits
     occurs = union > 0
     each = hits / np.maximum(union, 1)
+    in_truth = np.flatnonzero(counts.sum(1))
+    bound = sum(int(value) in shown for value in in_truth) / len(in_truth)
     print(
-        f"{','.join(map(str, painted))} | {hits.sum() / counts.sum():.3f} | {each[occurs].mean():.3f} | {learned - began:.1f} | "
-        f"{(ended - learned) / num_frames:.3f} | " + " ".join(f"{value:6.2f}" for value in each),
+        f"{','.join(map(str, painted))} | {hits.sum() / counts.sum():.3f} | {each[occurs].mean():.3f} | {bound:.3f} | "
+        f"{learned - began:.1f} | {(ended - learned) / num_frames:.3f} | " + " ".join(f"{value:6.2f}" for value in each),
         flush=True,
     )
 

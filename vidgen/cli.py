@@ -836,6 +836,8 @@ def edit_image(**options: Any) -> Result:
 )
 @option("--alpha", type=Number(0, 1), default=0.1, show_default=True, help="Pull towards the original image (SinGAN's alpha).")
 @option("--beta", type=Number(0, 1), default=0.9, show_default=True, help="Smoothness of the motion (SinGAN's beta).")
+@option("--motion", type=Number(0, 10), default=1.0, show_default=True, help="Speed; 2 moves a still image about twice as fast.")
+@option("--score", is_flag=True, help="Measure motion, sharpness and the rim.")
 @quality
 @allow_truncated
 @training

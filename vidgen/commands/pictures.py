@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,9 +20,11 @@ from vidgen.commands.batches import Calling, Changes, EngineName, Scale, call_ea
 from vidgen.errors import ConfigError, InputError
 from vidgen.evaluation.networks import WeightsFile, load_networks
 from vidgen.media import images, paths
+from vidgen.media.conditions import resize_picture
 from vidgen.media.frames import files_read, open_sink, output_place
 from vidgen.metrics.learned import MetricNetworks
-from vidgen.metrics.single import sifid, single_scores
+from vidgen.metrics.score import Score
+from vidgen.metrics.single import AnimationMeter, sifid, single_scores
 from vidgen.networks import patches
 from vidgen.runtime import limit_threads
 from vidgen.single_image import library
@@ -137,6 +139,8 @@ def animate(
     start_scale: int | None = None,
     alpha: float = 0.1,
     beta: float = 0.9,
+    motion: float = 1.0,
+    score: bool = False,
     quality: Literal["draft", "good", "lossless"] = "good",
     allow_truncated: bool = False,
     **shared: Any,
@@ -145,13 +149,15 @@ def animate(
 
     Args:
         output: video, .gif, .apng, .webp, or a folder of PNG files.
+        score: measure the frames' motion, and their sharpness and rim against what is animated; see `AnimationMeter`.
 
     Returns:
-        the file, its size and length, and, for a loop, the step from its last frame to its first over a mean step.
+        the file, its size and length, the scores, and, for a loop, the step from its last frame to its first over a mean step.
     """
     call = _Call.begin(**shared)
-    walk = Walk(num_frames, loop, start_scale, alpha, beta, _shape(size, aspect))
+    walk = Walk(num_frames, loop, start_scale, alpha, beta, _shape(size, aspect), motion)
     small = []
+    meter = None
     with call.claim(output_place(output), source) as claim:
         if call.dry_run:
             return call.plan(source, "animation")
@@ -161,9 +167,14 @@ def animate(
             for index, frame in enumerate(progress.follow(animation.frames, "rendering", num_frames)):
                 sink.write(np.ascontiguousarray(frame[:, :, :3]), index)
                 small.append(frame[::2, ::2, :3])
+                if score:
+                    meter = meter or AnimationMeter([resize_picture(pixels, frame.shape[:2]) for pixels in animation.original])
+                    meter.add(frame[:, :, :3])
     values: dict[str, Any] = {"frames": len(small), "size": size_text(frame.shape), "fps": float(rate)}
     if loop:
         values["loop_gap"] = round(loop_gap(small), 3)
+    if meter is not None:
+        values["scores"] = _stated(meter.scores())
     return call.result(output, **values)
 
 
@@ -276,6 +287,11 @@ def score_samples(samples: Sequence[np.ndarray], original: np.ndarray, networks:
     for name, value in scores.items():
         if value.note:
             log.warning("%s: %s", name, value.note)
+    return _stated(scores)
+
+
+def _stated(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Each value, or the reason why there is none."""
     return {name: score.reason if score.value is None else round(score.value, 4) for name, score in scores.items()}
 
 

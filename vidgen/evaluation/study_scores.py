@@ -105,7 +105,7 @@ class Result:
             f"{self.title} ({self.kind}): {_count(self.num_participants, 'participant')}, {_count(self.num_answers, 'answer')}"
         ]
         lines += [
-            f"excluded: participant {item.participant} ({item.file}) failed {item.failed_checks} of "
+            f"excluded: participant {paths.display(item.participant)} ({item.file}) failed {item.failed_checks} of "
             f"{_count(item.num_checks, 'attention check')}"
             for item in self.excluded
         ]
@@ -136,7 +136,9 @@ class Result:
             lines += ["", *_columns(rows)]
             if self.strengths:
                 order = sorted(self.strengths, key=lambda name: -self.strengths[name])
-                lines.append("Bradley-Terry strengths: " + ", ".join(f"{name} {self.strengths[name]:.3f}" for name in order))
+                lines.append(
+                    "Bradley-Terry strengths: " + ", ".join(f"{paths.display(name)} {self.strengths[name]:.3f}" for name in order)
+                )
         lines += ["", self._agreement_line()]
         if self.correlations:
             rows = [("metric", "better", "Spearman", "95 % interval", "Pearson", "entries", "people agree with it")]
@@ -190,7 +192,9 @@ def score(
     if not study.checks:
         remarks.append("the study has no attention checks: nobody was excluded")
     if hurried := sorted(name for name, item in people.items() if _is_hurried(item)):
-        remarks.append(f"answered within {MIN_MILLISECONDS} ms, half of the time or more: participant {', '.join(hurried)}")
+        remarks.append(
+            f"answered within {MIN_MILLISECONDS} ms, half of the time or more: participant {', '.join(map(paths.display, hurried))}"
+        )
     if len(people) < 5:
         remarks.append(f"{_count(len(people), 'participant')}: the intervals say little on other people")
     table = _Table.of(study, people)

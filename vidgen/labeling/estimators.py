@@ -31,7 +31,9 @@ FETCH = "pip download --no-deps mediapipe==0.10.21"
 _MAX_GRAPH_BYTES = 32 << 20
 _LEAST_SCORE = 0.5
 _HANDS_OF_ONE = 2
+_CLEARLY_LONGER = 1.25
 _HAND_NAMES = {True: "left_hand", False: "right_hand"}
+_NOSE_AND_EYES, _EARS = [0, 15, 16], [17, 18]
 _WRISTS = {4: "right_hand", 7: "left_hand"}
 """The hand at each wrist of BODY_25."""
 _SAME_PALM, _SAME_REGION = 0.3, 0.5
@@ -297,21 +299,44 @@ class PersonFinder:
         return hands
 
     def _detect(self, name: str, pixels: np.ndarray) -> list[_Detection]:
-        """Detections above the least score, the most certain first, without those that overlap a better one."""
+        """Detections above the least score, the most certain first, without those that overlap a better one.
+
+        The whole frame is looked at; where several people are wanted, or nothing is found there, also squares of its shorter side,
+        in which people are larger.
+        """
         height, width = pixels.shape[:2]
-        whole, side = _Region(width / 2, height / 2, float(max(height, width))), _GRAPHS[name].side
-        raw, scores = self._graphs.run(name, whole.cut(pixels, side))[:2]
+        whole, *squares = _views(height, width)
+        found = self._detect_in(name, pixels, whole)
+        if self._people > 1 or not found:
+            found += [item for square in squares for item in self._detect_in(name, pixels, square)]
+        distinct: list[_Detection] = []
+        for item in sorted(found, key=lambda item: -item.score):
+            if all(_overlap(item.box, other.box) < _SAME_PALM for other in distinct):
+                distinct.append(item)
+        return distinct
+
+    def _detect_in(self, name: str, pixels: np.ndarray, view: _Region) -> list[_Detection]:
+        side = _GRAPHS[name].side
+        raw, scores = self._graphs.run(name, view.cut(pixels, side))[:2]
         certain = _sigmoid(scores.reshape(-1))
         anchors, values = _anchors(side, _STRIDES[name]), raw.reshape(len(certain), -1) / side
-        found: list[_Detection] = []
-        for index in np.argsort(-certain, kind="stable"):
-            if certain[index] < _LEAST_SCORE:
-                break
-            places = whole.to_frame(np.vstack([values[index, :2], values[index, 4:].reshape(-1, 2)]) + anchors[index])
-            box = np.concatenate([places[0], values[index, 2:4] * whole.side])
-            if all(_overlap(box, other.box) < _SAME_PALM for other in found):
-                found.append(_Detection(box, places[1:], float(certain[index])))
+        found = []
+        for index in np.flatnonzero(certain >= _LEAST_SCORE):
+            places = view.to_frame(np.vstack([values[index, :2], values[index, 4:].reshape(-1, 2)]) + anchors[index])
+            found.append(_Detection(np.concatenate([places[0], values[index, 2:4] * view.side]), places[1:], float(certain[index])))
         return found
+
+
+def _views(height: int, width: int) -> list[_Region]:
+    """Where a detector looks: the whole frame, and where that is clearly no square, squares that overlap by half or more."""
+    short, long = min(height, width), max(height, width)
+    whole = _Region(width / 2, height / 2, float(long))
+    if long < _CLEARLY_LONGER * short:
+        return [whole]
+    centers = np.linspace(short / 2, long - short / 2, math.ceil(2 * (long / short - 1)) + 1)
+    if height < width:
+        return [whole, *(_Region(center, height / 2, float(short)) for center in centers)]
+    return [whole, *(_Region(width / 2, center, float(short)) for center in centers)]
 
 
 def assembled(
@@ -334,7 +359,9 @@ def assembled(
         if people > 1:
             bare = [person for person in bare if person["body"][0, 2] > 0 and _apart(person["body"][0], center) < size]
         if bare:
-            min(bare, key=lambda person: _apart(person["body"][0], center))["face"] = face
+            person = min(bare, key=lambda person: _apart(person["body"][0], center))
+            person["face"] = face
+            person["body"] = _head_of(person["body"], face)
         elif len(found) < people:
             found.append({"body": np.zeros((NUM_BODY, 3)), "face": face})
     if hands and not found:
@@ -355,6 +382,19 @@ def assembled(
         if distance < size:
             found[index][name] = hand
     return [Person(**parts) for parts in found]
+
+
+def _head_of(body: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """The body with nose and eyes where the face has them, since faces are found more precisely; ears move along."""
+    if not body[_EARS + _NOSE_AND_EYES, 2].any():
+        return body
+    places = np.array([face[30, :2], face[36:42, :2].mean(0), face[42:48, :2].mean(0)])
+    seen = body[_NOSE_AND_EYES, 2] > 0
+    corrected = body.copy()
+    if seen.any():
+        corrected[_EARS, :2] += (places - body[_NOSE_AND_EYES, :2])[seen].mean(0)
+    corrected[_NOSE_AND_EYES] = np.column_stack([places, np.ones(len(places))])
+    return corrected
 
 
 def _middle_and_size(points: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,4 +1,5 @@
-"""How good the pictures are that a single one was the model for: alike, different from each other, and no mere copies.
+"""How good the pictures are that a single one was the model for: alike, different from each other, and no mere copies; and how
+good an animation of one is.
 
 No number alone says it: a copy of the picture has a distance of 0, noise has the greatest diversity. They come together.
 """
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from flow.engines import estimate
 from vidgen.metrics.distribution import PatchSample
 from vidgen.metrics.learned import TOO_SMALL, MetricNetworks, single_image_distance
+from vidgen.metrics.quality import luma, sharpness
 from vidgen.metrics.score import Score
 
 COPY_WINDOW = 11
@@ -24,6 +27,9 @@ COPY_TOLERANCE = 6 / 255
 """Root mean square difference below which a patch counts as copied."""
 _TEXTURED = 8 / 255
 _NUM_QUERIES = 1024
+_MIN_FLOW_SIDE = 32
+_RIM_PARTS = 80
+"""A picture's longer side in widths of what counts as its rim."""
 
 
 def single_scores(samples: Sequence[Tensor], original: Tensor) -> dict[str, Score]:
@@ -111,6 +117,66 @@ def sifid(networks: MetricNetworks, samples: Sequence[np.ndarray], original: np.
     assert networks.sifid is not None
     distances = [single_image_distance(networks.sifid, sample, original) for sample in samples]
     return Score.of(_mean(distances), len(samples), reason=TOO_SMALL).noted(networks.note("sifid"))
+
+
+def mean_motion(first: Tensor, second: Tensor) -> float:
+    """Mean length of the optical flow between two pictures [1,3,H,W] in -1..1, pixels; NaN where they are too small to tell."""
+    if min(first.shape[2:]) < _MIN_FLOW_SIDE:
+        return math.nan
+    return float(estimate(first.clamp(-1, 1), second.clamp(-1, 1)).norm(dim=1).mean())
+
+
+class AnimationMeter:
+    """Takes the frames of an animation one by one, and says how they compare with what they show.
+
+    Args:
+        original: the picture, or the frames of the clip, uint8 [H,W,3] at the frames' size.
+    """
+
+    def __init__(self, original: Sequence[np.ndarray]) -> None:
+        pictures = [_unit(pixels) for pixels in original]
+        self._sharpness = _mean([float(sharpness(picture)) for picture in pictures])
+        self._rim = torch.stack([_rim(picture) for picture in pictures]).mean(dim=0)
+        self._before: Tensor | None = None
+        self._rows: dict[str, list[float]] = {"motion": [], "sharpness": []}
+        self._rims: list[Tensor] = []
+
+    def add(self, pixels: np.ndarray) -> None:
+        """The next frame, uint8 [H,W,3]."""
+        frame = _unit(pixels)
+        self._rows["sharpness"].append(float(sharpness(frame)))
+        self._rims.append(_rim(frame))
+        if self._before is not None:
+            self._rows["motion"].append(mean_motion(2 * self._before - 1, 2 * frame - 1))
+        self._before = frame
+
+    def scores(self) -> dict[str, Score]:
+        """
+        Returns:
+            `motion`: mean optical flow from frame to frame, pixels. `sharpness`: of the frames over that of the original; 1 is
+            equal. `rim`: brightness of the outermost pixels over that of the original, at the side that differs most; 1 is equal.
+        """
+        count = len(self._rims)
+        result = {"motion": Score.of(_mean(self._rows["motion"]), count - 1, reason="frames are too small, or only one")}
+        flat = "the original is flat" if self._sharpness == 0 else "frames are too small"
+        ratio = _mean(self._rows["sharpness"]) / self._sharpness if self._sharpness else math.nan
+        result["sharpness"] = Score.of(ratio, count, reason=flat)
+        sides = (torch.stack(self._rims).mean(dim=0) + _TEXTURED) / (self._rim + _TEXTURED)
+        result["rim"] = Score.of(float(sides[(sides - 1).abs().argmax()]), count, reason="")
+        return result
+
+
+def _unit(pixels: np.ndarray) -> Tensor:
+    """uint8 [H,W,3] as float [1,3,H,W] in 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
+
+
+def _rim(frame: Tensor) -> Tensor:
+    """Mean luma of the four sides' outermost pixels [4], 0..1."""
+    width = max(1, round(max(frame.shape[2:]) / _RIM_PARTS))
+    brightness = luma(frame)[0, 0]
+    sides = (brightness[:width], brightness[-width:], brightness[:, :width], brightness[:, -width:])
+    return torch.stack([side.mean() for side in sides])
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -240,6 +240,19 @@ def blend(example: Example, matches: Matches, size: tuple[int, ...]) -> Tensor:
     return (total / weights).permute(3, 0, 1, 2).contiguous()
 
 
+@dataclass(frozen=True)
+class Synthesis:
+    """Something new made of patches.
+
+    Attributes:
+        volume: [C,T,H,W].
+        places: int64 [3,T,H,W], for every voxel the (frame, row, column) of the example that the patch around it brings there.
+    """
+
+    volume: Tensor
+    places: Tensor
+
+
 def synthesize(
     example: Tensor,
     sizes: Sequence[Size],
@@ -251,7 +264,7 @@ def synthesize(
     matching: Matching | None = None,
     seed: int = 0,
     report: Callable[[int, int], None] | None = None,
-) -> Tensor:
+) -> Synthesis:
     """Something new made of patches of `example` [C,T,H,W], from coarse to fine.
 
     Args:
@@ -263,7 +276,7 @@ def synthesize(
         report: told the number of levels done and of all.
 
     Returns:
-        [C,T,H,W] of the last of `sizes`.
+        a volume of the last of `sizes`.
     """
     matching = matching or Matching()
     generator = torch.Generator().manual_seed(seed)
@@ -286,7 +299,8 @@ def synthesize(
         guess = _closed(guess, overlap)
         if report is not None:
             report(level + 1 - first_level, len(sizes) - first_level)
-    return guess
+    assert matches is not None
+    return Synthesis(guess, _places(matches, sharp.window, sizes[-1], is_loop=overlap > 0))
 
 
 def enlarge(picture: Tensor, factor: float, *, matching: Matching | None = None, seed: int = 0) -> Tensor:
@@ -315,6 +329,18 @@ def enlarge(picture: Tensor, factor: float, *, matching: Matching | None = None,
             guess = guess + resize(picture - resize(guess, (1, height, width)), size)
         current = guess.clamp(-1, 1)
     return current
+
+
+def _places(matches: Matches, window: Size, size: Size, *, is_loop: bool) -> Tensor:
+    """Where each voxel comes from, int64 [3,*size], by the patch that it is in the middle of, or nearest to that."""
+    axes = [torch.arange(length) for length in size]
+    corners = [(axis - side // 2).clamp(0, grid - 1) for axis, side, grid in zip(axes, window, matches.grid, strict=True)]
+    inside = [axis - corner for axis, corner in zip(axes, corners, strict=True)]
+    if is_loop:  # there is a patch for every frame, the last of which goes on with the first
+        corners[0] = (axes[0] - window[0] // 2) % matches.grid[0]
+        inside[0] = torch.full_like(axes[0], window[0] // 2)
+    found = matches.places.view(3, *matches.grid)[:, corners[0][:, None, None], corners[1][:, None], corners[2]]
+    return found + torch.stack(torch.meshgrid(*inside, indexing="ij"))
 
 
 def _continued(volume: Tensor, overlap: int) -> Tensor:

@@ -323,6 +323,14 @@ def noise_walk(
         before, now = now, (1 - alpha) * moved
 
 
+def walk_deviation(alpha: float, beta: float) -> float:
+    """Standard deviation of `noise_walk` in the long run; finite, also where nothing draws the walk back."""
+    alpha, beta = max(alpha, 0.01), min(beta, 0.99)
+    first, second = (1 - alpha) * (1 + beta), -(1 - alpha) * beta
+    variance = ((1 - alpha) * (1 - beta)) ** 2 * (1 - second) / ((1 + second) * ((1 - second) ** 2 - first**2))
+    return math.sqrt(variance)
+
+
 def noise_loop(
     shape: Sequence[int], num_frames: int, *, alpha: float, beta: float, device: Any, generator: torch.Generator | None
 ) -> Iterator[Tensor]:

@@ -133,7 +133,8 @@ function startStudy({ study, media, clips }) {
     const setEnabled = (enabled) => buttons.forEach((button) => { button.disabled = !enabled; });
     buttons.forEach((button) => button.classList.remove("chosen"));
     setEnabled(false);
-    stage.replaceChildren(...(shown.length ? boxes : [words(`To show that you are paying attention, please answer “Real”.`)]));
+    at("prompt").textContent = shown.length ? study.prompt : "Please read";
+    stage.replaceChildren(...(shown.length ? boxes : [words("To show that you are paying attention, answer “Real”.")]));
     stage.classList.add("waiting", "fixation");
     await pause(FIXATION_MILLISECONDS);
     await Promise.all([...stage.querySelectorAll("video")].map((video) => video.play()));
@@ -182,7 +183,10 @@ function startStudy({ study, media, clips }) {
     const link = at("save");
     link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
     link.download = name;
-    link.addEventListener("click", () => { isUnsaved = false; });
+    link.addEventListener("click", () => {
+      isUnsaved = false;
+      at("file").textContent = `Saved as ${name}. You can close this page.`;
+    });
     at("file").textContent = name;
     at("text").value = text;
     show("end");

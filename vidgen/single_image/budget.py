@@ -20,6 +20,7 @@ from vidgen.types import Batch, Condition, Stage
 
 FEWEST_STEPS = 120
 """A scale that would get fewer is not worth its place: the model is made smaller instead."""
+_LAYOUT_FACTOR = 4.0
 MOST_STEPS = 2000
 SHARE = 0.85
 """Part of the time that is planned; the rest is for the start, for checkpoints, for what is generated and written in the end, and
@@ -94,6 +95,8 @@ def plan(config: SingleImageConfig, seconds: float | None, runtime: Runtime) -> 
         config: of a picture of known size; widths, sizes and steps in it are upper limits.
         seconds: for everything; `SHARE` of it is planned. None keeps the configuration and only says how long it takes.
 
+    For animations the coarsest scale gets more: it must know the whole layout by heart, which no finer scale mends.
+
     Raises:
         InputError: the picture is too small to learn from.
     """
@@ -115,7 +118,7 @@ def plan(config: SingleImageConfig, seconds: float | None, runtime: Runtime) -> 
         else:
             costs = measure(smaller, runtime, deadline=started + planning)
             per_work = sum(costs) / sum(work)
-        steps = divide(SHARE * seconds - (time.monotonic() - started), costs)
+        steps = divide(SHARE * seconds - (time.monotonic() - started), costs, _LAYOUT_FACTOR if config.has_noise_around else 1.0)
         if min(steps) >= FEWEST_STEPS or change is _SMALLER[-1]:
             return _described(smaller, steps, costs)
     raise AssertionError("unreachable")
@@ -129,11 +132,16 @@ def replan(before: TrainingPlan, num_done: int, seconds_taken: float, seconds_le
     return before.with_steps(divide(seconds_left, costs), costs, num_done)
 
 
-def divide(seconds: float, costs: list[float]) -> list[int]:
-    """Steps of each scale for a time, when one step costs `costs`; at least 1, at most `MOST_STEPS`."""
+def divide(seconds: float, costs: list[float], first_factor: float = 1.0) -> list[int]:
+    """Steps of each scale for a time, when one step costs `costs`; at least 1, at most `MOST_STEPS`.
+
+    Args:
+        first_factor: what the steps of the first are multiplied with.
+    """
+    factors = [first_factor] + [1.0] * (len(costs) - 1)
 
     def steps(scale: float) -> list[int]:
-        return [max(1, min(MOST_STEPS, int(scale / cost**0.5))) for cost in costs]
+        return [max(1, min(MOST_STEPS, int(scale * factor / cost**0.5))) for cost, factor in zip(costs, factors, strict=True)]
 
     low, high = 0.0, (MOST_STEPS + 1) * max(costs) ** 0.5
     for _ in range(60):

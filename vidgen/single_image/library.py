@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,7 +25,7 @@ from vidgen.media.frames import FrameSource, open_source
 from vidgen.networks import patches
 from vidgen.single_image import training
 from vidgen.single_image.budget import TrainingPlan
-from vidgen.single_image.clips import clip_variation
+from vidgen.single_image.clips import at_side, clip_variation
 from vidgen.single_image.models import Patches, SingleImageModel, Trained
 from vidgen.single_image.options import TRAINED, Purpose, Shape, SingleImageOptions, Walk
 from vidgen.single_image.pictures import (
@@ -43,7 +44,9 @@ PictureLike = Path | str | np.ndarray | Picture
 DEFAULT, DEFAULT_WALK = SingleImageOptions(), Walk()
 PICTURE_RATE = Fraction(12)
 """Frames per second of an animation of a still picture."""
-_CLIP_SIDE = 160
+_CLIP_VOXELS = 1_500_000
+_CLIP_SIDES = (160, 320)
+"""Clips are matched at so many pixels in all frames together (about 20 seconds of a core a million), within these longer sides."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,12 @@ class Animation:
     Attributes:
         frames: uint8 [H,W,3] or [H,W,4] each, once.
         frame_rate: frames per second.
+        original: what is animated: the picture, or the frames of the clip; uint8 [H,W,3] each, at one size.
     """
 
     frames: Iterator[np.ndarray]
     frame_rate: Fraction
+    original: Sequence[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -105,12 +110,16 @@ def animate(
         clip, size = _open_clip(source, options, allow_truncated)
         frames = [resize_picture(frame.pixels, size) for frame in clip]
         num_frames = walk.length(len(frames))
-        generated = clip_variation(frames, num_frames, size=walk.shape.of(size), loop=walk.loop, seed=options.seed)
-        return Animation(generated, clip.frame_rate)
+        work_side = _clip_side((max(len(frames), num_frames), *size))
+        generated = clip_variation(
+            frames, num_frames, size=walk.shape.of(size), work_side=work_side, loop=walk.loop, seed=options.seed
+        )
+        return Animation(generated, clip.frame_rate, frames)
     model = prepare(source, "animation", options)
     if model.picture.opacity is not None:
         log.info("%s: its transparent parts are laid over white", model.picture.name)
-    return Animation(model.animate(walk, seed=options.seed), Fraction(frame_rate).limit_denominator(1001))
+    moving = model.animate(walk, seed=options.seed)
+    return Animation(moving, Fraction(frame_rate).limit_denominator(1001), [model.original.pixels])
 
 
 def sample(
@@ -209,7 +218,9 @@ def plan(source: PictureLike, purpose: Purpose, options: SingleImageOptions = DE
     """
     if purpose == "animation" and is_clip(source):
         clip, size = _open_clip(source, options, allow_truncated=False)
-        return Plan(options.method, tuple(patches.level_sizes((clip.count(), *size), min_frames=patches.CLIP_PATCH_FRAMES)))
+        count = clip.count()
+        work = at_side(size, _clip_side((count, *size)))
+        return Plan(options.method, tuple(patches.level_sizes((count, *work), min_frames=patches.CLIP_PATCH_FRAMES)))
     picture = _at_work(read_picture(source), purpose, options)
     if not options.trains:
         return Plan(options.method, tuple(size[1:] for size in patches.level_sizes((1, *picture.size))))
@@ -239,7 +250,7 @@ def prepare(image: PictureLike, purpose: Purpose, options: SingleImageOptions = 
     else:
         log.info("%s: training on it in %s", picture.name, folder)
         training.train(_at_work(picture, purpose, options), folder, purpose, options)
-    return Trained(folder, picture, device=options.device)
+    return Trained(folder, picture, max_side=options.shown_side(purpose, max(picture.size)), device=options.device)
 
 
 def is_clip(source: PictureLike) -> bool:
@@ -276,16 +287,23 @@ def _prepare_change(
 
 
 def _open_clip(source: PictureLike, options: SingleImageOptions, allow_truncated: bool) -> tuple[FrameSource, tuple[int, int]]:
-    """A clip, and the size that it is worked at."""
+    """A clip, and the size that comes out."""
     if options.trains:
         raise ConfigError(f"method {options.method}: learns from one picture, not from a clip; take patch for clips")
     clip = open_source(str(source), allow_truncated=allow_truncated)
-    scale = min(1.0, (options.max_side or _CLIP_SIDE) / max(clip.size))
+    scale = min(1.0, options.shown_side("animation", max(clip.size)) / max(clip.size))
     size = (max(1, round(clip.size[0] * scale)), max(1, round(clip.size[1] * scale)))
     check_size(size, clip.name, before=None if size == clip.size else clip.size)
     if size != clip.size:
         log.info("%s: worked at %s, downscaled from %s", clip.name, size_text(size), size_text(clip.size))
     return clip, size
+
+
+def _clip_side(size: tuple[int, int, int]) -> int:
+    """Longer side at which a clip of (frames, height, width) is matched."""
+    frames, height, width = size
+    fitting = math.sqrt(_CLIP_VOXELS / (frames * height * width)) * max(height, width)
+    return min(max(height, width), max(_CLIP_SIDES[0], min(_CLIP_SIDES[1], round(fitting))))
 
 
 def _cache_folder(picture: Picture, purpose: Purpose, options: SingleImageOptions) -> Path:

@@ -6,11 +6,14 @@ Scales count from 0, the coarsest: what begins at a finer one keeps more of the 
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -26,12 +29,16 @@ from vidgen.inference.model import Model
 from vidgen.media import paths
 from vidgen.media.conditions import canny_edges, resize_picture
 from vidgen.media.pixels import to_pixels, to_tensor
+from vidgen.metrics.single import mean_motion
 from vidgen.networks import patches
 from vidgen.networks.patches import Matching
+from vidgen.networks.single_image import walk_deviation
 from vidgen.single_image.options import Walk
 from vidgen.single_image.pictures import Picture, Size, paste, soft_mask, with_opacity
-from vidgen.translators.cascade import SingleImageTranslator
+from vidgen.translators.cascade import SingleImageTranslator, Surroundings
 from vidgen.translators.singan import SinGAN
+
+log = logging.getLogger(__name__)
 
 SAMPLE_NOISE = 1.25
 """Standard deviation of the noise that samples begin with, in units of -1..1."""
@@ -49,6 +56,15 @@ _CALM_SHARE = 0.75
 _FLOW_BLUR, _BROAD = 3.0, 2.0
 _TRUST_PARTS = 40
 _STRAIGHT_PARTS = 60
+_RANGE_PARTS = 80
+_INVISIBLE_COLOR = 0.008
+"""A change of color that nobody sees, in units of -1..1."""
+_MOTION_SHARE = 0.002
+"""Mean motion from frame to frame that a trained model's walk is brought to, as a part of the picture's longer side."""
+_NEAR_GOAL, _NUM_TRIALS = 0.9, 4
+_PROBED = (0.2, 0.5, 0.8)
+"""Where in the walk its motion is measured."""
+_SAME_ASPECT = 0.04
 _INVISIBLE_VARIANCE = 0.001
 """Of differences that nobody sees, in units of -1..1."""
 _WEAKEST_EDGE = 0.002
@@ -180,7 +196,7 @@ class Patches(SingleImageModel):
         coarse.check_scale(start_scale)
         num_frames = walk.length()
         noise = min(SAMPLE_NOISE * 1.2 * math.sqrt(0.1 / max(walk.alpha, 0.001)), 3.0)
-        num_moves = max(2, min(12, round(num_frames * (1 - walk.beta)))) if num_frames > 1 else 1
+        num_moves = max(2, min(12, round(num_frames * (1 - walk.beta) * walk.motion))) if num_frames > 1 else 1
         enlargement = max(1.0, max(size) / _MOTION_SIDE)
         work = (max(1, round(size[0] / enlargement)), max(1, round(size[1] / enlargement)))
         picture = patches.resize(coarse._volume[:3], (1, *work))[:, 0][None]
@@ -223,7 +239,7 @@ class Patches(SingleImageModel):
             first_level=scale,
             matching=self.matching if keep_layout else replace(self.matching, layout=0.0, completeness=None),
             seed=seed,
-        )
+        ).volume
         return _pixels(generated)[0]
 
     def harmonize(self, changed: Picture, mask: np.ndarray, *, start_scale: int | None = None, seed: int = 0) -> np.ndarray:
@@ -247,7 +263,7 @@ class Patches(SingleImageModel):
 
         return patches.synthesize(
             self._volume, [*sizes, (1, *size)], self._sizes, start, first_level=start_scale, matching=self.matching, seed=seed
-        )
+        ).volume
 
 
 class Trained(SingleImageModel):
@@ -256,13 +272,14 @@ class Trained(SingleImageModel):
     Args:
         model: a run folder or weights.
         original: the picture that it has learned, at any size.
+        max_side: longer side of animations; the picture's own by default, which then is more than the generator works at.
 
     Raises:
         CheckpointError: it is no model of a single picture.
         ConfigError: it has learned another picture.
     """
 
-    def __init__(self, model: Path | Model, original: Picture, *, device: str = "auto") -> None:
+    def __init__(self, model: Path | Model, original: Picture, *, max_side: int | None = None, device: str = "auto") -> None:
         self.model = model if isinstance(model, Model) else Model.load(model, device=device)
         translator = self.model.translator
         if not isinstance(translator, SingleImageTranslator):
@@ -271,6 +288,7 @@ class Trained(SingleImageModel):
         self.num_scales = translator.num_active_scales
         self.original = original
         self.picture = replace(original.resized(translator.pyramid.finest), opacity=None)
+        self.shown = original.downscaled(max_side).size if max_side is not None else original.size
         translator.check_image(self.model.runtime.place(to_tensor(self.picture.pixels)[None]), paths.display(self.model.path))
 
     def sample(self, num_samples: int, *, size: Size | None = None, start_scale: int = 0, seed: int = 0) -> Iterator[np.ndarray]:
@@ -281,22 +299,51 @@ class Trained(SingleImageModel):
             yield to_pixels(generated[0])
 
     def animate(self, walk: Walk, *, seed: int = 0) -> Iterator[np.ndarray]:
-        start_scale = min(1, self.num_scales - 1) if walk.start_scale is None else walk.start_scale
-        self.check_scale(start_scale)
-        num_frames = walk.length()
-        frames = self._translator.animate(
-            num_frames,
-            alpha=walk.alpha,
-            beta=walk.beta,
-            start_scale=start_scale,
-            loop=walk.loop,
-            size=walk.shape.of(self.picture.size),
-            generator=_generator(seed),
-        )
-        for _ in range(num_frames):
+        """A walk through noise around the picture, as wide as it takes for the picture to move.
+
+        What the generator has not learned of the picture is added, moved along with what it has: so the first frame is the picture
+        itself, the others are as sharp, and all have its own size. In another aspect the generator is on its own.
+        """
+        size = walk.shape.of(self.shown) or self.shown
+        if walk.start_scale is not None:
+            self.check_scale(walk.start_scale)
+        keeps_aspect = abs(size[0] * self.picture.size[1] / (size[1] * self.picture.size[0]) - 1) < _SAME_ASPECT
+        with self._using():
+            surroundings, amplitude = self._moving_surroundings(walk, None if keeps_aspect else size, seed)
+            completion = _Completion(surroundings, to_tensor(self.original.resized(size).pixels)[None]) if keeps_aspect else None
+        for away in self._deviations(surroundings, walk, seed):
             with self._using():
-                frame = next(frames)
-            yield to_pixels(frame[0])
+                generated = surroundings.picture(away, amplitude).cpu()
+            yield to_pixels((completion(generated) if completion else generated)[0])
+
+    def _moving_surroundings(self, walk: Walk, size: Size | None, seed: int) -> tuple[Surroundings, float]:
+        """Where to walk, and how far, so that the picture moves as it shall.
+
+        Fine scales are preferred, for there things stay where they are. Noise goes no further from what reconstructs the picture
+        than the generator has met in training, so that there is a limit to motion.
+        """
+        widest = 1 / walk_deviation(walk.alpha, walk.beta)
+        goal = walk.motion * _MOTION_SHARE * max(size or self.picture.size)
+        scales = (walk.start_scale,) if walk.start_scale is not None else tuple(range(min(1, self.num_scales - 1), -1, -1))
+        for scale in scales:
+            surroundings = self._translator.surroundings(scale, size)
+            completion = _Completion(surroundings, to_tensor(self.picture.pixels)[None]) if size is None else None
+            pairs = self._probes(surroundings, walk, seed)
+            amplitude, motion = _reach(goal, widest, partial(_mean_motion, surroundings, completion, pairs))
+            if not motion < _NEAR_GOAL * goal:
+                break
+        log.info("moves from scale %d on, by about %.2f pixels a frame", scale, motion)
+        return surroundings, amplitude
+
+    def _probes(self, surroundings: Surroundings, walk: Walk, seed: int) -> list[_Pair]:
+        """Deviations of a few pairs of neighboring frames."""
+        last = walk.length() - 2
+        wanted = {round(place * last) for place in _PROBED} if last >= 0 else set()
+        neighbors = itertools.pairwise(self._deviations(surroundings, walk, seed))
+        return [pair for number, pair in enumerate(neighbors) if number in wanted]
+
+    def _deviations(self, surroundings: Surroundings, walk: Walk, seed: int) -> Iterator[dict[int, Tensor]]:
+        return surroundings.walk(walk.length(), alpha=walk.alpha, beta=walk.beta, loop=walk.loop, generator=_generator(seed))
 
     def super_resolve(self, factor: float = 4.0, *, seed: int = 0) -> np.ndarray:
         if not isinstance(self._translator, SinGAN):
@@ -325,7 +372,7 @@ def _along(stations: Sequence[Tensor], full: Tensor, num_frames: int, loop: bool
     """Frames [1,3,H,W] from station to station.
 
     Broad colors move along the flow between two stations and fade from one to the other; fine detail is that of the picture,
-    moved by as much as the stations have moved away from it.
+    moved by as much as the stations have moved away from it. Colors that no motion explains change within `_range_of_colors`.
 
     Args:
         stations: [1,3,h,w] each, the first being the picture.
@@ -333,8 +380,12 @@ def _along(stations: Sequence[Tensor], full: Tensor, num_frames: int, loop: bool
     """
     size, work = (full.shape[2], full.shape[3]), (stations[0].shape[2], stations[0].shape[3])
     detail = full - _resized(_blur(stations[0], _BROAD), size)
-    broad = [_blur(station, _BROAD) for station in stations]
-    away = [_motion(station, stations[0]) if index else torch.zeros(1, 2, *work) for index, station in enumerate(stations)]
+    away = [_sure_motion(station, stations[0]) if index else torch.zeros(1, 2, *work) for index, station in enumerate(stations)]
+    broad = [_blur(stations[0], _BROAD)]
+    limit = _range_of_colors(stations[0])
+    for station, flow in zip(stations[1:], away[1:], strict=True):
+        moved = warp(broad[0], flow)
+        broad.append(moved + _limited(_blur(station, _BROAD) - moved, limit))
     num_moves = len(stations) if loop else len(stations) - 1
     known: dict[int, tuple[Tensor, Tensor]] = {}
     for frame in range(num_frames):
@@ -348,8 +399,73 @@ def _along(stations: Sequence[Tensor], full: Tensor, num_frames: int, loop: bool
         fade = math.sin(share * math.pi / 2) ** 2
         colors = (1 - fade) * warp(broad[here], share * back) + fade * warp(broad[there], (1 - share) * forth)
         moved = (1 - fade) * away[here] + fade * away[there]
-        scale = torch.tensor([size[1] / work[1], size[0] / work[0]])[None, :, None, None]
-        yield _resized(colors, size) + _sharply_warped(detail, scale * _resized(moved, size))
+        yield _with_detail(colors, detail, moved)
+
+
+def _with_detail(broad: Tensor, detail: Tensor, moved: Tensor) -> Tensor:
+    """The sum [1,3,H,W] of what is broad [1,3,h,w] and of detail [1,3,H,W] that has moved by a flow [1,2,h,w]."""
+    size, work = (detail.shape[2], detail.shape[3]), moved.shape[2:]
+    scale = torch.tensor([size[1] / work[1], size[0] / work[0]])[None, :, None, None]
+    return _resized(broad, size) + _sharply_warped(detail, scale * _resized(moved, size))
+
+
+class _Completion:
+    """Adds to what a generator makes of a picture what it has not learned of it, moved along with what it has.
+
+    Long straight edges, which belong to rigid things, stay; and so does the picture where something else has been generated. Colors
+    that no motion explains change within `_range_of_colors`.
+
+    Args:
+        surroundings: about the picture.
+        full: [1,3,H,W], the picture itself at the size that comes out.
+    """
+
+    def __init__(self, surroundings: Surroundings, full: Tensor) -> None:
+        nowhere = {level: torch.zeros_like(noise) for level, noise in surroundings.still.items()}
+        self._still, self._full = surroundings.picture(nowhere).cpu(), full
+        picture = _resized(full, (self._still.shape[2], self._still.shape[3]))
+        self._free, self._limit = 1 - _straight(picture), _range_of_colors(picture)
+
+    def __call__(self, generated: Tensor) -> Tensor:
+        """[1,3,H,W] of what was generated [1,3,h,w]."""
+        free = self._free * _trust(self._still, generated)
+        moved = free * _sure_motion(generated, self._still)
+        change = _limited(free * (generated - warp(self._still, moved)), self._limit)
+        return _with_detail(change, self._full, moved)
+
+
+_Pair = tuple[dict[int, Tensor], dict[int, Tensor]]
+"""Deviations of two neighboring frames."""
+
+
+def _mean_motion(surroundings: Surroundings, completion: _Completion | None, pairs: Sequence[_Pair], amplitude: float) -> float:
+    """Pixels by which the picture moves from frame to frame, mean over all pixels of some pairs."""
+    steps = []
+    for pair in pairs:
+        first, second = (surroundings.picture(away, amplitude).cpu() for away in pair)
+        if completion is not None:
+            first, second = completion(first), completion(second)
+        steps.append(mean_motion(first, second))
+    return sum(steps) / max(1, len(steps))
+
+
+def _reach(goal: float, widest: float, motion: Callable[[float], float]) -> tuple[float, float]:
+    """An amplitude up to `widest` at which the motion is about `goal` (more the wider, as a rule), and that motion.
+
+    Pictures too small for a flow have a motion of NaN; they move as widely as they may.
+    """
+    if goal <= 0:
+        return 0.0, 0.0
+    amplitude, moved = widest, motion(widest)
+    low, high = 0.0, widest
+    for _ in range(_NUM_TRIALS):
+        if not moved > goal / _NEAR_GOAL and (amplitude == widest or moved >= _NEAR_GOAL * goal):
+            break
+        low, high = (amplitude, high) if moved < goal else (low, amplitude)
+        guess = amplitude * goal / max(moved, 1e-6)
+        amplitude = guess if low < guess < high else (low + high) / 2
+        moved = motion(amplitude)
+    return amplitude, moved
 
 
 def _sharply_warped(image: Tensor, flow: Tensor) -> Tensor:
@@ -368,7 +484,15 @@ def _motion(first: Tensor, second: Tensor) -> Tensor:
     """Flow [1,2,H,W] from the grid of `first` into `second`, smooth: neither shows how the other came about."""
     if min(first.shape[2:]) < 2 * patches.MIN_SIDE:
         return torch.zeros(1, 2, *first.shape[2:])
-    return _blur(estimate((first.clamp(-1, 1) + 1) / 2, (second.clamp(-1, 1) + 1) / 2), _FLOW_BLUR)
+    return _blur(estimate(first.clamp(-1, 1), second.clamp(-1, 1)), _FLOW_BLUR)
+
+
+def _sure_motion(first: Tensor, second: Tensor) -> Tensor:
+    """As `_motion`, weaker where it explains little of the difference: what has become something else has not moved there."""
+    flow = _motion(first, second)
+    deviation = max(1.0, max(first.shape[2:]) / _TRUST_PARTS)
+    before, after = (_blur((first - other) ** 2, deviation).mean(1, keepdim=True) for other in (second, warp(second, flow)))
+    return flow * _blur((2 * (1 - after / (before + 1e-6))).clamp(0, 1), deviation)
 
 
 def _blur(images: Tensor, deviation: float) -> Tensor:
@@ -394,6 +518,24 @@ def _trust(picture: Tensor, drawn: Tensor) -> Tensor:
     difference = _blur((picture - drawn) ** 2, deviation).mean(1, keepdim=True)
     ratio = difference / (torch.minimum(*variances).clamp(min=0) + _INVISIBLE_VARIANCE)
     return _blur(((5 - ratio) / 2).clamp(0, 1), deviation)
+
+
+def _range_of_colors(picture: Tensor) -> Tensor:
+    """By how much colors may change without showing what is not there: as much as they vary in the least varied part of the
+    surroundings of a place [1,3,h,w].
+
+    A smooth sky keeps its colors, up to the outlines of what is before it, while clouds may grow and glow.
+    """
+    deviation = max(1.0, max(picture.shape[2:]) / _RANGE_PARTS)
+    variance = (_blur(picture**2, deviation) - _blur(picture, deviation) ** 2).clamp(min=0)
+    reach = 2 * math.ceil(2 * deviation) + 1
+    least = -F.max_pool2d(-variance, reach, stride=1, padding=reach // 2)
+    return _blur(least, deviation).clamp(min=0).sqrt() + _INVISIBLE_COLOR
+
+
+def _limited(change: Tensor, limit: Tensor) -> Tensor:
+    """A change that approaches the limit where it is larger."""
+    return limit * (change / limit).tanh()
 
 
 def _straight(picture: Tensor) -> Tensor:

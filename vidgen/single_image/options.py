@@ -84,7 +84,11 @@ class SingleImageOptions:
             return self.max_side
         if self.trains:
             return _AUTO_TRAINED_SIDE
-        return _AUTO_SIDES[purpose] or own
+        return self.shown_side(purpose, own)
+
+    def shown_side(self, purpose: Purpose, own: int) -> int:
+        """Longer side of what comes out, where detail of the picture can be added to what is worked at."""
+        return self.max_side or _AUTO_SIDES[purpose] or own
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ class Walk:
         alpha: how strongly everything is drawn back to the picture.
         beta: how slowly it changes, 0..1.
         shape: size of the frames.
+        motion: how fast it moves; 2 is about twice as fast as what suits most pictures.
     """
 
     num_frames: int | None = None
@@ -138,6 +143,7 @@ class Walk:
     alpha: float = 0.1
     beta: float = 0.9
     shape: Shape = Shape()
+    motion: float = 1.0
 
     def length(self, own: int = DEFAULT_FRAMES) -> int:
         """Number of frames, where it is `own` by default."""

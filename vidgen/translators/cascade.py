@@ -6,7 +6,7 @@ Levels count from 0, the coarsest. Pictures are float [B,3,H,W] in -1..1; sizes 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -56,6 +56,43 @@ class ScaleMemory:
 
     def detach(self) -> Self:
         return self
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The pictures around a learned one: its noise, and what lies near it, at the levels that are free.
+
+    Attributes:
+        sizes: of all levels.
+        layout: the state before the first free level.
+        still: the fixed noise of every free level, by number.
+    """
+
+    translator: SingleImageTranslator
+    sizes: tuple[Size, ...]
+    layout: Any
+    still: Mapping[int, Tensor]
+
+    def walk(
+        self, num_frames: int, *, alpha: float, beta: float, loop: bool, generator: torch.Generator | None
+    ) -> Iterator[dict[int, Tensor]]:
+        """Deviations from the fixed noise of every free level, frame by frame; those of the first are zero."""
+        paths = {}
+        for level, still in self.still.items():
+            shape = self.translator.draw(level, self.sizes[level], 1, generator).shape
+            if loop:
+                paths[level] = noise_loop(shape, num_frames, alpha=alpha, beta=beta, device=still.device, generator=generator)
+            else:
+                paths[level] = noise_walk(shape, alpha=alpha, beta=beta, device=still.device, generator=generator)
+        for _ in range(num_frames):
+            yield {level: next(path) for level, path in paths.items()}
+
+    def picture(self, away: Mapping[int, Tensor], amplitude: float = 1.0) -> Tensor:
+        """The picture [1,3,H,W] at some deviations, `amplitude` times as far away."""
+        state = self.layout
+        for level, still in self.still.items():
+            state = self.translator.advance(level, still + amplitude * away[level], state, self.sizes[level])
+        return self.translator._finished(state, self.sizes, None)
 
 
 class SingleImageTranslator(Translator[Samples | ScaleMemory]):
@@ -166,7 +203,7 @@ class SingleImageTranslator(Translator[Samples | ScaleMemory]):
         size: Size | None = None,
         generator: torch.Generator | None = None,
     ) -> Iterator[Tensor]:
-        """Frames [1,3,H,W] of a walk through noise around the learned picture; the first is the picture itself.
+        """Frames [1,3,H,W] of a walk through noise around the learned picture; the first is the picture as it is reconstructed.
 
         Args:
             alpha: how strongly the walk is drawn back to the picture.
@@ -174,22 +211,15 @@ class SingleImageTranslator(Translator[Samples | ScaleMemory]):
             start_scale: the first level that moves; finer starts move less.
             loop: close the path, so that the frame after the last is the first.
         """
+        surroundings = self.surroundings(start_scale, size)
+        for away in surroundings.walk(num_frames, alpha=alpha, beta=beta, loop=loop, generator=generator):
+            yield surroundings.picture(away)
+
+    def surroundings(self, start_scale: int, size: Size | None = None) -> Surroundings:
+        """What an animation walks about in: the learned picture, where the levels from `start_scale` on are free."""
         sizes = self.pyramid.sizes_for(size or self.pyramid.finest)
-        base = self.layout(start_scale, sizes)
-        levels = range(start_scale, self.num_active_scales)
-        still = {level: self.fixed(level, sizes[level]) for level in levels}
-        paths = {}
-        for level in levels:
-            shape, device = self.draw(level, sizes[level], 1, generator).shape, still[level].device
-            if loop:
-                paths[level] = noise_loop(shape, num_frames, alpha=alpha, beta=beta, device=device, generator=generator)
-            else:
-                paths[level] = noise_walk(shape, alpha=alpha, beta=beta, device=device, generator=generator)
-        for _ in range(num_frames):
-            state = base
-            for level in levels:
-                state = self.advance(level, still[level] + next(paths[level]), state, sizes[level])
-            yield self._finished(state, sizes, None)
+        still = {level: self.fixed(level, sizes[level]) for level in range(start_scale, self.num_active_scales)}
+        return Surroundings(self, sizes, self.layout(start_scale, sizes), still)
 
     def _last_level(self, stop_scale: int | None) -> int:
         last = self.num_active_scales - 1

@@ -38,13 +38,15 @@ RENAMES: dict[str, Any] = {}
 class GrowingGenerator(nn.Module):
     """Head, one group of convolutions for each stage, tail."""
 
-    def __init__(self, width: int, num_stages: int, num_layers: int, *, norm: LevelNorm, slope: float) -> None:
+    def __init__(
+        self, width: int, num_stages: int, num_layers: int, *, norm: LevelNorm, slope: float, mirrored: bool = False
+    ) -> None:
         super().__init__()
         self.head = ConvBlock(3, width, norm=norm, slope=slope)
         self.body = nn.ModuleList(
             nn.Sequential(*(ConvBlock(width, width, norm=norm, slope=slope) for _ in range(num_layers))) for _ in range(num_stages)
         )
-        self.tail = nn.Conv2d(width, 3, 3, padding=1)
+        self.tail = nn.Conv2d(width, 3, 3, padding=1, padding_mode="reflect" if mirrored else "zeros")
 
 
 class ConSinGAN(SingleImageTranslator):
@@ -62,7 +64,12 @@ class ConSinGAN(SingleImageTranslator):
         self.config = config
         self.pyramid = config.pyramid
         self.generator = GrowingGenerator(
-            config.base_channels, config.num_stages, config.num_layers, norm=config.generator_norm, slope=config.slope
+            config.base_channels,
+            config.num_stages,
+            config.num_layers,
+            norm=config.generator_norm,
+            slope=config.slope,
+            mirrored=config.border == "mirror",
         )
         self.discriminator = LevelNetwork(1, config.base_channels, norm="none", slope=config.slope)
         initialize(self)
@@ -74,7 +81,7 @@ class ConSinGAN(SingleImageTranslator):
 
     def _noise_size(self, level: int, size: Size) -> Size:
         """Stages lose `2 * num_layers` pixels, which noise fills where the border is noise."""
-        grown = 2 * self.config.num_layers if self.config.border == "noise" and level > 0 else 0
+        grown = 2 * self.config.num_layers if self.config.has_noise_around and level > 0 else 0
         return size[0] + grown, size[1] + grown
 
     def _unit_noise(self, level: int, size: Size, num_samples: int, generator: torch.Generator | None, device: Any) -> Tensor:
@@ -91,18 +98,18 @@ class ConSinGAN(SingleImageTranslator):
 
     def advance(self, level: int, noise: Tensor, state: Any, size: Size) -> Tensor:
         """Features [B,C,h,w] of a stage; a residual on those of the stage before."""
-        layers = self.config.num_layers
+        layers, mode = self.config.num_layers, self.config.padding_mode
         if level == 0:
-            features = self.generator.head(F.pad(self.amplitudes[0] * noise, [1] * 4))
-            if self.config.border == "noise":
+            features = self.generator.head(F.pad(self.amplitudes[0] * noise, [1] * 4, mode=mode))
+            if self.config.has_noise_around:
                 height, width = size
                 grown = _upsample(features, (height + 2, width + 2))
-                features_in, features = F.pad(grown, [layers - 1] * 4), features
+                features_in, features = F.pad(grown, [layers - 1] * 4, mode=mode), features
             else:
                 features_in = F.pad(features, [layers] * 4)
         else:
             features = _upsample(state, size)
-            if self.config.border == "noise":
+            if self.config.has_noise_around:
                 grown = _upsample(state, self._noise_size(level, size))
                 features_in = grown + self.amplitudes[level] * noise
             else:

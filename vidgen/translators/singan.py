@@ -105,7 +105,7 @@ class SinGAN(SingleImageTranslator):
         self.pyramid = config.pyramid
         levels, layers = range(self.pyramid.num_levels), config.num_layers
         self.margin = layers
-        self.generator = nn.ModuleList(LevelGenerator(config.width(level), layers) for level in levels)
+        self.generator = nn.ModuleList(LevelGenerator(config.width(level), layers, norm=config.generator_norm) for level in levels)
         self.discriminators = nn.ModuleList(
             LevelNetwork(1, config.width(level), layers, norm=config.discriminator_norm) for level in levels
         )
@@ -118,7 +118,7 @@ class SinGAN(SingleImageTranslator):
     # -- the cascade --------------------------------------------------------------------------------------------------
 
     def _noise_size(self, size: Size) -> Size:
-        grown = 2 * self.margin if self.config.border == "noise" else 0
+        grown = 2 * self.margin if self.config.has_noise_around else 0
         return size[0] + grown, size[1] + grown
 
     def draw(self, level: int, size: Size, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
@@ -152,7 +152,7 @@ class SinGAN(SingleImageTranslator):
         return resize_by(finest, self.pyramid.scales[level - 1], sizes[level - 1])
 
     def _padded(self, noise: Tensor) -> Tensor:
-        return noise if self.config.border == "noise" else F.pad(noise, [self.margin] * 4)
+        return noise if self.config.has_noise_around else F.pad(noise, [self.margin] * 4)
 
     def _padded_previous(self, level: int, state: Tensor | None, size: Size) -> Tensor:
         if state is None:
@@ -161,7 +161,7 @@ class SinGAN(SingleImageTranslator):
             image = resize_by(state, self.pyramid.step(level), size, legacy_quantize=self.config.legacy_quantize)
             if level == self.config.paint_scale and self._has_palette:
                 image = self.quantize(image)
-        return F.pad(image, [self.margin] * 4)
+        return F.pad(image, [self.margin] * 4, mode=self.config.padding_mode)
 
     def _reconstruction(self, level: int) -> Tensor:
         """The picture as the scales 0..level give it back [1,3,h,w]."""
@@ -197,7 +197,7 @@ class SinGAN(SingleImageTranslator):
         for _ in range(times):
             height, width = image.shape[-2:]
             size = (single_image.ceil(height * step), single_image.ceil(width * step))
-            grown = F.pad(resize_by(image, step, size), [self.margin] * 4)
+            grown = F.pad(resize_by(image, step, size), [self.margin] * 4, mode=self.config.padding_mode)
             noise = self._padded(self.draw(max(1, last), size, 1, generator))
             image = self.generator[last](self.amplitudes[last] * noise, grown)
         full_size = (int(factor * self.image.shape[-2]), int(factor * self.image.shape[-1]))
@@ -253,7 +253,7 @@ class SinGAN(SingleImageTranslator):
         self._measure_amplitude(level)  # before the colors are reduced, as published
         self.palette.copy_(colors)
         self.has_palette.fill_(1)
-        fresh = [LevelGenerator(self.config.width(level), self.margin)]
+        fresh = [LevelGenerator(self.config.width(level), self.margin, norm=self.config.generator_norm)]
         critics = [LevelNetwork(1, self.config.width(level), self.margin, norm=self.config.discriminator_norm)]
         for networks, owner in ((fresh, self.generator), (critics, self.discriminators)):
             initialize(networks[0])

@@ -33,8 +33,9 @@ class SingleImageConfig(ModelConfig):
     """Short side of the coarsest scale in pixels; 20 for animation, 18 for super-resolution."""
     max_size: Annotated[int, Field(ge=16)] = 250
     """Long side of the finest scale in pixels; a larger picture is downscaled."""
-    border: Literal["zeros", "noise"] = "zeros"
-    """What surrounds a scale's input: zeros fix the layout at the border, noise frees it (animation)."""
+    border: Literal["zeros", "noise", "mirror"] = "zeros"
+    """What surrounds a scale's input. zeros: fix the layout at the border. noise: frees it, around zeros (animation as published).
+    mirror: noise around the mirrored picture, which leaves no dark rim after a short training."""
     steps_per_scale: Count | tuple[Count, ...] = 2000
     """One number, or one for each scale."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
@@ -90,6 +91,16 @@ class SingleImageConfig(ModelConfig):
         levels = self.pyramid.num_levels
         if isinstance(self.steps_per_scale, tuple) and len(self.steps_per_scale) != levels:
             raise ValueError(f"steps_per_scale: has {len(self.steps_per_scale)} numbers for {levels} scales")
+
+    @property
+    def has_noise_around(self) -> bool:
+        """Whether noise reaches beyond the border."""
+        return self.border != "zeros"
+
+    @property
+    def padding_mode(self) -> Literal["constant", "reflect"]:
+        """What continues a picture beyond its border, in `torch`'s words."""
+        return "reflect" if self.border == "mirror" else "constant"
 
     @property
     def known_size(self) -> Size:

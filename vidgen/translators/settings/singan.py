@@ -35,6 +35,7 @@ class Config(SingleImageConfig):
     max_channels: Count = 128
     """No scale is wider."""
     num_layers: Annotated[int, Field(ge=3, le=9)] = 5
+    generator_norm: LevelNorm = "batch"
     discriminator_norm: LevelNorm = "batch"
     num_generator_steps: Count = 3
     crop_size: Annotated[int, Field(ge=32)] | None = None

@@ -180,3 +180,10 @@ def test_shrinking_one_side_alone_averages_along_it():
     assert shrunk.abs().max() < 1e-5
     tall = wide.transpose(2, 3)
     assert resize_flow(tall, (8, 6))[..., 1:-1, :].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (2, 2), (2, 5)])
+def test_the_smallest_pictures_are_warped_too(size):
+    image = ramp(*size)
+    still = warp(image, torch.zeros(1, 2, *size, dtype=torch.float64))
+    assert (still - image).abs().max() < 1e-12

@@ -421,6 +421,14 @@ def test_pix2pixhd(kind: str) -> None:
         _check(f"pix2pixhd, {kind}, picture {number}", found, dict(formulas))
 
 
+@pytest.mark.parametrize("gan_weight", [0.0, 0.1])
+def test_a_discriminator_on_features_of_pix2pixhd_learns_in_a_phase_of_its_own(gan_weight: float) -> None:
+    config = _pix2pixhd(features={"texture_weight": 1, "gan_weight": gan_weight})
+    translator = lit.build(config)
+    names = [phase.name for phase in translator.phases(lit.stages(config)[0])]
+    assert names == ["generator", *(["feature_discriminator"] if gan_weight else []), "discriminator"]
+
+
 def test_pix2pixhd_learns_at_the_published_rates() -> None:
     seen = lit.learning_of(_pix2pixhd(), lambda stage: _scene(0, lit.divisor_of(stage)))
     rates = [2e-4, 1e-4, 1e-4, 1e-4]

@@ -503,9 +503,9 @@ def test_no_damage_to_a_container_makes_a_video_shorter_in_silence(tmp_path, nam
             continue
         if num_frames < 24:
             short.append((index, num_frames))
-    # Encoders differ from run to run, and a flipped bit inside a compressed frame can make a decoder drop just that frame.
-    assert len(short) <= 1 + count // 100
-    assert all(num_frames == 23 for _, num_frames in short)
+    # Encoders differ from one release to the next, and so do these files: one may be cut just between two fragments, which is no
+    # damage that shows, or a flipped bit inside a compressed frame may make a decoder drop that frame.
+    assert len(short) <= 1
 
 
 def _changed(content: bytes, name: bytes, offset: int, value: int, *, last: bool = False) -> bytes:

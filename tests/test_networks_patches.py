@@ -49,6 +49,13 @@ def test_resizing_time_and_space_keeps_flat_colours():
     assert torch.allclose(resized, volume[:, :1, :1, :1].expand_as(resized), atol=1e-5)
 
 
+def test_resizing_keeps_what_is_there_in_its_place():
+    rows, columns = torch.arange(12.0)[:, None], torch.arange(16.0)
+    resized = patches.resize((rows + 2 * columns)[None, None], (1, 24, 40))
+    rows, columns = (torch.arange(24.0) + 0.5)[:, None] / 2 - 0.5, (torch.arange(40.0) + 0.5) / 2.5 - 0.5
+    assert (resized[0, 0] - rows - 2 * columns)[6:-6, 6:-6].abs().max() < 1e-3
+
+
 def test_distances_of_descriptions_are_mean_squared_differences():
     volume, other = textured(), textured(seed=1)
     example = Example(volume, volume, Matching(num_components=147, layout=0))
@@ -199,6 +206,16 @@ def test_enlarging_agrees_with_the_picture_and_is_sharper_than_bicubic():
     assert made.shape == (3, 1, 96, 96)
     assert (patches.resize(made, (1, 32, 32)) - small).abs().mean() < 0.02
     assert (made - sharp).abs().mean() < 0.8 * (plain - sharp).abs().mean()
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+def test_enlarging_sharpens_along_both_axes(axis):
+    side = torch.arange(72)
+    stripes = (side // 12 % 2).float() * 1.4 - 0.7
+    sharp = (stripes[:, None] if axis == 0 else stripes).expand(3, 1, 72, 72).contiguous()
+    small = patches.resize(sharp, (1, 24, 24))
+    made, plain = patches.enlarge(small, 3.0), patches.resize(small, (1, 72, 72))
+    assert (made - sharp).abs().mean() < 0.4 * (plain - sharp).abs().mean()
 
 
 def test_the_last_random_search_reaches_the_next_patch_but_one_place_away():

@@ -84,6 +84,13 @@ def _moments(out: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in tensors.items() if tensor.numel() > 1}
 
 
+def _largest_of_kind(moments: dict[str, torch.Tensor], name: str) -> float:
+    """Of first or second moments of one network."""
+    network, kind = name.split("/")[0], name.split("/")[-1]
+    ours = [tensor for other, tensor in moments.items() if other.split("/")[0] == network and other.endswith(f"/{kind}")]
+    return max(float(tensor.abs().max()) for tensor in ours)
+
+
 @pytest.mark.slow
 def test_any_number_of_processes_goes_on_with_the_losses_and_gradients_of_one(config: Path, tmp_path: Path) -> None:
     _run(config, tmp_path / "begun", "--devices", "2", "--steps", "2")
@@ -97,7 +104,10 @@ def test_any_number_of_processes_goes_on_with_the_losses_and_gradients_of_one(co
         found = _moments(tmp_path / devices)
         assert found.keys() == expected.keys()
         for name, tensor in expected.items():
-            assert torch.allclose(found[name], tensor, rtol=1e-3, atol=1e-4 * float(tensor.abs().max()) + 1e-9), name
+            largest, own = _largest_of_kind(expected, name), float(tensor.abs().max())
+            # Some gradients are zero but for rounding, such as those of biases before a normalization.
+            rtol, atol = (1e-3, 1e-4 * own) if own > 0.01 * largest else (0, 0.01 * largest)
+            assert torch.allclose(found[name], tensor, rtol=rtol, atol=atol + 1e-9), name
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -282,6 +283,15 @@ def test_discriminators_of_motion_remember_the_newest_frames_as_far_as_they_reac
         carry = rolled.carry
         frames.append(rolled.frames)
     assert torch.equal(carry.history, torch.cat(frames, dim=1)[:, -6:])
+
+    flow = torch.zeros(1, 12, 2, 16, 16)
+    newest = dataclasses.replace(lit.window(batch, 8, 12), flow=flow)
+    generated, real = translator._temporal_inputs(0, newest, rolled.whole, {})
+    windows = [(9, 10, 11), (6, 7, 8)]
+    assert len(generated) == len(real) == len(windows)
+    for index, window in enumerate(windows):
+        assert torch.equal(generated[index, :9], torch.cat(frames, dim=1)[0, list(window)].flatten(0, 1))
+        assert torch.equal(real[index, :9], batch.target[0, list(window)].flatten(0, 1))
 
 
 def test_a_foreground_class_that_does_not_exist_is_refused_by_name() -> None:

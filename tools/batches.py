@@ -35,6 +35,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from vidgen.commands.batches import Changes, find_sources, lay_out
 from vidgen.jobs import batch, ledger
 from vidgen.jobs.clips import Clip
 from vidgen.jobs.engines import Engine, Work, in_processes, in_this_process
@@ -323,6 +324,19 @@ class Nothing:
         return {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
+class Touch:
+    """A task that leaves an empty file."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """Nothing to get ready."""
+
+    def __call__(self, clip: Clip) -> dict[str, Any]:
+        """Touch the output."""
+        Path(clip.output).parent.mkdir(parents=True, exist_ok=True)
+        Path(clip.output).touch()
+        return {}
+
+
 def _batch(folder: Path, count: int, engine: Engine, seconds: float) -> tuple[batch.Report, float]:
     clips = [Clip(f"{index}", str(folder / f"{index}.none"), {}) for index in range(count)]
     job = batch.Job(
@@ -338,6 +352,27 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
+def _seconds_to_find_the_place(root: Path, count: int) -> float:
+    """Processor time until a batch of so many listed clips, all of them done, knows that nothing is left."""
+    root.mkdir()
+    names = [f"{index // 1000:03d}/{index % 1000:03d}/labels.mkv" for index in range(count)]
+    (root / "list.jsonl").write_text("".join(json.dumps({"input": f"in/{name}"}) + "\n" for name in names))
+    for name in names:
+        (root / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "in" / name).touch()
+    seconds = []
+    for task in ("Touch", "none"):  # the second start opens no task, as nothing is left to do
+        before = _cpu_seconds()
+        sources = find_sources([], root / "list.jsonl", Changes())
+        named = lay_out(sources, str(root / "out"), lambda place: ".mp4")
+        clips = [Clip(name, output, {"input": source.where}) for source, (name, output) in zip(sources, named, strict=True)]
+        work = Work(f"tools.batches:{task}", {})
+        job = batch.Job("nothing", work, root / "out", {}, {}, lambda clip: [], lambda clip: [])
+        batch.run(job, clips)
+        seconds.append(_cpu_seconds() - before)
+    return seconds[-1]
+
+
 def measure(root: Path, count: int) -> dict[str, Any]:
     """Overhead of a clip in this process and through others, reading a ledger again, and efficiency of several workers."""
     result: dict[str, Any] = {"clips": count}
@@ -351,6 +386,9 @@ def measure(root: Path, count: int) -> dict[str, Any]:
     before = _cpu_seconds()
     record = ledger.read(root / "here")
     result["ledger_cpu_seconds_per_100000"] = round((_cpu_seconds() - before) / len(record.entries) * 100_000, 2)
+    result["place_found_again_cpu_seconds_per_100000"] = round(
+        _seconds_to_find_the_place(root / "again", count) / count * 100_000, 2
+    )
     base = 0.0
     for workers in (1, 2, 4):
         report, seconds = _batch(root / f"waiting{workers}", 200 * workers, in_processes(workers), 0.02)

@@ -503,6 +503,9 @@ def _run_under_torchrun(
         Terminated: this process was asked to end; they have saved.
     """
     environment = {"OMP_NUM_THREADS": str(threads or max(1, (os.cpu_count() or 1) // devices)), **os.environ}
+    # Each start of the processes meets at a store of its own. In one that outlives them a process that is started again may find
+    # where those of the start before listened, and wait there in vain.
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     meeting = ["--standalone"]
     if hosts > 1:
         # One name for what meets at one place: a run's next start, or another run's, meets anew.

@@ -28,6 +28,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "without discriminator": ("model.features.gan_weight=0",),
     "without random shift": ("model.features.max_shift=0",),
     "without bound on what is generated": ("model.generator.max_generated=1",),
+    "with mirrored clips": ("data.flip=true",),
     "from random weights": ("train.init=null",),
 }
 MEASURES = (

@@ -2,7 +2,7 @@
 
 Source: the features are those of EfficientNet-Lite0 (`vidgen.networks.efficientnet`); dropping whole feature maps in training
 follows Tompson et al., "Efficient Object Localization Using Convolutional Networks", CVPR 2015 (spatial dropout), here all
-maps of one scale at once. Smoothed labels are those of Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016.
+maps of one scale at once.
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ _BRIGHTNESS, _CONTRAST = 0.1, 0.2
 _TAP_DROPOUT = 0.25
 _HALF_SHARE = 1 / 3
 """How much the answer at half the size counts."""
-_LABEL_SMOOTHING = 0.2
-"""Of a single painted frame; several are smoothed less, each by its part of this."""
 _LEAST_SHARE = 1e-3
 _RATE, _WEIGHT_DECAY, _WARM_UP = 2e-3, 1e-3, 10
 _IGNORED = -1
@@ -243,8 +241,7 @@ def train_head(
 ) -> TrainedHead:
     """A head from painted frames: it sees them at several sizes, mirrored, and in other light, so that it knows what comes nearer.
 
-    The loss is cross-entropy, each class weighted by one over the root of its share; unpainted pixels are left out. Labels are
-    smoothed, the more the fewer frames are painted: a head that is too sure of one frame finds its classes where they are not.
+    The loss is cross-entropy, each class weighted by one over the root of its share; unpainted pixels are left out.
 
     Args:
         frames: pictures uint8 [H,W,3] and classes int [H,W], -1 where unpainted.
@@ -268,14 +265,7 @@ def train_head(
         kept = [bool(generator.random() >= _TAP_DROPOUT) for _ in view.taps]
         if not any(kept):
             kept = [True] * len(kept)
-        loss = F.cross_entropy(
-            network(view.taps, kept),
-            view.targets,
-            weight=weights,
-            ignore_index=_IGNORED,
-            reduction="sum",
-            label_smoothing=_LABEL_SMOOTHING / len(frames),
-        )
+        loss = F.cross_entropy(network(view.taps, kept), view.targets, weight=weights, ignore_index=_IGNORED, reduction="sum")
         loss = loss / weights[view.targets.clamp(min=0)][view.targets >= 0].sum().clamp(min=1e-6)
         optimizer.zero_grad()
         loss.backward()

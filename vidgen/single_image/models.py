@@ -484,7 +484,12 @@ def _motion(first: Tensor, second: Tensor) -> Tensor:
     """Flow [1,2,H,W] from the grid of `first` into `second`, smooth: neither shows how the other came about."""
     if min(first.shape[2:]) < 2 * patches.MIN_SIDE:
         return torch.zeros(1, 2, *first.shape[2:])
-    return _blur(estimate(first.clamp(-1, 1), second.clamp(-1, 1)), _FLOW_BLUR)
+    flow = _blur(estimate(first.clamp(-1, 1), second.clamp(-1, 1)), _FLOW_BLUR)
+    for component, axis in ((0, 3), (1, 2)):  # nothing leaves or enters across the border
+        places = torch.arange(flow.shape[axis])
+        inside = torch.minimum(places, places.flip(0)) * (_TRUST_PARTS / max(flow.shape[2:]))
+        flow[:, component] *= inside.clamp(max=1).view(-1, *[1] * (3 - axis))
+    return flow
 
 
 def _sure_motion(first: Tensor, second: Tensor) -> Tensor:

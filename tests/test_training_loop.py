@@ -153,6 +153,26 @@ def test_a_bad_step_changes_no_weight() -> None:
     assert translator.generator.value.item() == 1
 
 
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_a_checkpoint_brings_back_weights_optimizers_and_average(tmp_path: Path, ema_decay: float | None) -> None:
+    def state_of(trainer: Trainer) -> dict[str, Any]:
+        parts = (trainer.translator.state_dict(), checkpoints.optimizer_tensors(trainer.optimizers), trainer.ema_tensors() or {})
+        return {f"{part} {name}": value.tolist() for part, values in enumerate(parts) for name, value in values.items()}
+
+    trainer = _trainer(Numbers(), ema_decay=ema_decay)
+    trainer.run(lambda step: [_group()], Records())
+    files = {checkpoints.MODEL: pack(trainer.translator.state_dict(), {})}
+    files[checkpoints.OPTIMIZERS] = pack(checkpoints.optimizer_tensors(trainer.optimizers), {})
+    if (average := trainer.ema_tensors()) is not None:
+        files[checkpoints.EMA] = pack(average, {})
+    checkpoints.write_checkpoint(tmp_path, trainer.progress, files, keep=1)
+    other = _trainer(Numbers(), ema_decay=ema_decay)
+    saved = checkpoints.newest(tmp_path)
+    assert saved is not None
+    other.restore(saved)
+    assert state_of(other) == state_of(trainer)
+
+
 @pytest.mark.parametrize("keep", [1, 2])
 def test_as_many_checkpoints_stay_as_asked_for_the_newest_by_their_step(tmp_path: Path, keep: int) -> None:
     steps = (8, 9, 10, 11)

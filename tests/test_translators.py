@@ -12,7 +12,7 @@ from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, Trainer
 from vidgen.translators import available, consingan, pix2pix, pix2pixhd, singan, sketchygan, style2paints, vid2vid
 from vidgen.translators.base import Translator
-from vidgen.translators.settings import FeatureSettings
+from vidgen.translators.settings import FeatureSettings, ScaleSchedule
 from vidgen.types import Batch, Condition, Pretrained, Stage, Step
 from vidgen.weights import pretrained
 
@@ -59,7 +59,7 @@ def _pix2pix(**changes: Any) -> pix2pix.Config:
         num_labels=CLASSES,
         generator=pix2pix.Generator(**shape),
         discriminator=pix2pix.Discriminator(**discriminator),
-        schedule=pix2pix.ScaleSchedule(epochs=1, decay_epochs=1),
+        schedule=ScaleSchedule(epochs=1, decay_epochs=1),
         **changes,
     )
 
@@ -72,7 +72,7 @@ def _pix2pixhd(**changes: Any) -> pix2pixhd.Config:
         generator=pix2pixhd.Generator(**shape),
         discriminators=pix2pixhd.Discriminators(**discriminators),
         losses=pix2pixhd.LossWeights(perceptual_weight=0, l1_weight=1, gradient_weight=1),
-        schedules=changes.pop("schedules", (pix2pixhd.ScaleSchedule(epochs=1, decay_epochs=1),)),
+        schedules=changes.pop("schedules", (ScaleSchedule(epochs=1, decay_epochs=1),)),
         **changes,
     )
 
@@ -117,9 +117,9 @@ CONFIGS: dict[str, Any] = {
         encoder=pix2pixhd.Encoder(base_channels=4, num_downsamplings=2),
         discriminators={"pool_size": 2, "num_scales": 3},
         schedules=(
-            pix2pixhd.ScaleSchedule(epochs=1, decay_epochs=0),
-            pix2pixhd.ScaleSchedule(epochs=1, decay_epochs=1, finest_only_epochs=1),
-            pix2pixhd.ScaleSchedule(epochs=2, decay_epochs=1, finest_only_epochs=1),
+            ScaleSchedule(epochs=1, decay_epochs=0),
+            ScaleSchedule(epochs=1, decay_epochs=1, finest_only_epochs=1),
+            ScaleSchedule(epochs=2, decay_epochs=1, finest_only_epochs=1),
         ),
     ),
     "pix2pixhd two levels at once": _pix2pixhd(generator={"num_enhancers": 1}, discriminators={"objective": "hinge"}),

@@ -178,8 +178,8 @@ def test_coarse_to_fine_is_a_list_of_stages() -> None:
         num_labels=CLASSES,
         generator=pix2pixhd.Generator(num_enhancers=1),
         schedules=(
-            pix2pixhd.ScaleSchedule(epochs=2, decay_epochs=0),
-            pix2pixhd.ScaleSchedule(epochs=3, decay_epochs=2, finest_only_epochs=1),
+            ScaleSchedule(epochs=2, decay_epochs=0),
+            ScaleSchedule(epochs=3, decay_epochs=2, finest_only_epochs=1),
         ),
     )
     made = [

@@ -84,7 +84,7 @@ def _style2paints(**changes: Any) -> style2paints.Config:
         generator=style2paints.Generator(**shape),
         hint=changes.pop("hint", style2paints.Hint(encoder="random_features")),
         discriminator=style2paints.Discriminator(base_channels=4, num_layers=5, **changes.pop("discriminator", {})),
-        schedule=style2paints.ScaleSchedule(epochs=3, decay_epochs=2),
+        schedule=ScaleSchedule(epochs=3, decay_epochs=2),
         **changes,
     )
 

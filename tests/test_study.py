@@ -88,6 +88,12 @@ def test_samples_of_one_scene_are_compared_with_it_and_others_are_left_out_aloud
     assert len(study_in(tmp_path / "one.html")["questions"]) == 4
 
 
+def test_one_picture_of_each_method_is_one_scene_whatever_it_is_called(pictures: Path, tmp_path: Path) -> None:
+    build([str(pictures / "ours" / "0.png"), f"b={pictures / 'theirs' / '1.png'}"], tmp_path / "page.html", kind="preference")
+    study = study_in(tmp_path / "page.html")
+    assert [[study["stimuli"][index]["name"] for index in question] for question in study["questions"]] == [["0", "1"]]
+
+
 def test_a_page_stays_within_its_size_and_says_how(pictures: Path, tmp_path: Path) -> None:
     photo = skimage.data.chelsea()[:128, :192]
     noise = np.random.default_rng(0).integers(0, 255, photo.shape, dtype=np.uint8)

@@ -98,7 +98,7 @@ def write_study(
     """Write a page that asks people about generated pictures or clips.
 
     Versions of one scene have one name; numbers at the end of names (car-1) count samples of one scene, and a single real one is
-    the partner of all.
+    the partner of all. If each method has one thing alone, they are versions of one scene.
 
     Args:
         methods: by name, where the stimuli of each are: a folder of pictures, a folder of clips, a picture, or a clip.
@@ -254,6 +254,9 @@ def _questions(
                 questions.append([place(None, partner, partner.name), place(method, material, partner.name)])
             notes += _left_out(method, lonely, "no real one of the same name")
     else:
+        if all(len(materials) == 1 for materials in generated.values()):  # one thing each is one scene, whatever its name
+            scene = next(name for materials in generated.values() for name in materials)
+            generated = {method: {scene: material} for method, held in generated.items() for material in held.values()}
         names = list(dict.fromkeys(name for materials in generated.values() for name in materials))
         for first, second in combinations(generated, 2):
             for name in names:

@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vidgen.errors import ConfigError
-from vidgen.networks.choices import (
-    MIN_SIDE,
-)
-from vidgen.translators.settings import (
-    Count,
-    DataFacts,
-    ModelConfig,
-    Weight,
-)
-from vidgen.types import Stage
+from vidgen.networks.choices import MIN_SIDE
+from vidgen.translators.settings import Count, DataFacts, ModelConfig, Weight
+from vidgen.types import Input, Pretrained, Stage
 
 if TYPE_CHECKING:
     from vidgen.networks.single_image import Pyramid, Size
@@ -122,3 +115,13 @@ class SingleImageConfig(ModelConfig):
                 if count:
                     result.append(Stage(f"{word} {level}{name}", count, rate, rate, num_active_scales=level + 1, learning=learning))
         return tuple(result)
+
+
+def inputs(config: SingleImageConfig) -> tuple[Input, ...]:
+    """It reads nothing of a video but its size."""
+    return ()
+
+
+def pretrained(config: SingleImageConfig) -> tuple[Pretrained, ...]:
+    """It needs none."""
+    return ()

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from vidgen.errors import InputError
-from vidgen.networks.choices import (
-    LevelNorm,
-)
-from vidgen.translators.settings import (
-    Count,
-)
-from vidgen.translators.settings.cascade import SingleImageConfig
-from vidgen.types import Input, Pretrained
+from vidgen.networks.choices import LevelNorm
+from vidgen.translators.settings import Count
+from vidgen.translators.settings.cascade import SingleImageConfig, inputs, pretrained
 
 if TYPE_CHECKING:
     from vidgen.networks.single_image import Pyramid
+
+__all__ = ["Config", "inputs", "pretrained"]
 
 
 class Config(SingleImageConfig):
@@ -54,13 +51,3 @@ class Config(SingleImageConfig):
     def width(self, level: int) -> int:
         """Channels of a stage: the same for all."""
         return self.base_channels
-
-
-def inputs(config: Config) -> tuple[Input, ...]:
-    """It reads nothing of a video but its size."""
-    return ()
-
-
-def pretrained(config: Config) -> tuple[Pretrained, ...]:
-    """It needs none."""
-    return ()

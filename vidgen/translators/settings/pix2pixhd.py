@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from vidgen.config import Settings
-from vidgen.networks.choices import (
-    GanObjective,
-    NormKind,
-    Upsampling,
-)
-from vidgen.translators.settings import (
-    ConditionalConfig,
-    Count,
-    FeatureSettings,
-    ScaleSchedule,
-    Weight,
-)
+from vidgen.networks.choices import GanObjective, NormKind, Upsampling
+from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
 from vidgen.types import Input, Pretrained
-
-if TYPE_CHECKING:
-    pass
 
 
 class Generator(Settings):

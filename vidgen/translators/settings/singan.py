@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from vidgen.errors import InputError
-from vidgen.networks.choices import (
-    LevelNorm,
-)
-from vidgen.translators.settings import (
-    Count,
-)
-from vidgen.translators.settings.cascade import SingleImageConfig
-from vidgen.types import Input, Pretrained
+from vidgen.networks.choices import LevelNorm
+from vidgen.translators.settings import Count
+from vidgen.translators.settings.cascade import SingleImageConfig, inputs, pretrained
 
 if TYPE_CHECKING:
     from vidgen.networks.single_image import Pyramid
+
+__all__ = ["Config", "inputs", "pretrained"]
 
 
 class Config(SingleImageConfig):
@@ -75,13 +72,3 @@ class Config(SingleImageConfig):
         levels = self.pyramid.num_levels
         if self.paint_scale is not None and self.paint_scale >= levels:
             raise ValueError(f"paint_scale: {self.paint_scale}, but the scales are 0 to {levels - 1}")
-
-
-def inputs(config: Config) -> tuple[Input, ...]:
-    """It reads nothing of a video but its size."""
-    return ()
-
-
-def pretrained(config: Config) -> tuple[Pretrained, ...]:
-    """It needs none."""
-    return ()

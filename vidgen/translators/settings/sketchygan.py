@@ -8,16 +8,8 @@ from pydantic import Field, field_validator
 
 from vidgen.config import Settings
 from vidgen.errors import ConfigError
-from vidgen.networks.choices import (
-    Form,
-    NormKind,
-)
-from vidgen.translators.settings import (
-    ConditionalConfig,
-    Count,
-    DataFacts,
-    Weight,
-)
+from vidgen.networks.choices import Form, NormKind
+from vidgen.translators.settings import ConditionalConfig, Count, DataFacts, Weight
 from vidgen.types import Input, Pretrained
 
 if TYPE_CHECKING:

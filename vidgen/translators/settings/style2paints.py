@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from vidgen.config import Settings
-from vidgen.networks.choices import (
-    HintNormalization,
-    NormKind,
-    SkipKind,
-    Upsampling,
-)
-from vidgen.translators.settings import (
-    ConditionalConfig,
-    Count,
-    FeatureSettings,
-    ScaleSchedule,
-    Weight,
-)
+from vidgen.networks.choices import HintNormalization, NormKind, SkipKind, Upsampling
+from vidgen.translators.settings import ConditionalConfig, Count, FeatureSettings, ScaleSchedule, Weight
 from vidgen.types import Input, Pretrained
-
-if TYPE_CHECKING:
-    pass
-
 
 EncoderName = Literal["efficientnet_lite0", "vgg19_fc1", "color_statistics", "random_features"]
 

@@ -26,7 +26,6 @@ from vidgen.inference.backends.graphs import ENGINES, EngineName, GraphBackend, 
 from vidgen.inference.facts import Facts
 from vidgen.inference.graph import (
     METADATA_KEY,
-    OF_WHOLE_VIDEO,
     STATE_PREFIX,
     Check,
     GraphCard,
@@ -58,7 +57,7 @@ _LARGEST = 2**31 - 2**26
 """Bytes of weights that fit into one ONNX file, which is a protobuf of at most 2 GiB."""
 
 _DTYPES = {"labels": "int64", "instances": "int64", "class_id": "int64"}
-_READABLE = ("labels", "instances", "picture", "edges", "sketch", "lines", "styles", *OF_WHOLE_VIDEO)
+_READABLE = ("labels", "instances", "picture", "edges", "sketch", "lines", "styles", "class_id", "style_picture")
 
 
 @dataclass(frozen=True)
@@ -239,7 +238,7 @@ def _plan(translator: Translator[Any], facts: Facts, inputs: Sequence[Input]) ->
     for item in inputs:
         if item.when == "training" or item.kind == "noise" or not item.channels:
             continue  # the noise itself goes into a graph, not its seed
-        if item.kind not in _READABLE or item.per_frame == (item.kind in OF_WHOLE_VIDEO):
+        if item.kind not in _READABLE:
             raise ConfigError(f"{facts.kind}: its input {item.name} ({item.kind}) cannot be part of an exported graph")
         known = {port.name: port for port in ports}
         ports = [port for port in ports if port.name != item.name]
@@ -269,12 +268,10 @@ def _input_port(item: Input, other: Port | None, facts: Facts) -> Port:
     dtype = _DTYPES.get(item.kind, "float32")
     last = item.channels - 1
     limits = {"labels": [-1, last], "instances": [0, 2**31 - 1], "class_id": [0, last]}.get(item.kind, [-1, 1])
-    if item.kind == "class_id":
-        return Port(item.name, dtype, (1,), {"kind": item.kind, "range": limits})
-    if item.kind == "style_picture":
-        assert facts.condition.style is not None
-        side = facts.condition.style.size
-        return Port(item.name, dtype, (1, item.channels, side, side), {"kind": item.kind, "range": limits})
+    if not item.per_frame:
+        style = facts.condition.style if item.kind == "style_picture" else None
+        shape = (1,) if style is None else (1, item.channels, style.size, style.size)
+        return Port(item.name, dtype, shape, {"kind": item.kind, "range": limits, "per_frame": False})
     if dtype == "int64":
         return Port(item.name, dtype, (1, "height", "width"), {"kind": item.kind, "range": limits})
     before = 0 if other is None else int(other.shape[1])  # pictures and edges share the channels of one tensor

@@ -30,8 +30,6 @@ from vidgen.inference.facts import Facts
 FORMAT = 1
 """Of the card."""
 METADATA_KEY = "vidgen"
-OF_WHOLE_VIDEO = ("class_id", "style_picture")
-"""Kinds of inputs that a whole video has once."""
 STATE_PREFIX = "next_"
 """What the name of a state that comes out begins with."""
 
@@ -61,7 +59,7 @@ class Port:
     @property
     def per_frame(self) -> bool:
         """Whether every frame has its own, rather than the whole video."""
-        return self.about.get("kind") not in OF_WHOLE_VIDEO
+        return bool(self.about.get("per_frame", True))
 
     def at(self, size: Size) -> tuple[int, ...]:
         """The shape for frames of `size` (height, width)."""

@@ -9,9 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skimage.data
+
+from vidgen.commands.study import build
+from vidgen.media.images import write_png
 
 Chooses = Callable[[list[dict[str, Any]]], int]
 """Which of the stimuli of a question somebody chooses; of one alone, 1 calls it real."""
+
+
+def write_scenes(folder: Path, num_scenes: int, size: tuple[int, int], deviations: dict[str, Callable[[int], float]]) -> Path:
+    """Pictures of the same scenes in folders: real, and methods that add noise of a deviation that may depend on the scene."""
+    photo = skimage.data.chelsea()
+    generator = np.random.default_rng(0)
+    for scene in range(num_scenes):
+        crop = photo[8 * scene : 8 * scene + size[0], 12 * scene : 12 * scene + size[1]]
+        write_png(folder / "real" / f"{scene}.png", crop)
+        for method, deviation in deviations.items():
+            noisy = (crop + generator.normal(0, deviation(scene), crop.shape)).clip(0, 255).astype(np.uint8)
+            write_png(folder / method / f"{scene}.png", noisy)
+    return folder
+
+
+def study_of(pictures: Path, page: Path, kind: Any, **options: Any) -> dict[str, Any]:
+    """What a page asks about the pictures of two methods, ours and theirs; it is written before."""
+    methods = [str(pictures / name) for name in ("ours", "theirs")]
+    build(methods, page, kind=kind, real=None if kind == "preference" else str(pictures / "real"), **options)
+    return study_in(page)
 
 
 def study_in(page: Path) -> dict[str, Any]:

@@ -13,11 +13,10 @@ import pytest
 import skimage.data
 
 from tests.chromium import Browser, browser
-from tests.study_people import Chooses, attentive, confused, prefers, study_in
+from tests.study_people import Chooses, attentive, confused, prefers, study_in, study_of, write_scenes
 from vidgen import cli
 from vidgen.commands.study import build, score
 from vidgen.media.frames import open_sink
-from vidgen.media.images import write_png
 
 pytestmark = pytest.mark.browser
 
@@ -36,22 +35,8 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    photo = skimage.data.chelsea()
-    generator = np.random.default_rng(0)
-    for scene in range(NUM_SCENES):
-        crop = photo[8 * scene : 8 * scene + 72, 12 * scene : 12 * scene + 96]
-        write_png(folder / "real" / f"{scene}.png", crop)
-        for method, deviation in (("ours", 20), ("theirs", 60)):
-            noisy = (crop + generator.normal(0, deviation, crop.shape)).clip(0, 255).astype(np.uint8)
-            write_png(folder / method / f"{scene}.png", noisy)
-    return folder
-
-
-def page_of(pictures: Path, page: Path, kind: Any, **options: Any) -> dict[str, Any]:
-    methods = [str(pictures / name) for name in ("ours", "theirs")]
-    build(methods, page, kind=kind, real=None if kind == "preference" else str(pictures / "real"), **options)
-    return study_in(page)
+    deviations = {"ours": lambda scene: 20, "theirs": lambda scene: 60}
+    return write_scenes(tmp_path_factory.mktemp("pictures"), NUM_SCENES, (72, 96), deviations)
 
 
 def enter(chromium: Browser, page: Path, participant: str, *, width: int = 1280, height: int = 800, dark: bool = False) -> None:
@@ -104,7 +89,7 @@ def hurried(chromium: Browser) -> Iterator[Browser]:
 def test_people_of_known_skill_answer_by_keys_and_the_interval_covers_it(
     hurried: Browser, kind: Any, skill: float, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page_of(pictures, tmp_path / "page.html", kind, num_trials=20, num_checks=3)
+    study_of(pictures, tmp_path / "page.html", kind, num_trials=20, num_checks=3)
     files = [take(hurried, tmp_path / "page.html", f"person {n}", confused(skill, n), tmp_path) for n in range(4)]
     result = score(files)
     assert result.excluded == []
@@ -143,7 +128,7 @@ def test_a_preference_between_clips_is_found_and_an_inattentive_person_is_not_co
 
 def test_an_order_is_the_participants_own_and_the_same_every_time(chromium: Browser, pictures: Path, tmp_path: Path) -> None:
     for kind in ("paired", "unpaired", "preference"):
-        study = page_of(pictures, tmp_path / f"{kind}.html", kind, num_trials=12, num_checks=4)
+        study = study_of(pictures, tmp_path / f"{kind}.html", kind, num_trials=12, num_checks=4)
         chromium.open(tmp_path / f"{kind}.html")
         plan = "planTrials(JSON.parse(document.getElementById('data').textContent).study, '{}')"
         plans = {name: chromium.ask(plan.format(name)) for name in ("anna", "ben", *map(str, range(30)))}
@@ -176,7 +161,7 @@ def test_an_order_is_the_participants_own_and_the_same_every_time(chromium: Brow
 
 
 def test_pictures_are_in_sight_for_a_second_and_then_gone(chromium: Browser, pictures: Path, tmp_path: Path) -> None:
-    page_of(pictures, tmp_path / "page.html", "paired", num_trials=2, num_checks=0)
+    study_of(pictures, tmp_path / "page.html", "paired", num_trials=2, num_checks=0)
     enter(chromium, tmp_path / "page.html", "7")
     chromium.wait("!document.querySelector('[data-answer]').disabled")
     visible = "[...document.querySelectorAll('#stage img')].map((e) => getComputedStyle(e).visibility)"
@@ -224,7 +209,7 @@ def test_clips_loop_side_by_side_until_the_answer(chromium: Browser, tmp_path: P
 def test_nothing_is_cut_off_or_fetched_and_the_surround_is_gray_for_everybody(
     chromium: Browser, width: int, kind: Any, pictures: Path, tmp_path: Path
 ) -> None:
-    page_of(pictures, tmp_path / "page.html", kind, num_trials=2, num_checks=2, title="A_very_long_title_" * 6)
+    study_of(pictures, tmp_path / "page.html", kind, num_trials=2, num_checks=2, title="A_very_long_title_" * 6)
     fits = "document.documentElement.scrollWidth <= innerWidth"
     for dark in (False, True):
         enter(chromium, tmp_path / "page.html", "7", width=width, height=700, dark=dark)
@@ -241,7 +226,7 @@ def test_nothing_is_cut_off_or_fetched_and_the_surround_is_gray_for_everybody(
 
 
 def test_a_participant_in_the_address_is_kept(chromium: Browser, pictures: Path, tmp_path: Path) -> None:
-    page_of(pictures, tmp_path / "page.html", "paired")
+    study_of(pictures, tmp_path / "page.html", "paired")
     chromium.call("Page.navigate", url="about:blank")
     chromium.wait("location.href === 'about:blank'")
     chromium.call("Page.navigate", url=(tmp_path / "page.html").as_uri() + "#participant=anna")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from tests.study_people import answers_to, confused, prefers, study_in
+from tests.study_people import answers_to, confused, prefers, study_in, study_of, write_scenes
 from vidgen import cli
 from vidgen.commands.study import build, score
 from vidgen.errors import ConfigError, InputError, OutputExistsError
@@ -26,22 +26,8 @@ NUM_SCENES = 16
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of pictures of the same scenes: real, and two methods that add noise, one of them more from scene to scene."""
-    folder = tmp_path_factory.mktemp("pictures")
-    photo = skimage.data.chelsea()
-    generator = np.random.default_rng(0)
-    for scene in range(NUM_SCENES):
-        crop = photo[8 * scene : 8 * scene + 40, 12 * scene : 12 * scene + 56]
-        write_png(folder / "real" / f"{scene}.png", crop)
-        for method, deviation in (("ours", 1 + 3 * scene), ("theirs", 30)):
-            noisy = (crop + generator.normal(0, deviation, crop.shape)).clip(0, 255).astype(np.uint8)
-            write_png(folder / method / f"{scene}.png", noisy)
-    return folder
-
-
-def study_of(pictures: Path, page: Path, kind: Any, **options: Any) -> dict[str, Any]:
-    methods = [str(pictures / name) for name in ("ours", "theirs")]
-    build(methods, page, kind=kind, real=None if kind == "preference" else str(pictures / "real"), **options)
-    return study_in(page)
+    deviations = {"ours": lambda scene: 1 + 3 * scene, "theirs": lambda scene: 30}
+    return write_scenes(tmp_path_factory.mktemp("pictures"), NUM_SCENES, (40, 56), deviations)
 
 
 def written(folder: Path, *documents: dict[str, Any]) -> list[Path]:

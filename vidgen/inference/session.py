@@ -242,4 +242,4 @@ def fit(picture: np.ndarray, work: Size, size: Size) -> np.ndarray:
     if work == size:
         return picture
     enlarges = size[0] > work[0]
-    return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_LANCZOS4 if enlarges else cv2.INTER_AREA)
+    return conditions.enlarge_generated(picture, size) if enlarges else conditions.resize_picture(picture, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -47,6 +48,22 @@ def test_a_resized_picture_keeps_its_mean_colour(size):
     assert resized.shape == (*size, 3)
     assert resized.dtype == np.uint8
     assert np.abs(resized.mean((0, 1)) - pixels.mean((0, 1))).max() < 2
+
+
+def test_nothing_that_was_generated_is_lost_by_enlarging(data_root):
+    picture = images.read_picture(data_root / "camvid/images/0016E5/0016E5_07959.png")
+    small = conditions.resize_picture(picture, (192, 256))
+    enlarged = conditions.enlarge_generated(small, (360, 480))
+    again = conditions.resize_picture(enlarged, (192, 256))
+    filtered = conditions.resize_picture(conditions.resize_picture(small, (360, 480)), (192, 256))
+    assert enlarged.shape == (360, 480, 3)
+    assert np.abs(again.astype(int) - small).mean() < 0.3 < np.abs(filtered.astype(int) - small).mean()
+    assert cv2.PSNR(enlarged, picture) > cv2.PSNR(conditions.resize_picture(small, (360, 480)), picture)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_enlarging_keeps_what_is_flat(value):
+    assert (conditions.enlarge_generated(np.full((8, 12, 3), value, np.uint8), (13, 20)) == value).all()
 
 
 @pytest.mark.parametrize("shape", [(3, 37, 50), (37, 50), (3, 32, 64)])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flow.warp import in_frame, warp
+from vidgen.networks.alignment import correction
 from vidgen.networks.anchor import Anchor, warp_bicubic, warp_nearest
 from vidgen.networks.composite import FLOW_SCALE, Composition
 from vidgen.networks.layers import InstanceNorm
@@ -204,7 +205,11 @@ class CompactGenerator(nn.Module):
             known = torch.ones_like(past[:, :1]) if raw_only is None else (~raw_only).to(past).expand(-1, 1, *past.shape[-2:])
             warped = past[:, -3:].float()
             if self.use_flow:
-                flow, logit, boost = self.flow_branch(self._pooled_window(condition), past)
+                window = self._pooled_window(condition)
+                flow, logit, boost = self.flow_branch(window, past)
+                if self.num_condition_frames > 1:
+                    before, now = self._frames(window)[:, -2:].unbind(1)
+                    flow = flow + correction(flow, before, now, self.flow_branch.stride)
                 has_anchor, is_bounded = self.anchor_frames > 1, self.max_generated < 1
                 trusted = self.agreement(condition, flow.detach()) if has_anchor or is_bounded else torch.zeros_like(logit)
                 fetched = warp_bicubic(warped, flow)

@@ -1,4 +1,4 @@
-"""End trainings, translations, evaluations and batches at random moments, run them again, and compare with undisturbed ones.
+"""End trainings, translations, labelings, evaluations and batches at random moments, run them again, compare with undisturbed ones.
 
     python tools/kill.py --runs 100
     python tools/kill.py --runs 1000 --job train --how SIGKILL --seed 7
@@ -7,7 +7,8 @@ A disturbance is a signal at a random moment (SIGKILL, SIGTERM, SIGINT), a disk 
 read-only one. Afterwards an output is absent, what it was before, or complete; the same command then ends with the same bits as if
 nothing had happened, and nothing else is left behind. A disk is a tmpfs of its own where that can be mounted; elsewhere a limit on
 the size of files stands for a full one, and read-only ones are left out. Everything runs in processes forked from this one, which
-has imported torch, so that a disturbance takes seconds.
+has imported torch, so that a disturbance takes seconds. So do the two processes of a training that has two: they find each other as
+under torchrun, a signal reaches one of them or both, and the other one is to end by itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -39,11 +41,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests import tiny
 from tools.batches import write_clips
 from vidgen import cli, durable, translators
-from vidgen.commands import evaluate, train, translate
+from vidgen.commands import evaluate, label, train, translate
 from vidgen.errors import PartialFailure
 from vidgen.media.frames import open_source
+from vidgen.media.video import FrameKind
 
-_PRELOADED = (evaluate, train, translate, translators.available())  # for all children
+_PRELOADED = (evaluate, label, train, translate, translators.available())  # for all children
 
 NUM_STEPS = 12
 NUM_CLIPS = 12
@@ -51,6 +54,7 @@ SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signa
 DISTURBANCES = (*SIGNALS, "full disk", "read-only disk")
 _MAX_SECONDS = 90.0
 _HUNG = -999
+_SILENCE_MINUTES = 0.3  # of one of two processes, after which the other one ends: well before it counts as hung
 _DISK_MIB = 64
 
 Fingerprint = dict[str, str]
@@ -66,12 +70,14 @@ class Job:
         fingerprint: what is there of its outputs; empty where there is none.
         watched: a file in OUT whose lines tell how far it is; None for jobs that are timed.
         trace: what it may leave behind besides its outputs, by the start of the name.
+        processes: how many do it together.
     """
 
     line: Sequence[str]
     fingerprint: Callable[[Path], Fingerprint]
     watched: str | None = None
     trace: tuple[str, ...] = ()
+    processes: int = 1
 
     def arguments(self, out: Path) -> list[str]:
         """The command line for an output folder."""
@@ -87,13 +93,13 @@ def _of_run(out: Path) -> Fingerprint:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _of_video(name: str) -> Callable[[Path], Fingerprint]:
+def _of_video(name: str, kind: FrameKind = "pictures") -> Callable[[Path], Fingerprint]:
     def fingerprint(out: Path) -> Fingerprint:
         """Decoded frames; the encoder's bytes may differ from run to run."""
         if not (out / name).exists():
             return {}
         digest = hashlib.sha256()
-        for frame in open_source(out / name):
+        for frame in open_source(out / name, kind=kind):
             digest.update(frame.pixels.tobytes())
         return {name: digest.hexdigest()}
 
@@ -116,6 +122,19 @@ def _of_folder(name: str) -> Callable[[Path], Fingerprint]:
     return fingerprint
 
 
+def _of_labels(out: Path) -> Fingerprint:
+    """Label maps, instance maps, table, head, and what the report says but for the time and the place."""
+    found = _of_files("labels.table.json", "labels.head.safetensors")(out)
+    for name in ("labels", "objects.mkv"):
+        found |= _of_video(name, "labels")(out)
+    report = out / "labels.json"
+    if report.exists():
+        said = json.loads(report.read_text().replace(str(out), "OUT"))
+        del said["seconds"]
+        found[report.name] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return found
+
+
 def jobs(home: Path) -> dict[str, Job]:
     """The jobs, with what they read in a folder."""
     data = tiny.write_data(home / "data")
@@ -125,14 +144,20 @@ def jobs(home: Path) -> dict[str, Job]:
         (home / kind).mkdir()
         config = tiny.write_config(home / kind, data, kind)
         found[f"train {kind}"] = Job([part.replace("CONFIG", str(config)) for part in line], _of_run, "run/metrics.jsonl")
+    alone = found["train vid2vid"]
+    together = [*alone.line, "--set", "train.batch_size=2", "--set", f"train.process_timeout_minutes={_SILENCE_MINUTES}"]
+    found["train on two processes"] = Job(together, _of_run, "run/metrics.jsonl", processes=2)
     model = home / "model"
-    if _run(found["train vid2vid"].arguments(model))[0] != 0:
+    if _run(alone, model)[0] != 0:
         raise click.ClickException("the model to translate with could not be trained")
     source = str(data / "labels" / "clip0")
     common = ["translate", str(model / "run"), source, "--threads", "1", "--overwrite"]
     found["translate to a video"] = Job([*common, "-o", "OUT/a.mkv", "--quality", "lossless"], _of_video("a.mkv"))
     found["translate to pictures"] = Job([*common, "-o", "OUT/frames/"], _of_video("frames"))
     images = str(data / "images" / "clip0")
+    painted = str(data / "labels" / "clip0" / "000.png")
+    maps = ["label", images, painted, "-o", "OUT/labels/", "--instances", "OUT/objects.mkv", "--suggest", "2", "--threads", "1"]
+    found["label"] = Job([*maps, "--overwrite"], _of_labels)
     scores = ["evaluate", images, "--target", images, "--source", images, "--fast", "--cache", "OUT/cache", "--overwrite"]
     found["evaluate"] = Job([*scores, "--per-frame", "OUT/frames.csv", "--csv", "OUT/a.csv"], _of_files("frames.csv", "a.csv"))
     listed = write_clips(home / "clips", NUM_CLIPS)
@@ -144,22 +169,31 @@ def jobs(home: Path) -> dict[str, Job]:
 # -- one run ---------------------------------------------------------------------------------------------------------------
 
 
-def _run(arguments: Sequence[str], prepare: Callable[[], None] | None = None) -> tuple[int, str]:
-    """Run a command line in a forked process to its end: exit code and what it said."""
+def _run(job: Job, out: Path, prepare: Callable[[], None] | None = None) -> tuple[int, str]:
+    """Run a job in forked processes to its end: exit code and what it said."""
     with tempfile.TemporaryFile() as said:
-        child = _start(arguments, said.fileno(), prepare)
-        code = _wait(child)
+        children = _start(job, out, said.fileno(), prepare)
+        code = _wait(children)
         said.seek(0)
         return code, said.read().decode(errors="replace")
 
 
-def _start(arguments: Sequence[str], said: int, prepare: Callable[[], None] | None = None) -> int:
+def _start(job: Job, out: Path, said: int, prepare: Callable[[], None] | None = None) -> list[int]:
+    environments: list[dict[str, str]] = [{}]
+    if job.processes > 1:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(job.processes)}
+        environments = [{**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(job.processes)]
+    return [_start_one(job.arguments(out), said, prepare, environment) for environment in environments]
+
+
+def _start_one(arguments: Sequence[str], said: int, prepare: Callable[[], None] | None, environment: dict[str, str]) -> int:
     child = os.fork()
     if child == 0:
         code = 1
         try:
             os.dup2(said, 1)
             os.dup2(said, 2)
+            os.environ.update(environment)
             faulthandler.dump_traceback_later(0.8 * _MAX_SECONDS, file=2)  # where it hangs, if it does
             if prepare is not None:
                 prepare()
@@ -172,15 +206,28 @@ def _start(arguments: Sequence[str], said: int, prepare: Callable[[], None] | No
     return child
 
 
-def _wait(child: int) -> int:
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(children: Sequence[int]) -> int:
+    """Wait until all have ended; of their exit codes the one farthest from zero."""
+    codes: dict[int, int] = {}
     deadline = time.monotonic() + _MAX_SECONDS
     while time.monotonic() < deadline:
-        finished, status = os.waitpid(child, os.WNOHANG)
-        if finished:
-            return os.waitstatus_to_exitcode(status)
+        for child in children:
+            finished, status = (child, 0) if child in codes else os.waitpid(child, os.WNOHANG)
+            if finished:
+                codes.setdefault(child, os.waitstatus_to_exitcode(status))
+        if len(codes) == len(children):
+            return max(codes.values(), key=abs)
         time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    for child in children:
+        if child not in codes:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
     return _HUNG
 
 
@@ -200,7 +247,7 @@ def quiet_run(job: Job, out: Path) -> Quiet:
         click.ClickException: it fails.
     """
     began = time.monotonic()
-    code, said = _run(job.arguments(out))
+    code, said = _run(job, out)
     if code != 0:
         raise click.ClickException(f"without any disturbance it fails: {said[-500:]}")
     seconds = time.monotonic() - began
@@ -222,7 +269,7 @@ def disturbed_run(job: Job, how: str, out: Path, quiet: Quiet, rng: random.Rando
     left = job.fingerprint(out)
     if left not in ({}, quiet.fingerprint) and any(quiet.fingerprint.get(name) != digest for name, digest in left.items()):
         faults.append("left a half output")
-    code, said = _run(job.arguments(out))
+    code, said = _run(job, out)
     if code != 0:
         faults.append(f"cannot be run again ({code}): {said[-400:]}")
     elif job.fingerprint(out) != quiet.fingerprint:
@@ -237,7 +284,7 @@ def disturbed_run(job: Job, how: str, out: Path, quiet: Quiet, rng: random.Rando
 
 def _signaled(job: Job, number: signal.Signals, out: Path, quiet: Quiet, rng: random.Random) -> tuple[int, str]:
     with tempfile.TemporaryFile() as said:
-        child = _start(job.arguments(out), said.fileno())
+        children = _start(job, out, said.fileno())
         if job.watched is None:
             time.sleep(rng.random() * quiet.seconds)
         else:
@@ -246,8 +293,9 @@ def _signaled(job: Job, number: signal.Signals, out: Path, quiet: Quiet, rng: ra
             while _num_lines(out / job.watched) < until and time.monotonic() < deadline:
                 time.sleep(0.001)
             time.sleep(rng.random() * 0.04)
-        os.kill(child, number)
-        code = _wait(child)
+        for child in rng.sample(children, rng.randint(1, len(children))):
+            os.kill(child, number)
+        code = _wait(children)
         said.seek(0)
         return code, said.read().decode(errors="replace")
 
@@ -260,18 +308,18 @@ def _without_space(job: Job, how: str, out: Path, quiet: Quiet, rng: random.Rand
     if how == "read-only disk":
         _mount(out, "remount,ro")
         try:
-            return _run(job.arguments(out))
+            return _run(job, out)
         finally:
             _mount(out, "remount,rw")
     room = rng.randrange(4096, max(8192, quiet.num_bytes))
     if not on_disk:
-        return _run(job.arguments(out), lambda: _limit_files(room))
+        return _run(job, out, lambda: _limit_files(room))
     filler = out / "filler"
     free = shutil.disk_usage(out).free
     with filler.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, free - room))
     try:
-        return _run(job.arguments(out))
+        return _run(job, out)
     finally:
         filler.unlink()
 

@@ -314,6 +314,7 @@ def _resume_or_start(
             if writes:
                 log.info("starting from %s%s", path, f"; these parts start anew: {paths.few(anew, 8)}" if anew else "")
         trainer.calibrate(_calibration(trainer, clips))
+        parallel.wait_for_all()  # the others may still be reading what a stopped run left
         if writes:
             folder.clear()
             folder.write_config(settings)

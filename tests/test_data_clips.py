@@ -56,6 +56,16 @@ def test_a_batch_depends_on_seed_and_step_alone(root: Path) -> None:
     assert any(not torch.equal(_batch(first, step).target, _batch(other, step).target) for step in range(4))
 
 
+def test_what_the_cache_holds_is_read_once(root: Path) -> None:
+    kept, anew = _clips(root, cache_mb=64), _clips(root, cache_mb=0)
+    before = _batch(kept).target
+    assert torch.equal(_batch(anew).target, before)
+    shutil.rmtree(root / "images")
+    assert torch.equal(_batch(kept).target, before)
+    with pytest.raises(InputError):
+        _batch(anew)
+
+
 @pytest.mark.parametrize(
     ("num_frames", "most", "expected"), [(24, 1, {1}), (24, 2, {1, 2}), (24, 3, {1, 2, 3}), (7, 9, {1}), (11, 9, {1, 2})]
 )

@@ -304,6 +304,17 @@ def test_a_main_colour_takes_in_shades_up_to_48_away_in_colour_space(tmp_path, s
     assert set(table.colors) == ({(100, 100, 100)} if is_the_same else {(100, 100, 100), shade})
 
 
+@pytest.mark.parametrize(("num_colors", "is_a_label_map"), [(200, True), (216, False)])
+def test_a_main_colour_covers_half_a_percent_and_without_one_there_are_no_labels(tmp_path, num_colors, is_a_label_map):
+    apart = np.stack(np.meshgrid(*[np.arange(0, 256, 51)] * 3), axis=-1).reshape(1, 216, 3).astype(np.uint8)
+    painted = sources(tmp_path, apart[:, :num_colors])
+    if is_a_label_map:
+        assert labels.main_colors(painted).num_classes == num_colors
+    else:
+        with pytest.raises(InputError, match=r"no color covers half a percent of the label pictures"):
+            labels.main_colors(painted)
+
+
 def test_labels_are_decoded_in_little_memory_beside_the_map():
     """What numpy allocates is counted by tracemalloc: 8 bytes a pixel for the classes and a bounded rest."""
     generator = np.random.default_rng(0)

@@ -378,7 +378,7 @@ def main_colors(sources: Iterable[Iterable[Frame]]) -> LabelTable:
     those that cover less than half a percent do not count.
 
     Raises:
-        InputError: the files hold ids, there are more than 256 such colors, or there is no frame.
+        InputError: the files hold ids, no color covers that much, or there is no frame.
     """
     pixels: Counter[int] = Counter()
     num_pixels = 0
@@ -401,8 +401,11 @@ def main_colors(sources: Iterable[Iterable[Frame]]) -> LabelTable:
         shares[near] = shares.get(near, 0) + count
     least = _LEAST_SHARE * num_pixels
     found = [code for code, count in sorted(shares.items(), key=lambda item: -item[1]) if count >= least]
-    if not found or len(found) > _MAX_DISCOVERED:
-        raise InputError(f"{len(found)} main colors; label pictures have 1 to {_MAX_DISCOVERED}")
+    if not found:
+        raise InputError(
+            "no color covers half a percent of the label pictures, as the color of a class would",
+            hint="give pictures that are painted in one color for each class; photographs are none",
+        )
     return replace(_painted([(code >> 16, code >> 8 & 255, code & 255) for code in found]), nearest=True)
 
 

@@ -515,6 +515,17 @@ def test_the_last_frame_is_displayed_as_long_as_it_was(tmp_path, name, times):
         assert cut[-1].duration * source.time_base == pytest.approx((times[2] - times[1]) / 100, abs=0.002)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm"])
+def test_the_last_frame_of_more_than_an_hour_is_displayed_as_long_as_it_was(tmp_path, name):
+    first, second = media_clips.smooth_frames(2)
+    with frames.open_sink(tmp_path / name, time_base=Fraction(1, 2), frame_rate=Fraction(2)) as sink:
+        sink.write(first, 0)
+        sink.write(second, 2 * 3700, 2 * 50)  # until 1:02:30
+    source = frames.open_source(tmp_path / name)
+    _, last = source
+    assert (last.pts * source.time_base, last.duration * source.time_base) == (3700, 50)
+
+
 @pytest.mark.parametrize("shift", [0, 8])
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
 def test_a_clip_cut_between_keyframes_has_one_count_and_one_order(tmp_path, suffix, shift):

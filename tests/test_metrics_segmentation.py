@@ -35,6 +35,11 @@ def test_the_class_of_a_pixel_is_that_of_the_largest_score():
     assert found.tolist() == [[0, 1], [2, 0]]
 
 
+def test_a_network_of_two_classes_gives_two_scores():
+    found = segmenter(lambda frames: Brightness()(frames)[:, ::2]).predict(frame_of([[0, 130], [255, 10]]), (2, 2))
+    assert found.tolist() == [[0, 1], [1, 0]]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -76,6 +81,7 @@ def test_classes_of_the_network_stand_for_classes_of_the_labels():
         (lambda frames: torch.full((1, 2, 2), 5), "gives class 5, but the label table knows 0..2"),
         (lambda frames: torch.full((1, 2, 2), -1), "gives class -1"),
         (lambda frames: torch.zeros(1, 7), r"gives torch.float32 \[1, 7\]; expected scores"),
+        (lambda frames: torch.zeros(1, 1, 2, 2), r"gives torch.float32 \[1, 1, 2, 2\]; expected scores"),
         (lambda frames: torch.full((1, 3, 2, 2), torch.nan), "gives scores that are not finite"),
         (lambda frames: 1 / 0, r"failed on a frame of 2x2 \(ZeroDivisionError"),
         (lambda frames: {}, "failed on a frame"),

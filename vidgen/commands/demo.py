@@ -1,4 +1,6 @@
-"""The whole of vidgen in minutes: streets are rendered, a model is trained on them, translates an unseen one, and is measured."""
+"""The whole of vidgen in minutes: streets are rendered, the included model learns their looks, translates an unseen one, and is
+measured.
+"""
 
 from __future__ import annotations
 
@@ -70,11 +72,12 @@ def demo(out: Path = Path("demo"), *, minutes: float = 4.0, seed: int = 0, overw
         write_clip(data, Street(number, HEIGHT, WIDTH, FPS, VARIETY), TRAINING_FRAMES)
     frames = list(Street(1000 + seed, HEIGHT, WIDTH, FPS, VARIETY).frames(UNSEEN_FRAMES))
     _write_unseen(unseen, frames)
-    shown = [_show_shipped(out, unseen)] if SHIPPED in checkpoints.shipped() else []
+    has_shipped = SHIPPED in checkpoints.shipped()
+    shown = [_show_shipped(out, unseen)] if has_shipped else []
     config = out / "config.yaml"
     durable.write_text(config, files("vidgen.commands").joinpath("demo.yaml").read_text("utf-8"))
     log.info("training for %g minutes", minutes)
-    sets = [f"data.root={data}", f"train.seed={seed}"]
+    sets = [f"data.root={data}", f"train.seed={seed}", *([] if has_shipped else ["train.init=null"])]
     trained = train(config, out / "run", sets=sets, overwrite=overwrite, time_limit_seconds=60 * minutes)
     log.info("translating a street it has not seen")
     model = Model.load(out / "run")
@@ -127,7 +130,7 @@ def _show_shipped(out: Path, unseen: Path) -> tuple[str, str]:
     with progress.task("translating", inputs.main.num_frames) as report:
         model.translate(inputs).save(out / "shipped.mp4", overwrite=True, report=report)
     log.info("see %s", out / "shipped.mp4")
-    return f"{SHIPPED}: comes with vidgen, trained for longer", "shipped.mp4"
+    return f"{SHIPPED}: comes with vidgen, before this training", "shipped.mp4"
 
 
 def _write_unseen(folder: Path, frames: list[StreetFrame]) -> None:
@@ -172,6 +175,7 @@ def _write_page(
         training_frames=len(TRAINING_SEEDS) * TRAINING_FRAMES,
         training_clips=len(TRAINING_SEEDS),
         minutes=f"{trained['minutes']:.1f}",
+        start=SHIPPED if shown else None,
         runtime=model.runtime.describe(),
         videos=[{"name": caption, "color": None, "uri": clips.uri(caption)} for caption in clips.videos],
         payload={"players": {"main": {"times": clips.times, "cuts": []}}},

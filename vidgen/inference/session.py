@@ -9,7 +9,6 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-import cv2
 import numpy as np
 
 from vidgen.data.conditions import WHOLE_VIDEO, ConditionBuilder

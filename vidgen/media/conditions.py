@@ -41,8 +41,8 @@ def enlarge_generated(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     enlarged = cv2.resize(generated, (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(_CORRECTIONS):
         reduced = cv2.resize(enlarged, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_AREA)
-        enlarged += cv2.resize(generated - reduced, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(np.rint(enlarged, out=enlarged), 0, 255, out=enlarged).astype(np.uint8)
+        enlarged = enlarged + cv2.resize(generated - reduced, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(np.rint(enlarged), 0, 255).astype(np.uint8)
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -53,7 +53,9 @@ def correction(flow: Tensor, before: Tensor, now: Tensor, stride: int) -> Tensor
         difference = moved - now
         weight = 1 / (difference.norm(dim=1, keepdim=True) + _ROBUSTNESS)
         dx, dy = _slopes(moved)
-        products = [(a * b).sum(1, keepdim=True) * weight for a, b in ((dx, dx), (dx, dy), (dy, dy), (dx, difference), (dy, difference))]
+        products = [
+            (a * b).sum(1, keepdim=True) * weight for a, b in ((dx, dx), (dx, dy), (dy, dy), (dx, difference), (dy, difference))
+        ]
         sums = down @ torch.cat([*products, total], dim=1) @ across.t()
         xx, xy, yy, x, y, so_far_x, so_far_y = sums.split(1, dim=1)
         xx, yy, x, y = xx + _CAUTION, yy + _CAUTION, x + _CAUTION * so_far_x, y + _CAUTION * so_far_y

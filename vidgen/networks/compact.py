@@ -85,7 +85,8 @@ class CompactGenerator(nn.Module):
     """One frame from a window of conditions and, where it has a past, from the previous frame moved along a predicted flow.
 
     With `use_flow` the frame is `mask * raw + (1 - mask) * (warped past + repair)`, the repair being fine detail that
-    resampling lost; the past comes from an `Anchor` where it can. The mask is bounded by what the condition says: where the
+    resampling lost; the past comes from an `Anchor` where it can. The flow is corrected by how the conditions moved (`alignment`),
+    which holds for motions that training never saw. The mask is bounded by what the condition says: where the
     previous condition, moved along the flow, agrees with the present one, at most `max_generated` of a pixel is generated anew,
     so that texture travels with the surface it belongs to; where it does not, or the flow leaves the frame, all of it is. Without
     the bound learning prefers to paint every frame anew, with texture that sticks to the screen.

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -263,8 +264,8 @@ def disturbed_run(job: Job, how: str, out: Path, quiet: Quiet, rng: random.Rando
     else:
         code, said = _without_space(job, how, out, quiet, rng, on_disk=on_disk)
     faults = [f"hung: {said[-3000:]}"] if code == _HUNG else []
-    if "bug:" in said or "Traceback" in said:
-        faults.append(f"said: {said[-400:]}")
+    if (internal := re.search(r"bug:|Traceback", said)) is not None:
+        faults.append(f"said: {said[max(0, internal.start() - 400) :][:4000]}")
     if how not in SIGNALS and code not in (0, 1, PartialFailure.exit_code):
         faults.append(f"ended with {code}")
     left = job.fingerprint(out)

@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "vidgen/metrics/score.py": ("test_metrics_score",),
     "vidgen/metrics/distribution.py": ("test_metrics_distribution",),
     "vidgen/metrics/segmentation.py": ("test_metrics_segmentation",),
-    "vidgen/evaluation/inputs.py": ("test_evaluation",),
+    "vidgen/evaluation/inputs.py": ("test_evaluation_inputs", "test_evaluation"),
     "vidgen/evaluation/measure.py": ("test_evaluation",),
     "vidgen/media/video.py": ("test_media_video", "test_media_frames"),
     "vidgen/media/labels.py": ("test_media_labels",),

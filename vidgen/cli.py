@@ -7,6 +7,7 @@ An option means the same in every command; counts are `--num-...`, durations are
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import json
 import logging
@@ -15,10 +16,12 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -1574,7 +1577,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     screen = Screen()
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    previous, tell = signal.signal(signal.SIGTERM, _terminate), sys.unraisablehook
+    sys.unraisablehook = partial(_send_again_or_tell, tell)
     try:
         code = _run(sys.argv[1:] if arguments is None else list(arguments), screen)
         sys.stdout.flush()
@@ -1584,10 +1588,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
+        sys.unraisablehook = tell
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(EXIT_TERMINATED)
+
+
+def _send_again_or_tell(tell: Callable[[Any], Any], ignored: Any) -> None:
+    """Where a signal reached a destructor or a callback of a weak reference, Python drops its exception: send the signal again.
+
+    Args:
+        tell: what happens to other exceptions.
+        ignored: `sys.UnraisableHookArgs`, which exist for type checkers only.
+    """
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        _thread.start_new_thread(_send_soon, (signal.SIGINT,))
+    elif issubclass(ignored.exc_type, SystemExit):
+        _thread.start_new_thread(_send_soon, (signal.SIGTERM,))
+    else:
+        tell(ignored)
+
+
+def _send_soon(number: int) -> None:
+    time.sleep(0.01)  # until the destructor has ended, and this hook
+    os.kill(os.getpid(), number)
 
 
 def _run(arguments: list[str], screen: Screen) -> int:

@@ -157,15 +157,6 @@ def test_a_feature_discriminator_learns_to_tell_two_distributions_apart() -> Non
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_aligned_features_follow_the_flow_at_their_own_scale() -> None:
-    values = torch.zeros(1, 1, 8, 8)
-    values[..., 3, 2] = 1
-    flow = torch.zeros(1, 2, 64, 64)
-    flow[:, 0] = -16
-    (moved,) = features.align_features([values], flow)
-    assert moved[0, 0].argmax().item() == 3 * 8 + 4
-
-
 def test_pixel_discriminator_sees_neither_far_pixels_nor_other_samples() -> None:
     torch.manual_seed(0)
     network = PixelDiscriminator(3, base_channels=8).eval()

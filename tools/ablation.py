@@ -26,8 +26,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "without texture loss": ("model.features.texture_weight=0",),
     "without detail loss": ("model.features.detail_weight=0",),
     "without discriminator": ("model.features.gan_weight=0",),
+    "discriminator of pixels": ("model.features.discriminator=pixels",),
+    "discriminator that names classes": ("model.features.discriminator=segmentation",),
     "without random shift": ("model.features.max_shift=0",),
     "without bound on what is generated": ("model.generator.max_generated=1",),
+    "without enlarged crops": ("data.enlarge=1",),
     "with mirrored clips": ("data.flip=true",),
     "from random weights": ("train.init=null",),
 }

@@ -11,6 +11,15 @@ GanObjective = Literal["least_squares", "hinge", "vanilla"]
 CriticObjective = Literal["least_squares", "hinge", "vanilla", "wasserstein"]
 """The Wasserstein critic needs `vidgen.networks.losses.gradient_penalty` beside it."""
 
+Judge = Literal["features", "pixels", "segmentation"]
+"""What a discriminator beside the feature losses sees:
+
+- features: normalized features of the pretrained network.
+- pixels: tiles of about 22 pixels.
+- segmentation: pixels, and it says of each which class it shows or that it is generated. Source: Sushko et al., "You Only Need
+  Adversarial Supervision for Semantic Image Synthesis" (OASIS), ICLR 2021.
+"""
+
 Form = Literal["paper", "gru", "stretched", "image", "residual"]
 """How a unit mixes its features x with an image I of their size ([.,.] joins channels, P projects x where widths differ):
 

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vidgen.networks.choices import Judge
 from vidgen.networks.feature_discriminators import (
     FeatureDiscriminator,
     Features,
     FeatureStatistics,
+    PixelDiscriminator,
+    SegmentationDiscriminator,
     Variation,
     detail_loss,
     feature_loss,
     hinge_discriminator,
     hinge_generator,
+    segmentation_adversarial,
     shift,
     texture_loss,
 )
@@ -42,25 +46,30 @@ class FeatureWeights:
 
 @dataclass(frozen=True)
 class _Compared:
-    """Normalized features of the generated and the real frames of an update, seen through the same variation."""
+    """Generated and real frames of an update and their normalized features, seen through the same variation."""
 
     fake: Features
     real: Features
+    fake_frames: Tensor
+    real_frames: Tensor
     condition: Tensor
 
     def detach(self) -> _Compared:
         """Without the way back to the generator."""
-        return _Compared([values.detach() for values in self.fake], self.real, self.condition)
+        features = [values.detach() for values in self.fake]
+        return _Compared(features, self.real, self.fake_frames.detach(), self.real_frames, self.condition)
 
 
 class FeatureAdversary(nn.Module):
-    """The feature loss, the texture loss and a discriminator on features, conditional on the labels.
+    """The feature loss, the texture loss and a discriminator, on features unless it is told otherwise, conditional on the labels.
 
     The generator's losses compute the features once and leave them in `Output.extras`; the discriminator's read them there.
 
     Args:
         condition_channels: of the encoded condition.
         weights: what is used; without `gan` there is no discriminator.
+        judge: what the discriminator looks at.
+        num_labels: classes, which are the first channels of the condition; a segmentation discriminator names them.
         head_strides: strides of the features that the discriminator's heads stand on.
         max_shift: largest random shift in pixels per update, the same for both; strided features do not print their grid then.
 
@@ -71,15 +80,26 @@ class FeatureAdversary(nn.Module):
     calibrated: Tensor
 
     def __init__(
-        self, condition_channels: int, weights: FeatureWeights, *, head_strides: tuple[int, ...] = (4, 8), max_shift: int = 8
+        self,
+        condition_channels: int,
+        weights: FeatureWeights,
+        *,
+        judge: Judge = "features",
+        num_labels: int = 0,
+        head_strides: tuple[int, ...] = (4, 8),
+        max_shift: int = 8,
     ) -> None:
         super().__init__()
-        self.weights, self.max_shift = weights, max_shift
+        self.weights, self.max_shift, self.num_labels = weights, max_shift, num_labels
         self.statistics = FeatureStatistics(LITE0_CHANNELS)
         self.register_buffer("calibrated", torch.tensor(0))
-        self.discriminator: FeatureDiscriminator | None = None
+        self.discriminator: FeatureDiscriminator | PixelDiscriminator | SegmentationDiscriminator | None = None
         self._maps = [index for index in range(1, len(LITE0_STRIDES)) if LITE0_STRIDES[index] >= min(head_strides)]
-        if weights.gan:
+        if weights.gan and judge == "pixels":
+            self.discriminator = PixelDiscriminator(condition_channels)
+        elif weights.gan and judge == "segmentation":
+            self.discriminator = SegmentationDiscriminator(num_labels)
+        elif weights.gan:
             channels, strides = ([values[index] for index in self._maps] for values in (LITE0_CHANNELS, LITE0_STRIDES))
             self.discriminator = FeatureDiscriminator(channels, strides, condition_channels, head_strides=head_strides)
 
@@ -110,7 +130,7 @@ class FeatureAdversary(nn.Module):
             num_alike: how many of the first frames have to be like the real ones; the others are for the discriminator alone.
         """
         plays = self.discriminator is not None and factor > 0
-        compared = self._compare(fake, real, condition, backbone, len(LITE0_CHANNELS) if plays else _NUM_LIKENESS_MAPS)
+        compared = self._compare(fake, real, condition, backbone, self._num_judged_maps if plays else _NUM_LIKENESS_MAPS)
         output.extras[_KEY] = compared.detach()
         features, truth = ([values[:num_alike] for values in side] for side in (compared.fake, compared.real))
         losses: Losses = {}
@@ -122,30 +142,67 @@ class FeatureAdversary(nn.Module):
         if self.weights.detail:
             losses["detail"] = self.weights.detail * detail_loss(fake[:num_alike], real[:num_alike])
         if self.discriminator is not None and plays:
-            logits = self.discriminator([[compared.fake[index] for index in self._maps]], compared.condition)
-            losses["feature_gan"] = self.weights.gan * factor * hinge_generator(logits)
+            losses["feature_gan"] = self.weights.gan * factor * self._generator_loss(compared)
         return losses
 
     def discriminator_losses(self, fake: Tensor, real: Tensor, condition: Tensor, output: Output, backbone: nn.Module) -> Losses:
         """Losses of the discriminator, on what the generator's losses compared where they came before; arguments as there."""
         assert self.discriminator is not None
         compared: _Compared | None = output.extras.get(_KEY)
-        if compared is None or len(compared.fake) < len(LITE0_CHANNELS):
+        if compared is None or len(compared.fake) < self._num_judged_maps:
             with torch.no_grad():
-                compared = self._compare(fake, real, condition, backbone, len(LITE0_CHANNELS))
-        both = [torch.cat([compared.fake[index], compared.real[index]]) for index in self._maps]
-        logits = self.discriminator([both], torch.cat([compared.condition, compared.condition]))
-        count = len(compared.condition)
-        return {"feature_discriminator": hinge_discriminator([item[:count] for item in logits], [item[count:] for item in logits])}
+                compared = self._compare(fake, real, condition, backbone, self._num_judged_maps)
+        return {"feature_discriminator": self._discriminator_loss(compared)}
+
+    def _generator_loss(self, compared: _Compared) -> Tensor:
+        if isinstance(self.discriminator, SegmentationDiscriminator):
+            logits = self.discriminator(compared.fake_frames)
+            return segmentation_adversarial(logits, self._labels(compared), real=True, num_labels=self.num_labels)
+        if isinstance(self.discriminator, PixelDiscriminator):
+            return hinge_generator(self.discriminator(compared.fake_frames, compared.condition))
+        assert self.discriminator is not None
+        return hinge_generator(self.discriminator([[compared.fake[index] for index in self._maps]], compared.condition))
+
+    def _discriminator_loss(self, compared: _Compared) -> Tensor:
+        both, count = torch.cat([compared.fake_frames, compared.real_frames]), len(compared.condition)
+        if isinstance(self.discriminator, SegmentationDiscriminator):
+            of_fake, of_real = self.discriminator(both).split(count)
+            labels = self._labels(compared)
+            terms = [
+                segmentation_adversarial(logits, labels, real=real, num_labels=self.num_labels)
+                for logits, real in ((of_fake, False), (of_real, True))
+            ]
+            return torch.stack(terms).sum()
+        conditions = torch.cat([compared.condition, compared.condition])
+        if isinstance(self.discriminator, PixelDiscriminator):
+            logits = self.discriminator(both, conditions)
+        else:
+            assert self.discriminator is not None
+            features = [torch.cat([compared.fake[index], compared.real[index]]) for index in self._maps]
+            logits = self.discriminator([features], conditions)
+        return hinge_discriminator([item[:count] for item in logits], [item[count:] for item in logits])
+
+    def _labels(self, compared: _Compared) -> Tensor:
+        """int64 [N,H,W] from the condition's one-hot channels; -1 has no class."""
+        strength, labels = compared.condition[:, : self.num_labels].max(dim=1)
+        return torch.where(strength > 0, labels, -1)
+
+    @property
+    def _num_judged_maps(self) -> int:
+        on_features = isinstance(self.discriminator, FeatureDiscriminator)
+        return len(LITE0_CHANNELS) if on_features else _NUM_LIKENESS_MAPS
 
     def _compare(self, fake: Tensor, real: Tensor, condition: Tensor, backbone: nn.Module, num_maps: int) -> _Compared:
         variation = Variation.draw(len(fake), torch.default_generator, max_shift=self.max_shift)
+        seen_fake, seen_real = variation(fake.float()), variation(real.float())
         with torch.no_grad():
-            truth = self.statistics(backbone(variation(real.float()), num_maps))
-        features = self.statistics(backbone(variation(fake.float()), num_maps))
-        return _Compared(features, truth, shift(condition, variation.down, variation.right))
+            truth = self.statistics(backbone(seen_real, num_maps))
+        features = self.statistics(backbone(seen_fake, num_maps))
+        return _Compared(features, truth, seen_fake, seen_real, shift(condition, variation.down, variation.right))
 
     @property
     def heads(self) -> tuple[nn.Module, ...]:
         """What learns of the discriminator; empty where there is none."""
-        return () if self.discriminator is None else (self.discriminator.heads,)
+        if self.discriminator is None:
+            return ()
+        return (self.discriminator.heads if isinstance(self.discriminator, FeatureDiscriminator) else self.discriminator,)

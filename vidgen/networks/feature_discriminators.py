@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from flow.warp import warp
 from vidgen.networks.compact import space_to_depth
 
 Features = list[Tensor]
@@ -176,17 +175,6 @@ def shift(frames: Tensor, down: int, right: int) -> Tensor:
 def pooled_conditions(condition: Tensor, strides: Sequence[int]) -> list[Tensor]:
     """A condition [N,C,H,W] averaged over tiles, one tensor per stride; sizes round up, as those of features do."""
     return [F.avg_pool2d(condition, stride, ceil_mode=True) for stride in strides]
-
-
-def align_features(features: Features, flow: Tensor) -> Features:
-    """Features of previous frames moved onto the present ones along `flow` [N,2,H,W] (pixels of the frames)."""
-    aligned = []
-    for values in features:
-        height, width = values.shape[-2:]
-        scaled = F.interpolate(flow, size=(height, width), mode="area")
-        scale = torch.tensor([width / flow.shape[-1], height / flow.shape[-2]], device=flow.device).view(1, 2, 1, 1)
-        aligned.append(warp(values, scaled * scale))
-    return aligned
 
 
 class FeatureDiscriminator(nn.Module):

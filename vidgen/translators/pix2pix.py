@@ -57,7 +57,7 @@ class Pix2Pix(Translator[Carry]):
             initialize(self.generator, zero_biases=True)
         if self.discriminator is not None:
             initialize(self.discriminator, zero_biases=True)
-        self.features = feature_adversary(config.features, config.channels_per_frame)
+        self.features = feature_adversary(config.features, config.channels_per_frame, config.num_labels)
 
     def translate(self, condition: Condition, carry: Carry | None = None) -> tuple[Output, None]:
         seeds = condition.tensors.get("noise")

@@ -101,7 +101,7 @@ class Pix2PixHD(Translator[Carry]):
                 initialize(part)
         else:
             initialize(self)
-        self.features = feature_adversary(config.features, config.channels_per_frame)
+        self.features = feature_adversary(config.features, config.channels_per_frame, config.num_labels)
 
     @property
     def num_active_scales(self) -> int:

@@ -129,7 +129,7 @@ class Style2Paints(Translator[StyleCarry]):
                 norm=judged.norm,
                 has_realness=judged.has_realness,
             )
-        self.features = feature_adversary(config.features, config.channels_per_frame)
+        self.features = feature_adversary(config.features, config.channels_per_frame, config.num_labels)
 
     # -- use ------------------------------------------------------------------------------------------------------------
 

@@ -148,7 +148,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             generator = _compact(config)
             self.generator.append(generator)
             self.size_multiple = generator.size_multiple
-        self.features = feature_adversary(config.features, config.channels_per_frame)
+        self.features = feature_adversary(config.features, config.channels_per_frame, config.num_labels)
 
     @property
     def num_active_scales(self) -> int:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from vidgen.config import Settings
 from vidgen.errors import ConfigError
+from vidgen.networks.choices import Judge
 from vidgen.types import Input, OptimizerSettings, Phase, Stage
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ class FeatureSettings(Settings):
     detail_weight: Weight = 0.0
     """Mean strength of fine detail (the Laplacian of luma) in each small window, but not pixel for pixel."""
     gan_weight: Weight = 0.0
-    """Adversarial loss of the discriminator on features; 0 for none."""
+    """Adversarial loss of the discriminator; 0 for none."""
+    discriminator: Judge = "features"
+    """What it sees: features, pixels, or pixels of which it names the classes (segmentation, as OASIS; for label maps)."""
     head_strides: tuple[Count, ...] = (4, 8)
     """Strides of the features that the discriminator's heads stand on: 4, 8, 16, 32."""
     max_shift: Annotated[int, Field(ge=0)] = 8
@@ -138,13 +141,29 @@ class FeatureSettings(Settings):
         return FeatureWeights(self.likeness_weight, self.texture_weight, self.gan_weight, self.detail_weight)
 
 
-def feature_adversary(chosen: FeatureSettings | None, condition_channels: int) -> FeatureAdversary | None:
-    """What the settings ask for; None where there are none."""
+def feature_adversary(chosen: FeatureSettings | None, condition_channels: int, num_labels: int) -> FeatureAdversary | None:
+    """What the settings ask for; None where there are none.
+
+    Args:
+        condition_channels: of the encoded condition, one for each of the `num_labels` classes first.
+
+    Raises:
+        ConfigError: classes are to be named, and there are none.
+    """
     if chosen is None:
         return None
+    if chosen.discriminator == "segmentation" and not num_labels:
+        raise ConfigError("model.features.discriminator: segmentation names the classes of label maps, but there are none")
     from vidgen.networks.feature_adversary import FeatureAdversary
 
-    return FeatureAdversary(condition_channels, chosen.weights(), head_strides=chosen.head_strides, max_shift=chosen.max_shift)
+    return FeatureAdversary(
+        condition_channels,
+        chosen.weights(),
+        judge=chosen.discriminator,
+        num_labels=num_labels,
+        head_strides=chosen.head_strides,
+        max_shift=chosen.max_shift,
+    )
 
 
 def feature_phases(chosen: FeatureSettings | None, adversary: FeatureAdversary | None) -> tuple[Phase, ...]:

@@ -74,6 +74,15 @@ def test_a_cut_gives_a_bounded_correction_and_no_gradient():
     assert not found.requires_grad
 
 
+def test_precision_is_that_of_float32_also_where_convolutions_have_half():
+    before = blobs()
+    truth = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 96, 128)
+    given = (torch.zeros(1, 2, 96, 128), tiles(before), tiles(moved(before, truth)), STRIDE)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = correction(*given)
+    assert torch.equal(found, correction(*given))
+
+
 def test_samples_are_corrected_apart():
     before, still = blobs(), torch.zeros(2, 2, 96, 128)
     truth = torch.tensor([[3.0, -2.0], [-1.0, 2.0]]).view(2, 2, 1, 1).expand(2, 2, 96, 128)

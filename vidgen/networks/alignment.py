@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flow.warp import warp
+from vidgen.networks.layers import without_autocast
 
 _NUM_STEPS = 2
 _NUM_WINDOWS = 8
@@ -40,13 +41,18 @@ def correction(flow: Tensor, before: Tensor, now: Tensor, stride: int) -> Tensor
     Returns:
         float32 [N,2,H,W], pixels.
     """
+    with without_autocast(flow):
+        return _correction(flow.float(), before.float(), now.float(), stride)
+
+
+def _correction(flow: Tensor, before: Tensor, now: Tensor, stride: int) -> Tensor:
     height, width = now.shape[-2:]
-    both = torch.stack([before, now]).float()
+    both = torch.stack([before, now])
     centered = both - both.mean(dim=(0, 3, 4), keepdim=True)
     spread = centered.square().sum(2, keepdim=True).mean(dim=(0, 3, 4), keepdim=True).sqrt()
     before, now = centered / spread.clamp(min=_LEAST_SPREAD)
     down, across = _windows(height, now), _windows(width, now)
-    start = F.avg_pool2d(flow.float(), stride) / stride
+    start = F.avg_pool2d(flow, stride) / stride
     total = torch.zeros_like(start)
     for _ in range(_NUM_STEPS):
         moved = warp(before, start + total)

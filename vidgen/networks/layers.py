@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -11,6 +12,11 @@ from torch.nn import functional as F
 
 from vidgen.networks.choices import NormKind, Upsampling
 from vidgen.networks.noise import uniform_of_video
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Products of matrices in the precision of `x` itself; on the meta device, where memory is estimated, there is no autocast."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 class BatchNorm(nn.BatchNorm2d):

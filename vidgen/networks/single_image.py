@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vidgen.networks.choices import MIN_SIDE, LevelNorm
+from vidgen.networks.layers import without_autocast
 from vidgen.networks.noise import normal_of_frame
 
 Size = tuple[int, int]
@@ -74,8 +74,7 @@ def resize_to(image: Tensor, size: Size, *, legacy_quantize: bool = False) -> Te
 
 
 def _resize(image: Tensor, size: Size, scales: tuple[float, float], legacy_quantize: bool) -> Tensor:
-    # the meta device, where memory is estimated, knows no autocast
-    with nullcontext() if image.is_meta else torch.autocast(image.device.type, enabled=False):
+    with without_autocast(image):
         image = image.float()
         if legacy_quantize:
             image = ((image.clamp(-1, 1) + 1) * 127.5).floor() / 255

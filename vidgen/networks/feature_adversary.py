@@ -45,19 +45,28 @@ class FeatureWeights:
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """Generated and real frames of an update and their normalized features, seen through the same variation."""
+class _Side:
+    """Frames, and their normalized features."""
 
-    fake: Features
-    real: Features
-    fake_frames: Tensor
-    real_frames: Tensor
+    frames: Tensor
+    features: Features
+
+    def detach(self) -> _Side:
+        """Without the way back to the generator."""
+        return _Side(self.frames.detach(), [values.detach() for values in self.features])
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The generated and the real frames of an update, seen through the same variation."""
+
+    fake: _Side
+    real: _Side
     condition: Tensor
 
     def detach(self) -> _Compared:
         """Without the way back to the generator."""
-        features = [values.detach() for values in self.fake]
-        return _Compared(features, self.real, self.fake_frames.detach(), self.real_frames, self.condition)
+        return _Compared(self.fake.detach(), self.real, self.condition)
 
 
 class FeatureAdversary(nn.Module):
@@ -132,7 +141,7 @@ class FeatureAdversary(nn.Module):
         plays = self.discriminator is not None and factor > 0
         compared = self._compare(fake, real, condition, backbone, self._num_judged_maps if plays else _NUM_LIKENESS_MAPS)
         output.extras[_KEY] = compared.detach()
-        features, truth = ([values[:num_alike] for values in side] for side in (compared.fake, compared.real))
+        features, truth = ([values[:num_alike] for values in side] for side in (compared.fake.features, compared.real.features))
         losses: Losses = {}
         if self.weights.likeness:
             losses["feature"] = self.weights.likeness * feature_loss(features[:_NUM_LIKENESS_MAPS], truth[:_NUM_LIKENESS_MAPS])
@@ -149,38 +158,37 @@ class FeatureAdversary(nn.Module):
         """Losses of the discriminator, on what the generator's losses compared where they came before; arguments as there."""
         assert self.discriminator is not None
         compared: _Compared | None = output.extras.get(_KEY)
-        if compared is None or len(compared.fake) < self._num_judged_maps:
+        if compared is None or len(compared.fake.features) < self._num_judged_maps:
             with torch.no_grad():
                 compared = self._compare(fake, real, condition, backbone, self._num_judged_maps)
         return {"feature_discriminator": self._discriminator_loss(compared)}
 
     def _generator_loss(self, compared: _Compared) -> Tensor:
+        (logits,) = self._judged(compared, compared.fake)
         if isinstance(self.discriminator, SegmentationDiscriminator):
-            logits = self.discriminator(compared.fake_frames)
-            return segmentation_adversarial(logits, self._labels(compared), real=True, num_labels=self.num_labels)
-        if isinstance(self.discriminator, PixelDiscriminator):
-            return hinge_generator(self.discriminator(compared.fake_frames, compared.condition))
-        assert self.discriminator is not None
-        return hinge_generator(self.discriminator([[compared.fake[index] for index in self._maps]], compared.condition))
+            return self._naming_loss(logits, compared, real=True)
+        return hinge_generator(logits)
 
     def _discriminator_loss(self, compared: _Compared) -> Tensor:
-        both, count = torch.cat([compared.fake_frames, compared.real_frames]), len(compared.condition)
+        fake, real = self._judged(compared, compared.fake, compared.real)
         if isinstance(self.discriminator, SegmentationDiscriminator):
-            of_fake, of_real = self.discriminator(both).split(count)
-            labels = self._labels(compared)
-            terms = [
-                segmentation_adversarial(logits, labels, real=real, num_labels=self.num_labels)
-                for logits, real in ((of_fake, False), (of_real, True))
-            ]
-            return torch.stack(terms).sum()
-        conditions = torch.cat([compared.condition, compared.condition])
-        if isinstance(self.discriminator, PixelDiscriminator):
-            logits = self.discriminator(both, conditions)
+            return self._naming_loss(fake, compared, real=False) + self._naming_loss(real, compared, real=True)
+        return hinge_discriminator(fake, real)
+
+    def _judged(self, compared: _Compared, *sides: _Side) -> list[list[Tensor]]:
+        """Logits of each side, per head."""
+        network, count = self.discriminator, len(sides)
+        assert network is not None
+        condition = _joined([compared.condition] * count)
+        if isinstance(network, FeatureDiscriminator):
+            logits = network([[_joined([side.features[index] for side in sides]) for index in self._maps]], condition)
         else:
-            assert self.discriminator is not None
-            features = [torch.cat([compared.fake[index], compared.real[index]]) for index in self._maps]
-            logits = self.discriminator([features], conditions)
-        return hinge_discriminator([item[:count] for item in logits], [item[count:] for item in logits])
+            frames = _joined([side.frames for side in sides])
+            logits = [network(frames)] if isinstance(network, SegmentationDiscriminator) else network(frames, condition)
+        return [[values.chunk(count)[place] for values in logits] for place in range(count)]
+
+    def _naming_loss(self, logits: list[Tensor], compared: _Compared, *, real: bool) -> Tensor:
+        return segmentation_adversarial(logits[0], self._labels(compared), real=real, num_labels=self.num_labels)
 
     def _labels(self, compared: _Compared) -> Tensor:
         """int64 [N,H,W] from the condition's one-hot channels; -1 has no class."""
@@ -198,7 +206,8 @@ class FeatureAdversary(nn.Module):
         with torch.no_grad():
             truth = self.statistics(backbone(seen_real, num_maps))
         features = self.statistics(backbone(seen_fake, num_maps))
-        return _Compared(features, truth, seen_fake, seen_real, shift(condition, variation.down, variation.right))
+        moved = shift(condition, variation.down, variation.right)
+        return _Compared(_Side(seen_fake, features), _Side(seen_real, truth), moved)
 
     @property
     def heads(self) -> tuple[nn.Module, ...]:
@@ -206,3 +215,7 @@ class FeatureAdversary(nn.Module):
         if self.discriminator is None:
             return ()
         return (self.discriminator.heads if isinstance(self.discriminator, FeatureDiscriminator) else self.discriminator,)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

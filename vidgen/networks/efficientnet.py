@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidgen.networks.layers import without_autocast
+
 _BATCH_NORM_EPS = 1e-3
 _STEM_CHANNELS = 32
 
@@ -148,7 +150,7 @@ class EfficientNetFeatures(nn.Module):
         Args:
             num_taps: how many of them, from the shallow end; deeper layers are not computed.
         """
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images):
             x = F.relu6(self.stem(images.float().contiguous(memory_format=torch.channels_last)))
             taps = [x]
             for index, block in enumerate(self.blocks):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidgen.networks.choices import CriticObjective
+from vidgen.networks.layers import without_autocast
 
 DiscriminatorFeatures = list[list[Tensor]]
 """[scale][stage] outputs of a multi-scale discriminator; the last stage holds the logits."""
@@ -43,7 +44,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
 
     Source: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, equation 3. Always float32.
     """
-    with torch.autocast(real.device.type, enabled=False):
+    with without_autocast(real):
         share = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = (share * real.detach().float() + (1 - share) * fake.detach().float()).requires_grad_(True)
         with torch.enable_grad():
@@ -60,7 +61,7 @@ def dragan_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, *, is_one_s
     Source: Kodali et al., "On Convergence and Stability of GANs", 2017, algorithm 1; noise of half the standard deviation of the
     batch. Always float32.
     """
-    with torch.autocast(real.device.type, enabled=False):
+    with without_autocast(real):
         real = real.detach().float()
         moved = 0.5 * real.std() * torch.rand_like(real)
         share = torch.rand(len(real), 1, 1, 1, device=real.device)

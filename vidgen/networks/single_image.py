@@ -282,7 +282,7 @@ def pixelwise_gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) ->
 
     Always float32. Source: SinGAN's form of Gulrajani et al., NeurIPS 2017: one weight per image, the norm per pixel.
     """
-    with torch.autocast(real.device.type, enabled=False):
+    with without_autocast(real):
         real, fake = real.detach().float(), fake.detach().float()
         share = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = (share * real + (1 - share) * fake).requires_grad_(True)

@@ -80,6 +80,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         {"lines": {}, "style": {"size": 64}},
         (64, 64),
     ),
+    "style2paints, compact": (
+        {
+            "kind": "style2paints",
+            "generator": {"network": "compact", "width": 0.25, "num_levels": 3},
+            "hint": {"encoder": "color_statistics"},
+        },
+        {"lines": {}, "style": {"size": 64}},
+        (64, 64),
+    ),
     "singan": ({"kind": "singan", "image_size": [40, 54], "base_channels": 4, "max_channels": 4}, {}, (40, 54)),
     "consingan": ({"kind": "consingan", "image_size": [40, 54], "base_channels": 4}, {}, (40, 54)),
 }

@@ -150,6 +150,9 @@ CONFIGS: dict[str, Any] = {
         discriminator={"objective": "mse"},
         features=FeatureSettings(texture_weight=1, gan_weight=0.1),
     ),
+    "style2paints, compact": _style2paints(
+        hint=style2paints.Hint(encoder="color_statistics"), generator={"network": "compact", "width": 0.25}
+    ),
     "sketchygan": _sketchygan(),
     "sketchygan as released": _sketchygan(
         generator={"encoder_form": "image", "decoder_form": "stretched", "num_convs": 2},

@@ -251,6 +251,38 @@ def test_the_style_of_a_video_is_read_once_and_of_each_sample_its_own() -> None:
         translator.translate(without)
 
 
+def _compact_config(**changes: Any) -> style2paints.Config:
+    return _config(generator={"network": "compact", "width": 0.25, "num_levels": 2}, **changes)
+
+
+def test_the_compact_generator_has_no_guides_and_is_trained_by_what_it_paints() -> None:
+    config = _compact_config(losses={"l1_weight": 70.0})
+    translator = lit.build(config)
+    assert isinstance(translator, Style2Paints)
+    stage, batch = lit.stages(config)[0], _batch(2)
+    lit.begin(translator, stage)
+    rolled = lit.roll_out(translator, batch)
+    found = lit.losses_of(translator, stage, batch, rolled)
+    assert {name for losses in found.values() for name in losses} == {"l1", "gan", "discriminator_real", "discriminator_fake"}
+    (of_pictures,) = (losses["l1"] for losses in found.values() if "l1" in losses)
+    torch.testing.assert_close(of_pictures, 70 * F.l1_loss(rolled.frames, batch.target), atol=1e-4, rtol=1e-5)
+    slim = style2paints.build(config.for_use())
+    assert {name.split(".")[0] for name in slim.state_dict()} == {"generator"}
+
+
+@torch.no_grad()
+def test_a_style_changes_what_the_compact_generator_paints_everywhere_and_a_stroke_more_than_its_pixels() -> None:
+    painter = filled(lit.build(_compact_config()).eval().generator)
+    drawing = torch.ones(1, 1, 64, 64)
+    hints = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
+    painted = [painter(drawing, hint[None]) for hint in hints]
+    assert bool(((painted[0] - painted[1]).abs().amax(1) > 0).all())
+    stroke = drawing.clone()
+    stroke[..., 30:34, 10:50] = -1
+    change = (painter(stroke, hints[:1]) - painted[0]).abs().amax(1)[0]
+    assert float(change[20:24, 20:40].mean()) > 1e-3, "paper near a stroke is painted as what the stroke bounds"
+
+
 def test_a_hint_is_normalized_by_itself_or_by_the_training_pictures() -> None:
     hints = 3 * torch.randn(6, 70, generator=torch.Generator().manual_seed(0)) + torch.arange(70.0)
     alone = HintNorm(70, "picture")(hints)
@@ -367,11 +399,13 @@ def test_the_discriminator_learns_styles_by_soft_targets_and_loses_them_by_the_p
     assert retrieved < 0.6
 
 
-def test_four_pairs_are_learned_by_heart() -> None:
+@pytest.mark.parametrize("network", ["unet", "compact"])
+def test_four_pairs_are_learned_by_heart(network: str) -> None:
     batch = _batch(4, 16)
-    translator = _trained(_overfit_config(), lambda step: batch, 120, 3e-3)
+    config = _overfit_config() if network == "unet" else _compact_config(discriminator={"base_channels": 4, "num_layers": 2})
+    translator = _trained(config, lambda step: batch, 120, 3e-3)
     torch.manual_seed(0)
-    fresh = style2paints.build(_overfit_config())
+    fresh = style2paints.build(config)
     with torch.no_grad():
         l1 = [F.l1_loss(one.rollout(batch, STEP)[0].frames, batch.target).item() for one in (fresh, translator)]
     assert l1[1] < l1[0] / 5

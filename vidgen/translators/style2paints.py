@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.feature_adversary import LITE0_CHANNELS
 from vidgen.networks.style_adversary import StyleAdversary, StyleDiscriminator, StyleObjective, soft_targets
+from vidgen.networks.style_compact import CompactPainter
 from vidgen.networks.style_hints import HintEncoder, HintNorm, color_statistics, pooled_features, random_features
 from vidgen.networks.style_unet import GuideDecoder, StyleUNet
 from vidgen.translators.base import Networks, Translator
@@ -35,7 +36,7 @@ from vidgen.translators.settings.style2paints import (
     inputs,
     pretrained,
 )
-from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage, Step
+from vidgen.types import Batch, Condition, Losses, OptimizerSettings, Output, Phase, Stage, Step
 
 __all__ = [
     "RENAMES",
@@ -76,16 +77,24 @@ class StyleCarry:
 
 
 class Painter(nn.Module):
-    """What use needs: the U-Net and the normalization of its hints."""
+    """What use needs: one of the networks, and the normalization of its hints."""
 
-    def __init__(self, unet: StyleUNet, norm: HintNorm) -> None:
+    def __init__(self, norm: HintNorm, *, unet: StyleUNet | None = None, compact: CompactPainter | None = None) -> None:
         super().__init__()
         self.unet = unet
+        self.compact = compact
         self.norm = norm
+
+    def forward(self, drawing: Tensor, hint: Tensor) -> Tensor:
+        """[N,C,H,W] in -1..1, and normalized hints [N,K] -> [N,3,H,W] in -1..1."""
+        network = self.compact or self.unet
+        assert network is not None
+        frame: Tensor = network(drawing, hint)
+        return frame
 
 
 class Style2Paints(Translator[StyleCarry]):
-    """The U-Net with its guide decoders and its discriminator.
+    """The generator with its guide decoders and its discriminator.
 
     Args:
         encoder: of hints; frozen, and no part of the weights.
@@ -97,28 +106,10 @@ class Style2Paints(Translator[StyleCarry]):
         super().__init__()
         self.config = config
         self._encoder = (encoder,)  # in a tuple, so that a network is no submodule
-        shape, weights = config.generator, config.losses
         num_styles = HINT_CHANNELS[config.hint.encoder]
-        unet = StyleUNet(
-            config.channels_per_frame,
-            num_styles,
-            base_channels=shape.base_channels,
-            mid_channels=shape.mid_channels,
-            num_levels=shape.num_levels,
-            skips=shape.skips,
-            norm=shape.norm,
-            upsampling=shape.upsampling,
-        )
-        self.generator = Painter(unet, HintNorm(num_styles, config.hint.normalization))
-        self.size_multiple = 2**shape.num_levels
-
-        def guide(in_channels: int, out_channels: int) -> GuideDecoder:
-            return GuideDecoder(in_channels, unet.exit_channels, shape.num_levels, out_channels, upsampling=shape.upsampling)
-
-        self.gray_guide: GuideDecoder | None = None
-        if weights.gray_guide_weight:
-            self.gray_guide = guide(unet.entry_channels, 1 if weights.gray_guide_target == "gray" else 3)
-        self.color_guide = guide(unet.exit_channels, 3) if weights.color_guide_weight else None
+        self.generator = _painter(config, num_styles)
+        self.size_multiple = 2**config.generator.num_levels
+        self.gray_guide, self.color_guide = _guides(config, self.generator.unet)
         self.discriminator: StyleDiscriminator | None = None
         if config.discriminator is not None:
             judged = config.discriminator
@@ -146,7 +137,7 @@ class Style2Paints(Translator[StyleCarry]):
         drawings = self._encode(condition)
         hints = carry.hint.repeat_interleave(drawings.shape[1], 0)
         pairs = zip(fold_time(drawings).split(1), hints.split(1), strict=True)  # one by one, so that no statistics mix them
-        frames = torch.cat([self.generator.unet(drawing, hint) for drawing, hint in pairs])
+        frames = torch.cat([self.generator(drawing, hint) for drawing, hint in pairs])
         return Output(frames.unflatten(0, drawings.shape[:2])), carry
 
     def _hint(self, condition: Condition) -> Tensor:
@@ -165,8 +156,12 @@ class Style2Paints(Translator[StyleCarry]):
         condition = batch.window_condition
         drawings = self._encode(condition)
         hint = self._hint(condition).repeat_interleave(drawings.shape[1], 0)
-        painting = self.generator.unet.paint(fold_time(drawings), hint)
         extras = {"condition": fold_time(drawings), "hint": hint}
+        if self.generator.compact is not None:
+            frames = self.generator.compact.draw(fold_time(drawings), hint)
+            return Output(frames.unflatten(0, drawings.shape[:2]), extras=extras), None
+        assert self.generator.unet is not None
+        painting = self.generator.unet.paint(fold_time(drawings), hint)
         if self.gray_guide is not None:
             extras["gray"] = self.gray_guide(painting.entry)
         if self.color_guide is not None:
@@ -186,7 +181,8 @@ class Style2Paints(Translator[StyleCarry]):
 
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
         guides = tuple(guide for guide in (self.gray_guide, self.color_guide) if guide is not None)
-        phases = [Phase("generator", (self.generator, *guides))]
+        betas = (0.5, 0.999) if self.generator.compact is None else (0.5, 0.99)
+        phases = [Phase("generator", (self.generator, *guides), OptimizerSettings(betas=betas))]
         if stage.adversarial == (0.0, 0.0):
             return tuple(phases)
         phases += feature_phases(self.config.features, self.features)
@@ -239,6 +235,38 @@ class Style2Paints(Translator[StyleCarry]):
         assert judged is not None
         objective: StyleObjective = "bce" if judged.objective == "dcgan" else judged.objective
         return StyleAdversary(self.discriminator, objective, judged.generator == "match", self.config.losses.gan_weight)
+
+
+def _painter(config: Config, num_styles: int) -> Painter:
+    shape, norm = config.generator, HintNorm(num_styles, config.hint.normalization)
+    if shape.network == "compact":
+        return Painter(
+            norm, compact=CompactPainter(config.channels_per_frame, num_styles, width=shape.width, num_levels=shape.num_levels)
+        )
+    unet = StyleUNet(
+        config.channels_per_frame,
+        num_styles,
+        base_channels=shape.base_channels,
+        mid_channels=shape.mid_channels,
+        num_levels=shape.num_levels,
+        skips=shape.skips,
+        norm=shape.norm,
+        upsampling=shape.upsampling,
+    )
+    return Painter(norm, unet=unet)
+
+
+def _guides(config: Config, unet: StyleUNet | None) -> tuple[GuideDecoder | None, GuideDecoder | None]:
+    """The gray and the color guide decoder of a U-Net; none where their weights are 0, and none of the compact generator."""
+    if unet is None:
+        return None, None
+    shape, weights = config.generator, config.losses
+
+    def guide(in_channels: int, out_channels: int) -> GuideDecoder:
+        return GuideDecoder(in_channels, unet.exit_channels, shape.num_levels, out_channels, upsampling=shape.upsampling)
+
+    gray_guide = guide(unet.entry_channels, 1 if weights.gray_guide_target == "gray" else 3) if weights.gray_guide_weight else None
+    return gray_guide, guide(unet.exit_channels, 3) if weights.color_guide_weight else None
 
 
 def gray(pictures: Tensor) -> Tensor:

@@ -104,6 +104,8 @@ class CompactGenerator(nn.Module):
         use_foreground: foreground classes get a tail of their own, from a quarter of the size to the pixels.
         max_generated: largest share of a pixel that is generated anew where past and present agree; 1 leaves the mask free.
         anchor_frames: frames that fetch their known surfaces from one `Anchor`; 1 fetches every frame from the one before it.
+        reads_drawings: an encoder reads the extras of the present condition, in the place of a past. Labels say at every pixel
+            what is there; a line says it of the surfaces beside it, which have to be found from afar.
     """
 
     noise: Tensor
@@ -123,8 +125,11 @@ class CompactGenerator(nn.Module):
         use_foreground: bool = False,
         max_generated: float = 0.25,
         anchor_frames: int = 1,
+        reads_drawings: bool = False,
     ) -> None:
         super().__init__()
+        if reads_drawings and (num_past_frames or not num_extras):
+            raise ValueError("drawings are read in the place of a past, and from extras: there must be extras and no past")
         if len(widths) != len(num_blocks) or len(widths) < 3:
             raise ValueError(
                 f"widths and num_blocks need one entry per level and at least 3, got {len(widths)} and {len(num_blocks)}"
@@ -144,7 +149,8 @@ class CompactGenerator(nn.Module):
             )
             for level in range(1, self.num_levels + 1)
         )
-        self.hint = _Hint(self.branch_level, self.num_levels, widths[1]) if num_past_frames else None
+        self.drawing = nn.Conv2d(num_extras, 3, 1) if reads_drawings else None
+        self.hint = _Hint(self.branch_level, self.num_levels, widths[1]) if num_past_frames or reads_drawings else None
         self.start = nn.Conv2d(
             modulation_channels + (0 if self.hint is None else self.hint.channels[-1]), widths[coarsest], 3, padding=1
         )
@@ -228,9 +234,12 @@ class CompactGenerator(nn.Module):
         features = modulations[-1]
         hints: list[Tensor] = []
         if self.hint is not None:
-            if warped_hint is None:
+            if self.drawing is not None:
+                hints = self.hint(self.drawing(self._present_extras(condition)))
+            elif warped_hint is not None:
+                hints = self.hint(warped_hint[:, :3])
+            else:
                 raise ValueError("this generator needs past frames (zeros and raw_only where there are none)")
-            hints = self.hint(warped_hint[:, :3])
             features = torch.cat([features, hints[-1]], dim=1)
         features = self.trunk(self.start(features), modulations)
         if hints:
@@ -255,8 +264,14 @@ class CompactGenerator(nn.Module):
         """The embedded present condition, [N,E,H,W]: a learned vector per class plus a linear map of the extras."""
         if isinstance(condition, Tensor):
             return self.embedding(self._frames(condition)[:, -1].contiguous(memory_format=torch.channels_last))
-        extras = None if condition.extras is None else self._frames(condition.extras)[:, -1]
-        return self._looked_up(condition.labels[:, -1], extras)
+        return self._looked_up(condition.labels[:, -1], None if condition.extras is None else self._present_extras(condition))
+
+    def _present_extras(self, condition: Tensor | LabelWindow) -> Tensor:
+        """Of the window's last frame, [N,num_extras,H,W]."""
+        if isinstance(condition, Tensor):
+            return self._frames(condition)[:, -1, self.num_labels :].contiguous(memory_format=torch.channels_last)
+        assert condition.extras is not None
+        return self._frames(condition.extras)[:, -1]
 
     def _pooled_window(self, condition: Tensor | LabelWindow) -> Tensor:
         """The embedded window averaged over the flow branch's tiles, [N,T*E,h,w]. Embedding is linear, so averages may come

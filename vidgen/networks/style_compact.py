@@ -20,8 +20,7 @@ class CompactPainter(nn.Module):
     """A drawing and a style hint -> a picture.
 
     The style is part of the condition at every place, and so of what modulates each level: it has no middle to get through, and
-    needs no guide decoders. The drawing is part of it too; and since a line says little of the surface beside it, the encoder
-    that other models have for the past reads the drawing as a picture, in three mixtures of its channels.
+    needs no guide decoders.
 
     Args:
         in_channels: of the drawing.
@@ -32,22 +31,20 @@ class CompactPainter(nn.Module):
     def __init__(self, in_channels: int, hint_channels: int, *, width: float = 1.0, num_levels: int = 4) -> None:
         super().__init__()
         self.style = nn.Linear(hint_channels, _STYLE_CHANNELS)
-        self.picture = nn.Conv2d(in_channels, 3, 1)
         self.generator = CompactGenerator(
             0,
             in_channels + _STYLE_CHANNELS,
-            num_past_frames=1,
-            use_flow=False,
             widths=default_widths(num_levels, width),
             num_blocks=default_blocks(num_levels),
             embedding_channels=_EMBEDDING_CHANNELS,
+            reads_drawings=True,
         )
 
     def forward(self, drawing: Tensor, hint: Tensor, *, noise_shift: tuple[int, int] = (0, 0)) -> Tensor:
         """[N,in_channels,H,W] in -1..1, and hints [N,hint_channels] -> [N,3,H,W] in -1..1."""
         style = self.style(hint.to(self.style.weight.dtype)).to(drawing.dtype)
         condition = torch.cat([drawing, style[:, :, None, None].expand(-1, -1, *drawing.shape[-2:])], dim=1)
-        frame: Tensor = self.generator(condition, self.picture(drawing).to(drawing.dtype), noise_shift=noise_shift).frame
+        frame: Tensor = self.generator(condition, noise_shift=noise_shift).frame
         return frame
 
     def draw(self, drawing: Tensor, hint: Tensor) -> Tensor:

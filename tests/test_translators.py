@@ -169,7 +169,7 @@ CONFIGS: dict[str, Any] = {
     "vid2vid compact": _vid2vid(
         generator={"kind": "compact", "foreground_labels": (2,)},
         discriminators={"patch": False, "num_temporal_scales": 0},
-        features=FeatureSettings(texture_weight=1, gan_weight=0.1),
+        features=FeatureSettings(texture_weight=1, gan_weight=0.1, pair_gan_weight=0.1),
         past=vid2vid.PastCorruption(noise=0.1, dropout=0.3, from_nothing=0.5),
         schedules=(
             vid2vid.Schedule(

@@ -28,6 +28,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "without discriminator": ("model.features.gan_weight=0",),
     "discriminator of pixels": ("model.features.discriminator=pixels",),
     "discriminator that names classes": ("model.features.discriminator=segmentation",),
+    "with a discriminator of pairs": ("model.features.pair_gan_weight=0.3",),
     "without random shift": ("model.features.max_shift=0",),
     "without bound on what is generated": ("model.generator.max_generated=1",),
     "without enlarged crops": ("data.enlarge=1",),

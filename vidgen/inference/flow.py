@@ -101,7 +101,7 @@ def export_flow(path: Path, *, weights: Path | None = None, num_halvings: int = 
         draft = Path(scratch) / "draft.onnx"
         program.save(str(draft))
         name = next(engine for engine in MAKERS if engine_version(engine))
-        difference = flow_difference(GraphFlow(draft, name, num_halvings), network, size)
+        difference = flow_difference(GraphFlow(draft, name, num_halvings), network, size, num_halvings)
         if not difference <= TOLERANCE:
             raise ConfigError(f"{KIND}: the exported graph does not give torch's flow; they differ by {difference:.3g} pixels")
         card = {
@@ -216,8 +216,12 @@ def learned_network(backend: BackendName, weights: Path | None = None, *, thread
     return BackendFlow("openvino" if backend == "auto" else backend, weights, threads=threads)
 
 
-def flow_difference(engine: Engine, network: FlowNetwork, size: tuple[int, int]) -> float:
-    """Mean difference of the flow of a smooth picture that moves by a few pixels, in pixels."""
+def flow_difference(engine: Engine, network: FlowNetwork, size: tuple[int, int], num_halvings: int | None = None) -> float:
+    """Mean difference of the flow of a smooth picture that moves by a few pixels, in pixels.
+
+    Args:
+        num_halvings: those of the engine, for a size of its multiples; by default what the network takes for the size.
+    """
     if min(size) < MIN_SIDE:
         raise InputError(f"images of {size} are too small for the network of flow")
     draw = torch.Generator().manual_seed(7)
@@ -225,4 +229,5 @@ def flow_difference(engine: Engine, network: FlowNetwork, size: tuple[int, int])
         torch.rand(1, 3, size[0] // 8 + 2, size[1] // 8 + 2, generator=draw), scale_factor=8.0, mode="bilinear"
     )
     first, second = (texture[..., at : at + size[0], at : at + size[1]] * 2 - 1 for at in (0, 3))
-    return float((engine(first, second) - network(first, second)).abs().mean())
+    expected = network(first, second) if num_halvings is None else network.at_multiples(first, second, num_halvings)
+    return float((engine(first, second) - expected).abs().mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ class FeatureWeights:
     texture: float = 0.0
     gan: float = 0.0
     detail: float = 0.0
+    pair_gan: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,23 +64,26 @@ class _Compared:
     fake: _Side
     real: _Side
     condition: Tensor
+    num_frames: int
+    """Consecutive frames of each clip."""
 
     def detach(self) -> _Compared:
         """Without the way back to the generator."""
-        return _Compared(self.fake.detach(), self.real, self.condition)
+        return replace(self, fake=self.fake.detach())
 
 
 class FeatureAdversary(nn.Module):
-    """The feature loss, the texture loss and a discriminator, on features unless it is told otherwise, conditional on the labels.
+    """The feature loss, the texture loss and discriminators conditional on the labels: one of frames, on features unless it is told
+    otherwise, and one of pairs of consecutive frames, on the features of both.
 
     The generator's losses compute the features once and leave them in `Output.extras`; the discriminator's read them there.
 
     Args:
         condition_channels: of the encoded condition.
-        weights: what is used; without `gan` there is no discriminator.
-        judge: what the discriminator looks at.
+        weights: what is used; without `gan` there is no discriminator of frames, without `pair_gan` none of pairs.
+        judge: what the discriminator of frames looks at.
         num_labels: classes, which are the first channels of the condition; a segmentation discriminator names them.
-        head_strides: strides of the features that the discriminator's heads stand on.
+        head_strides: strides of the features that the discriminators' heads stand on.
         max_shift: largest random shift in pixels per update, the same for both; strided features do not print their grid then.
 
     Buffers:
@@ -103,14 +107,20 @@ class FeatureAdversary(nn.Module):
         self.statistics = FeatureStatistics(LITE0_CHANNELS)
         self.register_buffer("calibrated", torch.tensor(0))
         self.discriminator: FeatureDiscriminator | PixelDiscriminator | SegmentationDiscriminator | None = None
+        self.pair_discriminator: FeatureDiscriminator | None = None
         self._maps = [index for index in range(1, len(LITE0_STRIDES)) if LITE0_STRIDES[index] >= min(head_strides)]
         if weights.gan and judge == "pixels":
             self.discriminator = PixelDiscriminator(condition_channels)
         elif weights.gan and judge == "segmentation":
             self.discriminator = SegmentationDiscriminator(num_labels)
         elif weights.gan:
-            channels, strides = ([values[index] for index in self._maps] for values in (LITE0_CHANNELS, LITE0_STRIDES))
-            self.discriminator = FeatureDiscriminator(channels, strides, condition_channels, head_strides=head_strides)
+            self.discriminator = self._of_features(condition_channels, head_strides)
+        if weights.pair_gan:
+            self.pair_discriminator = self._of_features(condition_channels, head_strides, num_frames=2)
+
+    def _of_features(self, condition_channels: int, head_strides: tuple[int, ...], *, num_frames: int = 1) -> FeatureDiscriminator:
+        channels, strides = ([values[index] for index in self._maps] for values in (LITE0_CHANNELS, LITE0_STRIDES))
+        return FeatureDiscriminator(channels, strides, condition_channels, num_frames=num_frames, head_strides=head_strides)
 
     def calibrate(self, frames: Iterable[Tensor], backbone: nn.Module) -> None:
         """Take the statistics of features of real frames, [N,3,H,W] in -1..1 each."""
@@ -134,12 +144,12 @@ class FeatureAdversary(nn.Module):
         Args:
             fake, real: [N,3,H,W] in -1..1.
             condition: [N,C,H,W], encoded.
-            output: whose extras carry the features to the discriminator's losses.
+            output: whose extras carry the features to the discriminator's losses; pairs are those of its clips.
             factor: on the adversarial loss.
             num_alike: how many of the first frames have to be like the real ones; the others are for the discriminator alone.
         """
-        plays = self.discriminator is not None and factor > 0
-        compared = self._compare(fake, real, condition, backbone, self._num_judged_maps if plays else _NUM_LIKENESS_MAPS)
+        plays = factor > 0 and self.judges(output.frames.shape[1])
+        compared = self._compare(fake, real, condition, output, backbone, self._num_judged_maps if plays else _NUM_LIKENESS_MAPS)
         output.extras[_KEY] = compared.detach()
         features, truth = ([values[:num_alike] for values in side] for side in (compared.fake.features, compared.real.features))
         losses: Losses = {}
@@ -152,16 +162,27 @@ class FeatureAdversary(nn.Module):
             losses["detail"] = self.weights.detail * detail_loss(fake[:num_alike], real[:num_alike])
         if self.discriminator is not None and plays:
             losses["feature_gan"] = self.weights.gan * factor * self._generator_loss(compared)
+        if self.pair_discriminator is not None and plays and compared.num_frames > 1:
+            (logits,) = self._judged_pairs(compared, compared.fake)
+            losses["pair_gan"] = self.weights.pair_gan * factor * hinge_generator(logits)
         return losses
 
     def discriminator_losses(self, fake: Tensor, real: Tensor, condition: Tensor, output: Output, backbone: nn.Module) -> Losses:
-        """Losses of the discriminator, on what the generator's losses compared where they came before; arguments as there."""
-        assert self.discriminator is not None
+        """Losses of the discriminators, on what the generator's losses compared where they came before; arguments as there."""
         compared: _Compared | None = output.extras.get(_KEY)
         if compared is None or len(compared.fake.features) < self._num_judged_maps:
             with torch.no_grad():
-                compared = self._compare(fake, real, condition, backbone, self._num_judged_maps)
-        return {"feature_discriminator": self._discriminator_loss(compared)}
+                compared = self._compare(fake, real, condition, output, backbone, self._num_judged_maps)
+        losses: Losses = {}
+        if self.discriminator is not None:
+            losses["feature_discriminator"] = self._discriminator_loss(compared)
+        if self.pair_discriminator is not None and compared.num_frames > 1:
+            losses["pair_discriminator"] = hinge_discriminator(*self._judged_pairs(compared, compared.fake, compared.real))
+        return losses
+
+    def judges(self, num_frames: int) -> bool:
+        """Whether there is a discriminator for clips of so many frames."""
+        return self.discriminator is not None or (self.pair_discriminator is not None and num_frames > 1)
 
     def _generator_loss(self, compared: _Compared) -> Tensor:
         (logits,) = self._judged(compared, compared.fake)
@@ -187,6 +208,19 @@ class FeatureAdversary(nn.Module):
             logits = [network(frames)] if isinstance(network, SegmentationDiscriminator) else network(frames, condition)
         return [[values.chunk(count)[place] for values in logits] for place in range(count)]
 
+    def _judged_pairs(self, compared: _Compared, *sides: _Side) -> list[list[Tensor]]:
+        """Logits of all pairs of consecutive frames, under the condition of the later one; of each side, per head."""
+        assert self.pair_discriminator is not None
+
+        def clips(values: Tensor) -> Tensor:
+            return values.unflatten(0, (-1, compared.num_frames))
+
+        features = [_joined([side.features[index] for side in sides]) for index in self._maps]
+        before, after = ([clips(values)[:, part].flatten(0, 1) for values in features] for part in (slice(-1), slice(1, None)))
+        condition = clips(_joined([compared.condition] * len(sides)))[:, 1:].flatten(0, 1)
+        logits = self.pair_discriminator([before, after], condition)
+        return [[values.chunk(len(sides))[place] for values in logits] for place in range(len(sides))]
+
     def _naming_loss(self, logits: list[Tensor], compared: _Compared, *, real: bool) -> Tensor:
         return segmentation_adversarial(logits[0], self._labels(compared), real=real, num_labels=self.num_labels)
 
@@ -197,24 +231,25 @@ class FeatureAdversary(nn.Module):
 
     @property
     def _num_judged_maps(self) -> int:
-        on_features = isinstance(self.discriminator, FeatureDiscriminator)
+        on_features = self.pair_discriminator is not None or isinstance(self.discriminator, FeatureDiscriminator)
         return len(LITE0_CHANNELS) if on_features else _NUM_LIKENESS_MAPS
 
-    def _compare(self, fake: Tensor, real: Tensor, condition: Tensor, backbone: nn.Module, num_maps: int) -> _Compared:
+    def _compare(
+        self, fake: Tensor, real: Tensor, condition: Tensor, output: Output, backbone: nn.Module, num_maps: int
+    ) -> _Compared:
         variation = Variation.draw(len(fake), torch.default_generator, max_shift=self.max_shift)
         seen_fake, seen_real = variation(fake.float()), variation(real.float())
         with torch.no_grad():
             truth = self.statistics(backbone(seen_real, num_maps))
         features = self.statistics(backbone(seen_fake, num_maps))
         moved = shift(condition, variation.down, variation.right)
-        return _Compared(_Side(seen_fake, features), _Side(seen_real, truth), moved)
+        return _Compared(_Side(seen_fake, features), _Side(seen_real, truth), moved, output.frames.shape[1])
 
     @property
     def heads(self) -> tuple[nn.Module, ...]:
-        """What learns of the discriminator; empty where there is none."""
-        if self.discriminator is None:
-            return ()
-        return (self.discriminator.heads if isinstance(self.discriminator, FeatureDiscriminator) else self.discriminator,)
+        """What learns of the discriminators; empty where there are none."""
+        networks = (network for network in (self.discriminator, self.pair_discriminator) if network is not None)
+        return tuple(network.heads if isinstance(network, FeatureDiscriminator) else network for network in networks)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

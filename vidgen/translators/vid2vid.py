@@ -148,7 +148,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             generator = _compact(config)
             self.generator.append(generator)
             self.size_multiple = generator.size_multiple
-        self.features = feature_adversary(config.features, config.channels_per_frame, config.num_labels)
+        self.features = feature_adversary(config.features, config.channels_per_frame, config.num_labels, has_clips=True)
 
     @property
     def num_active_scales(self) -> int:
@@ -405,6 +405,9 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         return tuple(phases)
 
     def applies(self, phase: Phase, batch: Batch) -> bool:
+        if phase.name == "feature_discriminator":
+            assert self.features is not None
+            return self.features.judges(batch.stop - batch.start)
         return phase.modules[0] not in set(self.temporal_discriminators) or bool(self._windows(phase.scale, batch))
 
     def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:

@@ -125,6 +125,8 @@ class FeatureSettings(Settings):
     """Mean strength of fine detail (the Laplacian of luma) in each small window, but not pixel for pixel."""
     gan_weight: Weight = 0.0
     """Adversarial loss of the discriminator; 0 for none."""
+    pair_gan_weight: Weight = 0.0
+    """Likewise of a discriminator that sees the features of two consecutive frames, for videos; 0 for none."""
     discriminator: Judge = "features"
     """What it sees: features, pixels, or pixels of which it names the classes (segmentation, as OASIS; for label maps)."""
     head_strides: tuple[Count, ...] = (4, 8)
@@ -138,22 +140,27 @@ class FeatureSettings(Settings):
         """As the networks take them."""
         from vidgen.networks.feature_adversary import FeatureWeights
 
-        return FeatureWeights(self.likeness_weight, self.texture_weight, self.gan_weight, self.detail_weight)
+        return FeatureWeights(self.likeness_weight, self.texture_weight, self.gan_weight, self.detail_weight, self.pair_gan_weight)
 
 
-def feature_adversary(chosen: FeatureSettings | None, condition_channels: int, num_labels: int) -> FeatureAdversary | None:
+def feature_adversary(
+    chosen: FeatureSettings | None, condition_channels: int, num_labels: int, *, has_clips: bool = False
+) -> FeatureAdversary | None:
     """What the settings ask for; None where there are none.
 
     Args:
         condition_channels: of the encoded condition, one for each of the `num_labels` classes first.
+        has_clips: whether the translator learns from consecutive frames.
 
     Raises:
-        ConfigError: classes are to be named, and there are none.
+        ConfigError: classes are to be named, or pairs of frames judged, and there are none.
     """
     if chosen is None:
         return None
     if chosen.discriminator == "segmentation" and not num_labels:
         raise ConfigError("model.features.discriminator: segmentation names the classes of label maps, but there are none")
+    if chosen.pair_gan_weight and not has_clips:
+        raise ConfigError("model.features.pair_gan_weight: judges pairs of frames, but this translator draws each frame by itself")
     from vidgen.networks.feature_adversary import FeatureAdversary
 
     return FeatureAdversary(
@@ -167,7 +174,7 @@ def feature_adversary(chosen: FeatureSettings | None, condition_channels: int, n
 
 
 def feature_phases(chosen: FeatureSettings | None, adversary: FeatureAdversary | None) -> tuple[Phase, ...]:
-    """The phase of its discriminator, where it has one."""
+    """The phase of its discriminators, where it has any."""
     if chosen is None or adversary is None or not adversary.heads:
         return ()
     return (Phase("feature_discriminator", adversary.heads, OptimizerSettings(chosen.learning_rate_scale, (0.0, 0.99))),)

@@ -221,26 +221,27 @@ def test_a_past_is_asked_for_where_the_generator_has_one() -> None:
         video_generator()(window()[0])
 
 
-def test_drawings_are_read_from_afar_and_labels_are_not_looked_at_by_their_encoder() -> None:
+def test_a_drawing_is_read_from_afar_and_nothing_else_by_its_encoder() -> None:
     torch.manual_seed(0)
-    generator = CompactGenerator(5, 1, reads_drawings=True, **SMALL)  # type: ignore[arg-type]
+    generator = CompactGenerator(5, 2, num_drawing_channels=1, **SMALL)  # type: ignore[arg-type]
     seen: list[Tensor] = []
     assert generator.hint is not None
     generator.hint.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    labels = labels_of(1, 1, 64, 64)
+    labels, other = labels_of(1, 1, 64, 64), torch.rand(1, 1, 64, 64)
     paper = torch.ones(1, 1, 64, 64)
     stroke = paper.clone()
     stroke[..., 30:34, 10:50] = -1
     with torch.no_grad():
-        frames = [generator(LabelWindow(labels, drawing)).frame for drawing in (paper, stroke)]
-        dense = generator(torch.cat([one_hot(labels[:, 0], 5), stroke], dim=1)).frame
-        generator(LabelWindow(labels.flip(-1), stroke))
+        frames = [generator(LabelWindow(labels, torch.cat([drawing, other], dim=1))).frame for drawing in (paper, stroke)]
+        dense = generator(torch.cat([one_hot(labels[:, 0], 5), stroke, other], dim=1)).frame
+        generator(LabelWindow(labels.flip(-1), torch.cat([stroke, 1 - other], dim=1)))
     assert bool(((frames[0] - frames[1]).abs().amax(1)[0, 20:24, 20:40] > 0).all()), "a line is seen from the surface beside it"
     torch.testing.assert_close(dense, frames[1], atol=1e-5, rtol=0)
-    assert torch.equal(seen[1], seen[3])
+    assert torch.equal(seen[1], stroke)
+    assert torch.equal(seen[3], stroke)
 
 
-@pytest.mark.parametrize(("num_extras", "num_past_frames"), [(0, 0), (1, 1)])
-def test_drawings_need_extras_and_take_the_place_of_a_past(num_extras: int, num_past_frames: int) -> None:
-    with pytest.raises(ValueError, match="extras and no past"):
-        CompactGenerator(5, num_extras, num_past_frames=num_past_frames, reads_drawings=True, **SMALL)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("num_extras", "num_past_frames"), [(0, 0), (1, 0), (2, 1)])
+def test_a_drawing_needs_its_extras_and_takes_the_place_of_a_past(num_extras: int, num_past_frames: int) -> None:
+    with pytest.raises(ValueError, match="so many extras, and no past"):
+        CompactGenerator(5, num_extras, num_past_frames=num_past_frames, num_drawing_channels=2, **SMALL)  # type: ignore[arg-type]

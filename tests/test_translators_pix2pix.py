@@ -91,18 +91,6 @@ def test_discriminators_join_when_the_schedule_says_so_and_use_needs_none() -> N
     assert {name.split(".")[0] for name in used.state_dict()} == {"generator"}
 
 
-def test_drawings_are_read_where_the_condition_has_pictures() -> None:
-    shape = pix2pix.Generator(network="compact", num_downsamplings=3, width=0.25, reads_drawings=True)
-    with pytest.raises(ConfigError, match="reads the pictures of the condition, but it has none"):
-        pix2pix.build(pix2pix.Config(num_labels=CLASSES, generator=shape))
-    translator = pix2pix.build(pix2pix.Config(condition_channels=1, generator=shape)).eval()
-    edges = torch.zeros(1, 1, 1, 32, 32)
-    frames = translator.translate(Condition(frames=edges))[0].frames
-    edges[..., 16, 4:28] = 1
-    changed = (translator.translate(Condition(frames=edges))[0].frames - frames).abs().amax((0, 1, 2))
-    assert bool((changed[8] > 0).all()), "an edge is seen from the surface beside it"
-
-
 def test_the_compact_generator_has_three_to_six_halvings() -> None:
     with pytest.raises(ValueError, match="3 to 6"):
         pix2pix.Config(generator=pix2pix.Generator(network="compact", num_downsamplings=8))

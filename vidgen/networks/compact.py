@@ -104,8 +104,8 @@ class CompactGenerator(nn.Module):
         use_foreground: foreground classes get a tail of their own, from a quarter of the size to the pixels.
         max_generated: largest share of a pixel that is generated anew where past and present agree; 1 leaves the mask free.
         anchor_frames: frames that fetch their known surfaces from one `Anchor`; 1 fetches every frame from the one before it.
-        reads_drawings: an encoder reads the extras of the present condition, in the place of a past. Labels say at every pixel
-            what is there; a line says it of the surfaces beside it, which have to be found from afar.
+        num_drawing_channels: so many of the first extras are a drawing, which an encoder reads in the place of a past. Labels say
+            at every pixel what is there; a line says it of the surfaces beside it, which have to be found from afar.
     """
 
     noise: Tensor
@@ -125,11 +125,11 @@ class CompactGenerator(nn.Module):
         use_foreground: bool = False,
         max_generated: float = 0.25,
         anchor_frames: int = 1,
-        reads_drawings: bool = False,
+        num_drawing_channels: int = 0,
     ) -> None:
         super().__init__()
-        if reads_drawings and (num_past_frames or not num_extras):
-            raise ValueError("drawings are read in the place of a past, and from extras: there must be extras and no past")
+        if num_drawing_channels and (num_past_frames or num_drawing_channels > num_extras):
+            raise ValueError("a drawing is read in the place of a past, and from extras: there must be so many extras, and no past")
         if len(widths) != len(num_blocks) or len(widths) < 3:
             raise ValueError(
                 f"widths and num_blocks need one entry per level and at least 3, got {len(widths)} and {len(num_blocks)}"
@@ -149,8 +149,9 @@ class CompactGenerator(nn.Module):
             )
             for level in range(1, self.num_levels + 1)
         )
-        self.drawing = nn.Conv2d(num_extras, 3, 1) if reads_drawings else None
-        self.hint = _Hint(self.branch_level, self.num_levels, widths[1]) if num_past_frames or reads_drawings else None
+        self.num_drawing_channels = num_drawing_channels
+        seen = 3 if num_past_frames else num_drawing_channels
+        self.hint = _Hint(seen, self.branch_level, self.num_levels, widths[1]) if seen else None
         self.start = nn.Conv2d(
             modulation_channels + (0 if self.hint is None else self.hint.channels[-1]), widths[coarsest], 3, padding=1
         )
@@ -234,8 +235,8 @@ class CompactGenerator(nn.Module):
         features = modulations[-1]
         hints: list[Tensor] = []
         if self.hint is not None:
-            if self.drawing is not None:
-                hints = self.hint(self.drawing(self._present_extras(condition)))
+            if self.num_drawing_channels:
+                hints = self.hint(self._present_extras(condition)[:, : self.num_drawing_channels])
             elif warped_hint is not None:
                 hints = self.hint(warped_hint[:, :3])
             else:
@@ -436,21 +437,21 @@ class _Tail(nn.Module):
 
 
 class _Hint(nn.Module):
-    """The warped past at half size and, from the branching level down, at every level, fine to coarse."""
+    """The warped past, or a drawing, at half size and, from the branching level down, at every level, fine to coarse."""
 
-    def __init__(self, branch_level: int, num_levels: int, fine_channels: int) -> None:
+    def __init__(self, in_channels: int, branch_level: int, num_levels: int, fine_channels: int) -> None:
         super().__init__()
         self.stride = 2**branch_level
         self.channels = [64 + 32 * step for step in range(num_levels - branch_level + 1)]
-        self.fine = nn.Conv2d(12, fine_channels, 3, padding=1)
-        self.first = nn.Conv2d(3 * self.stride**2, self.channels[0], 3, padding=1)
+        self.fine = nn.Conv2d(4 * in_channels, fine_channels, 3, padding=1)
+        self.first = nn.Conv2d(in_channels * self.stride**2, self.channels[0], 3, padding=1)
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(self.channels))
 
-    def forward(self, warped: Tensor) -> list[Tensor]:
-        levels = [F.relu(self.first(space_to_depth(warped, self.stride)))]
+    def forward(self, picture: Tensor) -> list[Tensor]:
+        levels = [F.relu(self.first(space_to_depth(picture, self.stride)))]
         for layer in self.downs:
             levels.append(F.relu(layer(levels[-1])))
-        return [self.fine(space_to_depth(warped, 2)), *levels]
+        return [self.fine(space_to_depth(picture, 2)), *levels]
 
 
 class _FlowBranch(nn.Module):

@@ -37,7 +37,7 @@ class CompactPainter(nn.Module):
             widths=default_widths(num_levels, width),
             num_blocks=default_blocks(num_levels),
             embedding_channels=_EMBEDDING_CHANNELS,
-            reads_drawings=True,
+            num_drawing_channels=in_channels,
         )
 
     def forward(self, drawing: Tensor, hint: Tensor, *, noise_shift: tuple[int, int] = (0, 0)) -> Tensor:

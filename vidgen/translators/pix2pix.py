@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidgen.errors import ConfigError
 from vidgen.networks import coarse_to_fine, compact, discriminators, unet
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import GlobalGenerator
@@ -130,15 +129,7 @@ def _generator(config: Config) -> nn.Module:
     if shape.network == "compact":
         extras = config.channels_per_frame - config.num_labels
         widths = default_widths(shape.depth, shape.width)
-        if shape.reads_drawings and not extras:
-            raise ConfigError("model.generator.reads_drawings: reads the pictures of the condition, but it has none")
-        return CompactGenerator(
-            config.num_labels,
-            extras,
-            widths=widths,
-            num_blocks=default_blocks(shape.depth),
-            reads_drawings=shape.reads_drawings,
-        )
+        return CompactGenerator(config.num_labels, extras, widths=widths, num_blocks=default_blocks(shape.depth))
     sizes = (config.channels_per_frame, 3, shape.base_channels, shape.depth)
     if shape.network == "unet":
         return UNet(*sizes, norm=shape.norm, dropout=shape.dropout)

@@ -18,13 +18,10 @@ class Generator(Settings):
 
     network: Literal["unet", "resnet", "compact"] = "unet"
     """unet and resnet: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the condition;
-    it draws more in the same time on a processor, has no dropout, and of the settings below it reads only width,
-    reads_drawings and num_downsamplings."""
+    it draws more in the same time on a processor, has no dropout, and of the settings below it reads only width and
+    num_downsamplings."""
     width: Annotated[float, Field(ge=0.25, le=4)] = 1.0
     """Of the compact generator: factor on the channels of all levels."""
-    reads_drawings: bool = False
-    """Of the compact generator: an encoder reads the pictures of the condition. For edges and drawings: a line says little of the
-    surfaces beside it."""
     base_channels: Count = 64
     num_downsamplings: Annotated[int, Field(ge=1, le=10)] | None = None
     """8 for the U-Net (pictures of 256x256; 7 for 128x128), 2 for the ResNet, 4 for the compact generator by default."""

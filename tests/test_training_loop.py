@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidgen.errors import TrainingError
+from vidgen.errors import ConfigError, TrainingError
 from vidgen.runtime import Runtime
 from vidgen.training.loop import LoopSettings, StepRecord, Trainer
+from vidgen.training.muon import Muon
 from vidgen.translators.base import Networks, Translator
-from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage, Step
+from vidgen.types import Batch, Condition, Losses, OptimizerSettings, Output, Phase, Stage, Step
 from vidgen.weights import checkpoints
 from vidgen.weights.checkpoints import Progress
 from vidgen.weights.files import pack
@@ -184,3 +185,19 @@ def test_as_many_checkpoints_stay_as_asked_for_the_newest_by_their_step(tmp_path
     newest = checkpoints.newest(tmp_path)
     assert newest is not None
     assert newest.progress.step == 11
+
+
+class Decaying(Numbers):
+    def phases(self, stage: Stage) -> tuple[Phase, ...]:
+        return (Phase("generator", (self.generator,), OptimizerSettings(weight_decay=0.01)),)
+
+
+def test_muon_is_the_generator_s_and_discriminators_stay_adam_s() -> None:
+    trainer = _trainer(Numbers(), optimizer="muon")
+    trainer.run(lambda step: [_group()], Records())
+    assert {name: type(optimizer) for name, optimizer in trainer.optimizers.items()} == {
+        "generator": Muon,
+        "discriminator": torch.optim.Adam,
+    }
+    with pytest.raises(ConfigError, match=r"train\.optimizer: muon has no weight decay"):
+        _trainer(Decaying(), optimizer="muon").begin_stage(0)

@@ -268,6 +268,10 @@ def _map_tensors(value, change):  # type: ignore[no-untyped-def]
     return replace(value, **changed)
 
 
+OptimizerName = Literal["adam", "muon"]
+"""Of the generator; see `vidgen.training.muon`."""
+
+
 @dataclass(frozen=True)
 class OptimizerSettings:
     """How a phase learns.

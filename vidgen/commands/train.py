@@ -284,6 +284,7 @@ def _loop_settings(settings: RunSettings) -> LoopSettings:
         max_grad_norm=train.max_grad_norm,
         max_nonfinite_steps=train.max_nonfinite_steps,
         max_steps=train.max_steps,
+        optimizer=train.optimizer,
     )
 
 

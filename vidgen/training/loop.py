@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vidgen.errors import CheckpointError, TrainingError
+from vidgen.errors import CheckpointError, ConfigError, TrainingError
 from vidgen.runtime import Runtime
 from vidgen.training import parallel
+from vidgen.training.muon import Muon
 from vidgen.translators.base import Networks, Translator
-from vidgen.types import Batch, Losses, Output, Phase, Stage, Step
+from vidgen.types import Batch, Losses, OptimizerName, Output, Phase, Stage, Step
 from vidgen.weights import checkpoints
 from vidgen.weights.checkpoints import NUM_AVERAGED, Checkpoint, Progress
 from vidgen.weights.files import load_into
@@ -48,6 +49,7 @@ class LoopSettings:
     max_grad_norm: float | None
     max_nonfinite_steps: int
     max_steps: int | None
+    optimizer: OptimizerName = "adam"
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ class Trainer:
             if self._learning.get(phase.name) == learning:
                 optimizers[phase.name] = self.optimizers[phase.name]
             else:
-                optimizers[phase.name] = _optimizer(phase, stage.learning_rate)
+                kind = self.settings.optimizer if phase.name == "generator" else "adam"
+                optimizers[phase.name] = _optimizer(phase, stage.learning_rate, kind)
             self._learning[phase.name] = learning
         self.optimizers = optimizers
         learners = {parameter for phase in self._phases for parameter in phase.parameters()}
@@ -327,12 +330,16 @@ def _swap(pairs: Iterable[tuple[nn.Parameter, nn.Parameter]]) -> None:
         one.data, other.data = other.data, one.data
 
 
-def _optimizer(phase: Phase, rate: float) -> torch.optim.Optimizer:
-    """Adam, fused; one group of parameters for each of the phase's modules where they learn at rates of their own."""
+def _optimizer(phase: Phase, rate: float, kind: OptimizerName) -> torch.optim.Optimizer:
+    """Adam, fused, or Muon; one group of parameters for each of the phase's modules where they learn at rates of their own."""
     options = phase.optimizer
     groups: Any = phase.parameters()
     if options.module_scales:
         groups = [{"params": list(module.parameters())} for module in phase.modules]
+    if kind == "muon":
+        if options.weight_decay:
+            raise ConfigError("train.optimizer: muon has no weight decay, which this model asks for")
+        return Muon(groups, rate, options.betas)
     if options.weight_decay:
         return torch.optim.AdamW(groups, lr=rate, betas=options.betas, weight_decay=options.weight_decay, fused=True)
     return torch.optim.Adam(groups, lr=rate, betas=options.betas, fused=True)

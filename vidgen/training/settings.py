@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, create_model
 from vidgen import config, translators
 from vidgen.config import Settings
 from vidgen.data.settings import DataSettings
+from vidgen.types import OptimizerName
 
 
 class FlowSettings(Settings):
@@ -67,6 +68,9 @@ class TrainSettings(Settings):
     """auto takes bf16 where the processor computes it fast."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Keep an exponential moving average of the generator with this decay; translation then uses it."""
+    optimizer: OptimizerName = "adam"
+    """Of the generator. muon: kernels of convolutions learn by orthogonalized momentum, which takes fewer steps of a network from
+    random weights, and everything else by Adam; discriminators always learn by Adam."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest gradient norm per phase."""
     max_nonfinite_steps: Annotated[int, Field(ge=0)] = 5

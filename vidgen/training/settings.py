@@ -69,8 +69,8 @@ class TrainSettings(Settings):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Keep an exponential moving average of the generator with this decay; translation then uses it."""
     optimizer: OptimizerName = "adam"
-    """Of the generator. muon: kernels of convolutions learn by orthogonalized momentum, which takes fewer steps of a network from
-    random weights, and everything else by Adam; discriminators always learn by Adam."""
+    """Of the generator. muon: kernels of convolutions learn by orthogonalized momentum, everything else by Adam; painting by style
+    gains by it, label maps and edges are drawn as well by either. Discriminators always learn by Adam."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest gradient norm per phase."""
     max_nonfinite_steps: Annotated[int, Field(ge=0)] = 5

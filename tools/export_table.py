@@ -95,7 +95,7 @@ def flow_row(name: str, num_halvings: int, folder: Path) -> dict[str, Any]:
     for engine in ENGINES:
         if engine_version(engine) is not None:
             row[f"{engine} fp32"] = _tried(
-                lambda engine=engine: _shown(flow_difference(GraphFlow(path, engine, num_halvings), network, size))
+                lambda engine=engine: _shown(flow_difference(GraphFlow(path, engine, num_halvings), network, size, num_halvings))
             )
     return row
 

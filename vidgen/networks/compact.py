@@ -25,6 +25,9 @@ from vidgen.networks.anchor import Anchor, warp_bicubic, warp_nearest
 from vidgen.networks.composite import FLOW_SCALE, Composition
 from vidgen.networks.layers import InstanceNorm
 
+ADAM_BETAS = (0.5, 0.99)
+"""With which it learns; networks of the papers take 0.999."""
+
 _INITIAL_DEVIATION = 0.02
 _SLOPE = 0.2
 _NOISE_CHANNELS = 2

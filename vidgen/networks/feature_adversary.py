@@ -206,7 +206,7 @@ class FeatureAdversary(nn.Module):
         else:
             frames = _joined([side.frames for side in sides])
             logits = [network(frames)] if isinstance(network, SegmentationDiscriminator) else network(frames, condition)
-        return [[values.chunk(count)[place] for values in logits] for place in range(count)]
+        return _by_side(logits, count)
 
     def _judged_pairs(self, compared: _Compared, *sides: _Side) -> list[list[Tensor]]:
         """Logits of all pairs of consecutive frames, under the condition of the later one; of each side, per head."""
@@ -219,7 +219,7 @@ class FeatureAdversary(nn.Module):
         before, after = ([clips(values)[:, part].flatten(0, 1) for values in features] for part in (slice(-1), slice(1, None)))
         condition = clips(_joined([compared.condition] * len(sides)))[:, 1:].flatten(0, 1)
         logits = self.pair_discriminator([before, after], condition)
-        return [[values.chunk(len(sides))[place] for values in logits] for place in range(len(sides))]
+        return _by_side(logits, len(sides))
 
     def _naming_loss(self, logits: list[Tensor], compared: _Compared, *, real: bool) -> Tensor:
         return segmentation_adversarial(logits[0], self._labels(compared), real=real, num_labels=self.num_labels)
@@ -250,6 +250,11 @@ class FeatureAdversary(nn.Module):
         """What learns of the discriminators; empty where there are none."""
         networks = (network for network in (self.discriminator, self.pair_discriminator) if network is not None)
         return tuple(network.heads if isinstance(network, FeatureDiscriminator) else network for network in networks)
+
+
+def _by_side(logits: list[Tensor], count: int) -> list[list[Tensor]]:
+    """Logits per head of `count` sides at once -> of each side, per head."""
+    return [[values.chunk(count)[place] for values in logits] for place in range(count)]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

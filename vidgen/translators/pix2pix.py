@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from vidgen.networks import coarse_to_fine, compact, discriminators, unet
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import GlobalGenerator
-from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
+from vidgen.networks.compact import ADAM_BETAS, CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.discriminators import PatchDiscriminator, PixelDiscriminator
 from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.layers import BatchNorm, NoiseDropout, frame_by_frame, initialize
@@ -79,7 +79,7 @@ class Pix2Pix(Translator[Carry]):
         return compact.per_class_parameters(self)
 
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
-        betas = (0.5, 0.99) if isinstance(self.generator, CompactGenerator) else (0.5, 0.999)
+        betas = ADAM_BETAS if isinstance(self.generator, CompactGenerator) else (0.5, 0.999)
         phases = [Phase("generator", (self.generator,), OptimizerSettings(betas=betas))]
         if stage.adversarial == (0.0, 0.0):
             return tuple(phases)

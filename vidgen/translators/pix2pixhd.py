@@ -19,7 +19,7 @@ from vidgen.errors import ConfigError
 from vidgen.networks import coarse_to_fine, compact, discriminators, label_convolution
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.coarse_to_fine import CoarseToFineGenerator, FeatureEncoder
-from vidgen.networks.compact import CompactGenerator, default_blocks, default_widths, draw_noise_shift
+from vidgen.networks.compact import ADAM_BETAS, CompactGenerator, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.discriminators import MultiscaleDiscriminator
 from vidgen.networks.encoding import encode, fold_time, instance_edges
 from vidgen.networks.image_pool import ImagePool
@@ -209,7 +209,7 @@ class Pix2PixHD(Translator[Carry]):
             learners = image.learners(stage.num_active_scales, finest_only=finest_only)
         if self.generator.encoder is not None and not finest_only:
             learners.append(self.generator.encoder)
-        phases = [Phase("generator", tuple(learners), OptimizerSettings(betas=(0.5, 0.99) if compact else (0.5, 0.999)))]
+        phases = [Phase("generator", tuple(learners), OptimizerSettings(betas=ADAM_BETAS if compact else (0.5, 0.999)))]
         if stage.adversarial == (0.0, 0.0):
             return tuple(phases)
         phases += feature_phases(self.config.features, self.features)

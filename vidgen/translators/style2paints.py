@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidgen.networks.compact import ADAM_BETAS
 from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.feature_adversary import LITE0_CHANNELS
 from vidgen.networks.style_adversary import StyleAdversary, StyleDiscriminator, StyleObjective, soft_targets
@@ -181,7 +182,7 @@ class Style2Paints(Translator[StyleCarry]):
 
     def phases(self, stage: Stage) -> tuple[Phase, ...]:
         guides = tuple(guide for guide in (self.gray_guide, self.color_guide) if guide is not None)
-        betas = (0.5, 0.999) if self.generator.compact is None else (0.5, 0.99)
+        betas = (0.5, 0.999) if self.generator.compact is None else ADAM_BETAS
         phases = [Phase("generator", (self.generator, *guides), OptimizerSettings(betas=betas))]
         if stage.adversarial == (0.0, 0.0):
             return tuple(phases)

@@ -22,7 +22,7 @@ from vidgen.errors import ConfigError
 from vidgen.networks import compact, composite, discriminators
 from vidgen.networks.adversary import Adversary
 from vidgen.networks.anchor import Anchor
-from vidgen.networks.compact import CompactGenerator, LabelWindow, default_blocks, default_widths, draw_noise_shift
+from vidgen.networks.compact import ADAM_BETAS, CompactGenerator, LabelWindow, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
 from vidgen.networks.encoding import encode, fold_time, one_hot
@@ -433,7 +433,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     @property
     def _generator_betas(self) -> tuple[float, float] | None:
-        return (0.5, 0.99) if self.config.generator.kind == "compact" else None
+        return ADAM_BETAS if self.config.generator.kind == "compact" else None
 
     @property
     def _frame_adversary(self) -> Adversary:

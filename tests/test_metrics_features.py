@@ -135,6 +135,24 @@ def test_the_network_of_the_package_sees_faults_and_not_a_copy():
     assert copy.provenance.weights["efficientnet_lite0"].published
 
 
+def test_a_short_clip_is_enough_to_settle_a_kernel_distance():
+    """Another draw of places from the same ten frames says the same."""
+    photo = skimage.data.chelsea()
+    clip = [np.ascontiguousarray(photo[40 + t : 168 + t, 60 + 2 * t : 252 + 2 * t]) for t in range(10)]
+    blurred = [cv2.GaussianBlur(frame, (0, 0), 1) for frame in clip]
+    backbone = load_networks(["efficientnet_lite0"], {})[0].features
+    assert backbone is not None
+    values = []
+    for draw in range(4):
+        sides = [FeatureSample(2 * draw), FeatureSample(2 * draw + 1)]
+        for side, frames in zip(sides, (blurred, clip), strict=True):
+            for frame in frames:
+                picture = torch.from_numpy(frame).permute(2, 0, 1)[None] / 255
+                side.add(features.unit_features(backbone, picture))
+        values.append(sides[0].scores(sides[1])["kernel_distance/8"].value)
+    assert np.ptp(values) < 0.1 * np.mean(values)
+
+
 def test_without_a_target_kernel_distances_are_to_the_reference_set(tmp_path: Path):
     frames = pan(6, height=96, width=128)
     alike = evaluate(frames, reference_set=_saved(tmp_path / "set", frames), metrics="kernel_distance,pair_kernel_distance")

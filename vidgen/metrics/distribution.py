@@ -30,6 +30,8 @@ COLOR_BINS = 256
 NUM_COLOR_DIRECTIONS = 64
 MAX_COLORS_PER_FRAME = 1 << 14
 MIN_NATURAL_SCENE_BLOCKS = 72
+_KERNEL_ROWS = 1024
+"""So many rows of a kernel matrix are held at a time."""
 
 
 def random_directions(count: int, dimensions: int, seed: int = 0) -> Tensor:
@@ -223,14 +225,18 @@ def squared_mmd(first: Tensor, second: Tensor) -> float:
         raise ValueError(f"squared_mmd: needs at least 2 members in each set, got {len(first)} and {len(second)}")
     first, second = first.double(), second.double()
 
-    def kernel(left: Tensor, right: Tensor) -> Tensor:
-        return (left @ right.T / left.shape[1] + 1) ** 3
+    def cube(products: Tensor) -> Tensor:
+        return (products / first.shape[1] + 1) ** 3
+
+    def total(left: Tensor, right: Tensor) -> Tensor:
+        return torch.stack([cube(rows @ right.T).sum() for rows in left.split(_KERNEL_ROWS)]).sum()
 
     def among(members: Tensor) -> Tensor:
-        values = kernel(members, members)
-        return (values.sum() - values.diagonal().sum()) / (len(members) * (len(members) - 1))
+        with_itself = cube(members.square().sum(1)).sum()
+        return (total(members, members) - with_itself) / (len(members) * (len(members) - 1))
 
-    return (among(first) + among(second) - 2 * kernel(first, second).mean()).item()
+    between = total(first, second) / (len(first) * len(second))
+    return (among(first) + among(second) - 2 * between).item()
 
 
 def kernel_distance(

@@ -22,7 +22,9 @@ Backbone = Callable[[Tensor], list[Tensor]]
 """[N,3,H,W] in -1..1 -> feature maps, shallow to deep; of EfficientNet-Lite0 at 1/2, 1/2, 1/4, 1/8, 1/16 and 1/32."""
 
 MIN_SIDE = 32
-PLACES_PER_FRAME = 64
+PLACES_PER_FRAME = 512
+"""Clips are short: ten frames of 64 places each left kernel distances to chance, by .02 between two draws from one result."""
+
 MAX_PLACES = 4096
 MIN_PLACES = 256
 """Below this many places a kernel distance is marked as unreliable."""

@@ -23,7 +23,7 @@ from flow.warp import in_frame, warp
 from vidgen.networks.alignment import correction
 from vidgen.networks.anchor import Anchor, warp_bicubic, warp_nearest
 from vidgen.networks.composite import FLOW_SCALE, Composition
-from vidgen.networks.layers import InstanceNorm
+from vidgen.networks.layers import InstanceNorm, beside
 
 ADAM_BETAS = (0.5, 0.99)
 """With which it learns; networks of the papers take 0.999."""
@@ -244,13 +244,11 @@ class CompactGenerator(nn.Module):
                 hints = self.hint(warped_hint[:, :3])
             else:
                 raise ValueError("this generator needs past frames (zeros and raw_only where there are none)")
-            features = torch.cat([features, hints[-1]], dim=1)
+            features = beside(features, hints[-1])
         features = self.trunk(self.start(features), modulations)
         if hints:
             features = features + self.hint_to_trunk(hints[1])
-        pixels = torch.cat([present, self._noise(present, 0, noise_shift)], dim=1)
-        if warped_hint is not None:
-            pixels = torch.cat([pixels, warped_hint.to(present.dtype)], dim=1)
+        pixels = [present, self._noise(present, 0, noise_shift), *([] if warped_hint is None else [warped_hint])]
         fine_hint = hints[0] if hints else None
         raw, repair = self.tail(features, modulations, pixels, fine_hint)
         frame = raw
@@ -321,8 +319,7 @@ class CompactGenerator(nn.Module):
         for level, layer in enumerate(self.condition_layers, start=1):
             pooled = F.avg_pool2d(pooled, 2)
             extra = _positions(pooled) if self._has_positions(level) else self._noise(pooled, level, noise_shift)
-            seen = torch.cat([pooled, extra], dim=1)
-            result.append(F.relu(layer(seen)))
+            result.append(F.relu(layer(beside(pooled, extra))))
         return result
 
     def _mask(self, logit: Tensor, trusted: Tensor) -> Tensor:
@@ -361,7 +358,7 @@ class CompactGenerator(nn.Module):
 def _with_margin(trusted: Tensor) -> Tensor:
     """A mask [N,1,H,W] of 0 and 1 less one pixel along its border, with a ramp of three pixels."""
     shrunk = -F.max_pool2d(-trusted, 3, 1, 1)
-    return F.avg_pool2d(F.pad(shrunk, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return _averaged(shrunk)
 
 
 class _Modulated(nn.Module):
@@ -427,14 +424,14 @@ class _Tail(nn.Module):
         self.full = nn.Conv2d(widths[0] + pixel_channels, widths[0], 3, padding=1)
         self.head = nn.Conv2d(widths[0], 6, 3, padding=1)
 
-    def forward(self, x: Tensor, modulations: list[Tensor], pixels: Tensor, hint: Tensor | None) -> tuple[Tensor, Tensor]:
-        """A picture, and fine detail to add to another one. `pixels` are the full-size channels; `hint` is added at half size."""
+    def forward(self, x: Tensor, modulations: list[Tensor], pixels: Sequence[Tensor], hint: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A picture, and fine detail to add to another one. `pixels` are seen at full size; `hint` is added at half size."""
         if self.has_levels:
             x = self.decoder(F.interpolate(self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False), modulations)
         if hint is not None:
             x = x + hint
         x = F.interpolate(self.last(F.leaky_relu(x, _SLOPE)), scale_factor=2.0, mode="bilinear", align_corners=False)
-        x = F.leaky_relu(self.full(torch.cat([x, pixels.to(x.dtype)], dim=1)), _SLOPE)
+        x = F.leaky_relu(self.full(beside(x, *pixels)), _SLOPE)
         raw, repair = torch.tanh(self.head(x).float()).chunk(2, dim=1)
         return raw, _detail(MAX_REPAIR * repair)
 
@@ -471,7 +468,7 @@ class _FlowBranch(nn.Module):
 
     def forward(self, window: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Flow [N,2,H,W] in pixels, the logits of mask and sharpening [N,1,H,W] each, float32."""
-        seen = torch.cat([window, space_to_depth(past, self.stride).to(window.dtype), _positions(window)], dim=1)
+        seen = beside(window, space_to_depth(past, self.stride), _positions(window))
         fine = F.leaky_relu(self.stem(seen), _SLOPE)
         middle = F.leaky_relu(self.down[0](fine), _SLOPE)
         x = F.leaky_relu(self.down[1](middle), _SLOPE)
@@ -502,7 +499,14 @@ def _sharpened(image: Tensor, amount: Tensor) -> Tensor:
 
 def _detail(image: Tensor) -> Tensor:
     """What differs from the 3x3 average of the neighborhood."""
-    return image - F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return image - _averaged(image)
+
+
+def _averaged(image: Tensor) -> Tensor:
+    """The 3x3 average around each pixel, borders repeated; sums of slices take a fifth of the time of torch's pooling."""
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    across = padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]
+    return (across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :]) / 9
 
 
 def _positions(x: Tensor) -> Tensor:

@@ -19,6 +19,15 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
+def beside(*parts: Tensor) -> Tensor:
+    """Channels beside each other, [N,C_i,H,W] each, in the precision of the first one.
+
+    All are brought to channels_last before: of a mixture torch makes a plain copy, which convolutions copy once more, and their
+    gradients back.
+    """
+    return torch.cat([part.to(parts[0].dtype).contiguous(memory_format=torch.channels_last) for part in parts], dim=1)
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation that says which statistics it uses instead of leaving it to train/eval mode.
 

@@ -29,6 +29,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "discriminator of pixels": ("model.features.discriminator=pixels",),
     "discriminator that names classes": ("model.features.discriminator=segmentation",),
     "with a discriminator of pairs": ("model.features.pair_gan_weight=0.3",),
+    "published generator": (
+        "model.generator={kind: published, base_channels: 32, num_downsamplings: 3, num_blocks: 4}",
+        "train.init=null",
+    ),
+    "past left out less often": ("model.past.dropout=0.2",),
     "without random shift": ("model.features.max_shift=0",),
     "without bound on what is generated": ("model.generator.max_generated=1",),
     "without enlarged crops": ("data.enlarge=1",),

@@ -245,3 +245,23 @@ def test_a_drawing_is_read_from_afar_and_nothing_else_by_its_encoder() -> None:
 def test_a_drawing_needs_its_extras_and_takes_the_place_of_a_past(num_extras: int, num_past_frames: int) -> None:
     with pytest.raises(ValueError, match="so many extras, and no past"):
         CompactGenerator(5, num_extras, num_past_frames=num_past_frames, num_drawing_channels=2, **SMALL)  # type: ignore[arg-type]
+
+
+def test_every_convolution_finds_its_input_in_its_own_layout() -> None:
+    """Otherwise it copies it, and the gradient back: a tenth of a training step."""
+    generator = CompactGenerator(5, 1, num_condition_frames=2, num_past_frames=1, **SMALL).to(  # type: ignore[arg-type]
+        memory_format=torch.channels_last
+    )
+    copied: list[str] = []
+
+    def look(name: str, x: Tensor) -> None:
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            copied.append(name)
+
+    for name, module in generator.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output, name=name: look(name, inputs[0]))
+    window = torch.cat([one_hot(labels_of(1, 2, 64, 64)[0], 5), torch.rand(2, 1, 64, 64)], dim=1).flatten(0, 1)[None]
+    with torch.no_grad():
+        generator(window, torch.rand(1, 3, 64, 64) * 2 - 1)
+    assert not copied

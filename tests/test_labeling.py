@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 import vidgen
 from tests.media_clips import write_clip
@@ -18,6 +19,7 @@ from vidgen import cli
 from vidgen.commands import evaluate as evaluate_command
 from vidgen.commands import label as command
 from vidgen.errors import CheckpointError, ConfigError, InputError
+from vidgen.labeling import head as head_module
 from vidgen.labeling.clips import Labeling
 from vidgen.labeling.head import FrameFeatures, TrainedHead
 from vidgen.labeling.instances import InstanceTracker
@@ -29,6 +31,7 @@ from vidgen.labeling.writing import head_path, table_path
 from vidgen.media import images, labels
 from vidgen.media.frames import Frame, open_sink, open_source
 from vidgen.media.labels import LabelTable
+from vidgen.weights.files import pack
 
 HEIGHT, WIDTH, LENGTH = 64, 96, 8
 RATE = Fraction(1, 25)
@@ -244,6 +247,49 @@ def test_a_saved_head_answers_as_before(labeled: dict[str, Labeling], tmp_path: 
     image = torch.linspace(-1, 1, 3 * 64 * 96).reshape(1, 3, 64, 96)
     assert torch.equal(labeling.head.probabilities(image, labeling.features), loaded.probabilities(image, labeling.features))
     assert loaded.table == labeling.table
+
+
+def test_answers_add_up_to_1_at_a_quarter_of_the_size(labeled: dict[str, Labeling]) -> None:
+    labeling = labeled["f000.png"]
+    for height, width in ((64, 96), (96, 32), (384, 512)):
+        image = torch.linspace(-1, 1, 3 * height * width).reshape(1, 3, height, width)
+        shares = labeling.head.probabilities(image, labeling.features)
+        assert shares.shape == (1, 3, height // 4, width // 4)
+        assert shares.min() >= 0
+        assert torch.allclose(shares.sum(1), torch.ones(()), atol=1e-5)
+
+
+def test_a_head_of_an_earlier_format_is_refused(labeled: dict[str, Labeling], tmp_path: Path) -> None:
+    head = labeled["f000.png"].head
+    (tmp_path / "old.safetensors").write_bytes(pack(head.network.state_dict(), {**head.metadata(), "format": "1"}))
+    with pytest.raises(CheckpointError, match="has format 1 on efficientnet_lite0; this version reads 2") as caught:
+        TrainedHead.load(tmp_path / "old.safetensors", labeled["f000.png"].features)
+    assert "label the clip anew" in str(caught.value.hint)
+
+
+def test_parts_of_a_view_lie_alike_in_all_its_scales() -> None:
+    rows, columns = torch.arange(96), torch.arange(128)
+    places = (rows[:, None] * 1000 + columns)[None, None].float()
+    taps = [F.interpolate(places, scale_factor=scale, mode="nearest") for scale in (1, 1 / 2, 1 / 4, 1 / 8)]
+    generator = np.random.default_rng(0)
+    for _ in range(8):
+        part = head_module._View(taps, places[0].long()).part((6, 30), generator)
+        assert [tuple(tap.shape[-2:]) for tap in part.taps] == [(48, 128), (24, 64), (12, 32), (6, 16)]
+        assert (part.targets[0] == part.taps[0][0, 0]).all()
+        assert len({int(tap[0, 0, 0, 0]) for tap in part.taps}) == 1
+
+
+def test_enlarged_frames_are_cut_around_small_things_as_often_as_around_large_ones() -> None:
+    painted = np.zeros((60, 80), np.int64)
+    painted[:, :10] = -1
+    painted[20:22, 50:53] = 1
+    generator, shown = np.random.default_rng(0), []
+    for _ in range(200):
+        top, left = head_module._place(torch.from_numpy(painted), (960, 1280), (384, 512), generator)
+        assert 0 <= top <= 960 - 384
+        assert 0 <= left <= 1280 - 512
+        shown.append(top <= 336 and top + 384 >= 336 and left <= 816 and left + 512 >= 816)
+    assert np.mean(shown) > 0.5
 
 
 def test_features_are_never_in_bf16() -> None:

@@ -178,25 +178,22 @@ class TrainedHead:
         """A frame float [1,3,H,W] in -1..1 at the work size -> [1,len(classes),H/4,W/4], which add up to 1.
 
         The frame is looked at at its size, at half of it and at a quarter, where what is near looks as the same thing does farther
-        away. The mean of the two larger answers says where things are; the smallest one, which has no outlines, only says how much
-        of each class there is around a place.
+        away. The larger answers say where things are; all of them say how much of each class there is around a place: the smallest
+        one has no outlines.
         """
-        fine, total = self._mean_answer(image, features, (1, 2)), self._mean_answer(image, features, (4,))
-        total = torch.lerp(fine, total, 1 / 3)
+        large, half, small = (self._answer(image, features, divisor) for divisor in (1, 2, 4))
+        # Means are arithmetic, so that a certain answer outvotes an unsure one.
+        fine, total = (2 * large + half) / 3, (large + half + small) / 3
         around, around_fine = (F.avg_pool2d(part, _WINDOW, 1, _WINDOW // 2, count_include_pad=False) for part in (total, fine))
-        shares = fine * ((around + _LEAST_MEAN) / (around_fine + _LEAST_MEAN)).sqrt()
+        shares = fine * (around + _LEAST_MEAN) / (around_fine + _LEAST_MEAN)
         return shares / shares.sum(1, keepdim=True)
 
-    def _mean_answer(self, image: Tensor, features: FrameFeatures, divisors: Sequence[int]) -> Tensor:
-        """The arithmetic mean of answers at smaller sizes, in which a certain answer outvotes an unsure one."""
+    def _answer(self, image: Tensor, features: FrameFeatures, divisor: int) -> Tensor:
+        """The answer to the frame at a smaller size, on the grid of the whole size."""
+        height, width = (max(_SIZE_MULTIPLE, round(side / divisor / _SIZE_MULTIPLE) * _SIZE_MULTIPLE) for side in image.shape[-2:])
+        shares = torch.softmax(self.network(features(_resized(image, (height, width)))), dim=1)
         grid = image.shape[-2] // 4, image.shape[-1] // 4
-        answers = []
-        for divisor in divisors:
-            sides = image.shape[-2:]
-            height, width = (max(_SIZE_MULTIPLE, round(side / divisor / _SIZE_MULTIPLE) * _SIZE_MULTIPLE) for side in sides)
-            shares = torch.softmax(self.network(features(_resized(image, (height, width)))), dim=1)
-            answers.append(F.interpolate(shares, size=grid, mode="bilinear", align_corners=False))
-        return torch.stack(answers).mean(0)
+        return F.interpolate(shares, size=grid, mode="bilinear", align_corners=False)
 
     def save(self, path: Path) -> None:
         """Write it as safetensors; the metadata hold classes and label table."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -292,6 +293,7 @@ def test_a_folder_lost_between_two_renamings_comes_back(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from vidgen import durable
 class Killed(durable.Operations):
     count = 0
@@ -329,6 +331,33 @@ def test_a_lock_never_empties_a_file_through_a_link(tmp_path: Path) -> None:
         ):
             pass
     assert precious.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("call", ["fstat", "lseek", "ftruncate", "write"])
+def test_a_signal_while_a_lock_is_taken_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    path = tmp_path / "deep" / "out.mp4"
+
+    def interrupted(*_: Any) -> Any:
+        monkeypatch.undo()
+        assert list(path.parent.iterdir())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, call, interrupted)
+    with pytest.raises(KeyboardInterrupt), durable.claim([path]):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_while_another_holds_the_lock_leaves_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Any:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with durable.lock(tmp_path / "out.lock"):
+        monkeypatch.setattr(durable, "_owner", interrupted)
+        with pytest.raises(KeyboardInterrupt), durable.lock(tmp_path / "out.lock"):
+            pass
+        assert (tmp_path / "out.lock").exists()
 
 
 def test_a_lock_of_a_run_stays_and_names_its_owner(tmp_path: Path) -> None:
@@ -384,6 +413,7 @@ def test_reading_and_writing_need_no_module_that_only_some_systems_have(tmp_path
     code = """
 import sys
 from pathlib import Path
+from typing import Any
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 from flow import engines, files, synthetic, train

@@ -104,6 +104,16 @@ def test_each_of_several_videos_gets_scores_of_its_own(tmp_path: Path) -> None:
     assert cli.main(["-q", "evaluate", "a.mp4", "--workers", "2"]) == 2
 
 
+def test_one_video_with_a_folder_for_its_scores_may_be_measured_against_any_other(tmp_path: Path) -> None:
+    listed = write_clips(tmp_path, 1)
+    for kind in ("edges", "lines"):
+        condition_each([], str(tmp_path / kind), inputs_list=listed, kind=kind)
+    (video,), (target,) = (list((tmp_path / kind).rglob("*.mp4")) for kind in ("edges", "lines"))
+    target.rename(tmp_path / "other.mp4")
+    assert cli.main(f"-q evaluate {video} -o {tmp_path}/scores --target {tmp_path}/other.mp4[0:2] --metrics psnr".split()) == 0
+    assert json.loads((tmp_path / "scores/labels.json").read_text())["metrics"]["psnr"]["value"] > 0
+
+
 def test_folders_without_a_batch_and_options_of_another_engine_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"{tmp_path.name}: holds no batch; jobs\.jsonl is missing or empty"):
         jobs.status(tmp_path)

@@ -122,7 +122,12 @@ def lock(path: Path, *, keep: bool = False) -> Iterator[None]:
         BusyError: another process, or another holder in this one, has it.
         OutputError: it cannot be written, or is no regular file.
     """
-    descriptor = _locked(path)
+    try:
+        descriptor = _locked(path)
+    except BaseException as stop:
+        if not keep and not isinstance(stop, Exception):  # a signal, which may come as soon as the file is there
+            _remove_unheld(path)
+        raise
     try:
         yield
     finally:
@@ -177,6 +182,21 @@ def _locked(path: Path) -> int:
             os.close(descriptor)
             raise
         _release(descriptor)  # its owner removed it between our opening and locking
+
+
+def _remove_unheld(path: Path) -> None:
+    """Remove a lock file that nobody holds."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW)
+    except OSError:
+        return
+    try:
+        status = os.fstat(descriptor)
+        own = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        if own and _try_lock(descriptor) and _is_at(path, status):
+            _remove_quietly(path)
+    finally:
+        _release(descriptor)
 
 
 def holder(path: Path) -> str | None:
@@ -491,10 +511,10 @@ def _folder(path: Path) -> Iterator[None]:
     """Create a folder and those above it; afterwards those of them that stayed empty disappear again."""
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        operations.make_folder(path)
-    except OSError as error:
-        raise describe_write_failure(error, path) from error
-    try:
+        try:
+            operations.make_folder(path)
+        except OSError as error:
+            raise describe_write_failure(error, path) from error
         yield
     finally:
         for folder in created:

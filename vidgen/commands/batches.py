@@ -390,7 +390,8 @@ def call_each(
             raise ConfigError(f"`{name}` {_shown(shared[name])}: is for one input, and there are {len(sources)}")
     check_folder(out, len(sources))
     named = lay_out(sources, out, calling.suffix)
-    companions = Companions({name: shared[name] for name in calling.companions if shared.get(name) is not None}, several=True)
+    further = {name: shared[name] for name in calling.companions if shared.get(name) is not None}
+    companions = Companions(further, several=len(sources) > 1)
     shared_by_all = {name: value for name, value in shared.items() if name not in calling.companions}
     clips = []
     for source, (identity, output) in zip(sources, named, strict=True):

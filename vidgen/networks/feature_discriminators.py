@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from vidgen.networks.compact import space_to_depth
+from vidgen.networks.layers import beside
 
 Features = list[Tensor]
 """Feature maps of a batch of frames, [N,C,h,w] each, shallow to deep."""
@@ -241,7 +242,7 @@ class FeatureDiscriminator(nn.Module):
             seen = [levels[place] for levels in mixed]
             if condition is not None:
                 seen.append(F.adaptive_avg_pool2d(condition, (seen[0].shape[-2], seen[0].shape[-1])).to(seen[0].dtype))
-            logits.append(self.heads[str(stride)](torch.cat(seen, dim=1)))
+            logits.append(self.heads[str(stride)](beside(*seen)))
         return logits
 
     def _mixed(self, features: Features) -> Features:
@@ -288,7 +289,7 @@ class PixelDiscriminator(nn.Module):
         seen = [space_to_depth(frames, 2)]
         if condition is not None:
             seen.append(F.avg_pool2d(condition, 2).to(frames.dtype))
-        return [self.rest(self.first(torch.cat(seen, dim=1)))]
+        return [self.rest(self.first(beside(*seen)))]
 
 
 class SegmentationDiscriminator(nn.Module):
@@ -316,7 +317,7 @@ class SegmentationDiscriminator(nn.Module):
         x = levels.pop()
         for layer in self.ups:
             skip = levels.pop()
-            x = F.leaky_relu(layer(torch.cat([F.interpolate(x, size=skip.shape[-2:], mode="nearest"), skip], dim=1)), _SLOPE)
+            x = F.leaky_relu(layer(beside(F.interpolate(x, size=skip.shape[-2:], mode="nearest"), skip)), _SLOPE)
         return self.head(x)
 
 

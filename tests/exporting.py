@@ -30,7 +30,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         {"pictures": ["poses"]},
         (32, 48),
     ),
-    "vid2vid, compact": ({"kind": "vid2vid", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25}}, MAPS, (32, 48)),
+    "vid2vid, compact": (
+        {"kind": "vid2vid", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25, "past_tolerance": 0.2}},
+        MAPS,
+        (32, 48),
+    ),
     "vid2vid, compact, many classes": (
         {"kind": "vid2vid", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25}},
         {"labels": {"num_classes": 30}, "instances": "instances"},

@@ -61,7 +61,7 @@ def test_what_was_hidden_once_stays_unknown_until_the_anchor_is_renewed() -> Non
 
 def _translator() -> vid2vid.Vid2Vid:
     torch.manual_seed(0)
-    shape = vid2vid.Generator(kind="compact", num_levels=3, width=0.25, anchor_frames=ANCHOR_FRAMES)
+    shape = vid2vid.Generator(kind="compact", num_levels=3, width=0.25, anchor_frames=ANCHOR_FRAMES, past_tolerance=0.2)
     losses = vid2vid.LossWeights(perceptual_weight=0)
     translator = vid2vid.build(vid2vid.Config(num_labels=CLASSES, generator=shape, losses=losses))
     for name, value in translator.named_parameters():

@@ -141,6 +141,34 @@ def test_where_labels_agree_little_is_generated_anew_and_elsewhere_all() -> None
     assert mask[..., 16:].min() == 1
 
 
+def test_a_past_of_other_colors_is_believed_less_and_texture_of_the_same_color_as_before() -> None:
+    generator = video_generator(past_tolerance=0.2)
+    drawn = torch.zeros(1, 3, 32, 48)
+    past = drawn.clone()
+    past[..., 24:] = 0.4
+    believed = generator.plausibility(past, drawn)
+    torch.testing.assert_close(believed[..., :14], torch.ones(1, 1, 32, 14))
+    torch.testing.assert_close(believed[..., 34:], torch.full((1, 1, 32, 14), 0.0183), atol=1e-3, rtol=0)
+    texture = torch.where((torch.arange(32)[:, None] + torch.arange(48)) % 2 == 0, 0.5, -0.5).expand(1, 3, 32, 48)
+    torch.testing.assert_close(generator.plausibility(texture, drawn), torch.ones(1, 1, 32, 48))
+
+
+def test_a_tolerance_lifts_the_bound_only_where_the_past_has_other_colors() -> None:
+    labels = torch.zeros(1, 2, 32, 48, dtype=torch.int64)
+    ids = LabelWindow(labels, torch.zeros(1, 2, 32, 48))
+    generators = [video_generator(max_generated=0.1, past_tolerance=tolerance) for tolerance in (None, 0.05, 2.0)]
+    for generator in generators:
+        torch.nn.init.zeros_(generator.flow_branch.head.weight)
+    bound, strict, lenient = (generator(ids, past_of(1)).mask for generator in generators)
+    assert bound is not None
+    assert bound.max() <= 0.1
+    assert strict is not None
+    assert (strict >= bound).all()
+    assert strict.max() > 0.9
+    assert lenient is not None
+    assert ((lenient >= bound) & (lenient < 0.3)).all()
+
+
 def test_agreement_follows_the_flow_and_ends_at_the_border() -> None:
     before = torch.zeros(1, 1, 16, 16, dtype=torch.int64)
     before[..., :4] = 2

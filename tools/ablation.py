@@ -3,8 +3,9 @@
     python tools/ablation.py configs/vid2vid/camvid_small.yaml ROOT CLIP --held-out 70:80 --time-limit 12m -o out/ablation
 
 ROOT is the data's root and CLIP one of its sequences; the recipe trains on the frames that it names, and the held-out ones are
-translated and measured. Runs that are there already are measured again, not trained. Prints a table of Markdown, and writes a
-sheet: a row for each variant, first, middle and last frame, the ground truth below.
+translated and measured, with --lead 60 as they come when translation has been running for 60 frames. Runs that are there already
+are measured again, not trained. Prints a table of Markdown, and writes a sheet: a row for each variant, first, middle and last
+frame, the ground truth below.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def seconds(text: str) -> float:
 @click.argument("root", type=click.Path(path_type=Path, exists=True))
 @click.argument("clip")
 @click.option("--held-out", required=True, metavar="FIRST:STOP", help="Frames of the clip to translate and measure.")
+@click.option("--lead", default=0, show_default=True, metavar="FRAMES", help="Start to translate so many frames before.")
 @click.option("--time-limit", default="12m", show_default=True, help="Training time of each variant.")
 @click.option("--labels", default="labels", show_default=True, help="Folder of the label maps under the root.")
 @click.option("--target", default="images", show_default=True, help="Folder of the real frames under the root.")
@@ -72,6 +74,7 @@ def main(
     root: Path,
     clip: str,
     held_out: str,
+    lead: int,
     time_limit: str,
     labels: str,
     target: str,
@@ -80,6 +83,7 @@ def main(
     out: Path,
 ) -> None:
     """Train, translate and measure each variant."""
+    first, stop = map(int, held_out.split(":"))
     real = f"{root / target / clip}[{held_out}]"
     truth = [frame.pixels for frame in open_source(real)]
     moments = (0, len(truth) // 2, len(truth) - 1)
@@ -92,12 +96,13 @@ def main(
             sets = [f"data.root={root}", f"train.seed={seed}", *VARIANTS[variant]]
             train(config, run, sets=sets, **({} if run.exists() else {"time_limit_seconds": seconds(time_limit)}))
             video = run.with_suffix(".mkv")
-            vidgen.load(run).translate(f"{root / labels / clip}[{held_out}]").save(video, quality="lossless", overwrite=True)
-            report = evaluate(str(video), source=real, target=real, strides=(1,))
+            seen = f"{root / labels / clip}[{first - lead}:{stop}]"
+            vidgen.load(run).translate(seen).save(video, quality="lossless", overwrite=True)
+            report = evaluate(f"{video}[{lead}:{lead + stop - first}]", source=real, target=real, strides=(1,))
             values = [format(report.get(key) or float("nan"), style) for _, key, style in MEASURES]
             ranked = "yes" if report.verdict.rankable else "no"
             print(f"| {variant}, seed {seed} | {' | '.join(values)} | {ranked} |", flush=True)
-            frames = [frame.pixels for frame in open_source(video)]
+            frames = [frame.pixels for frame in open_source(video)][lead:]
             rows.append(np.concatenate([frames[index] for index in moments], axis=1))
     rows.append(np.concatenate([truth[index] for index in moments], axis=1))
     write_png(out / "sheet.png", np.concatenate(rows))

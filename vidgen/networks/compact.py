@@ -92,7 +92,9 @@ class CompactGenerator(nn.Module):
     which holds for motions that training never saw. The mask is bounded by what the condition says: where the
     previous condition, moved along the flow, agrees with the present one, at most `max_generated` of a pixel is generated anew,
     so that texture travels with the surface it belongs to; where it does not, or the flow leaves the frame, all of it is. Without
-    the bound learning prefers to paint every frame anew, with texture that sticks to the screen.
+    the bound learning prefers to paint every frame anew, with texture that sticks to the screen. With a `past_tolerance` the bound
+    is also lifted where what is drawn and what is fetched differ in color over some twelve pixels: faults of the past, which would
+    be carried on for as long as labels agree, are mended then, while texture, of the same mean color, stays.
 
     A wide surface of one label gives a convolutional network nothing to vary texture by but the lattice of its own up-sampling,
     and it prints that. So the finer levels also see noise, the same in every frame.
@@ -107,6 +109,7 @@ class CompactGenerator(nn.Module):
         use_foreground: foreground classes get a tail of their own, from a quarter of the size to the pixels.
         max_generated: largest share of a pixel that is generated anew where past and present agree; 1 leaves the mask free.
         anchor_frames: frames that fetch their known surfaces from one `Anchor`; 1 fetches every frame from the one before it.
+        past_tolerance: difference (of -1..1) at which trust in the past has fallen to 1/e; None for the labels' word alone.
         num_drawing_channels: so many of the first extras are a drawing, which an encoder reads in the place of a past. Labels say
             at every pixel what is there; a line says it of the surfaces beside it, which have to be found from afar.
     """
@@ -128,6 +131,7 @@ class CompactGenerator(nn.Module):
         use_foreground: bool = False,
         max_generated: float = 0.25,
         anchor_frames: int = 1,
+        past_tolerance: float | None = None,
         num_drawing_channels: int = 0,
     ) -> None:
         super().__init__()
@@ -142,6 +146,7 @@ class CompactGenerator(nn.Module):
         self.num_levels = len(widths) - 1
         self.max_generated = max_generated
         self.anchor_frames = anchor_frames
+        self.past_tolerance = past_tolerance
         self.use_flow = use_flow and num_past_frames > 0
         self.use_foreground = use_foreground
         coarsest, self.branch_level = self.num_levels, max(1, self.num_levels - 2)
@@ -209,7 +214,7 @@ class CompactGenerator(nn.Module):
                 surfaces take their irregularity from the noise and known ones from the past; in use it stays.
         """
         present = self._present(condition)
-        flow = mask = warped = None
+        flow = mask = warped = logit = trusted = None
         warped_hint: Tensor | None = None
         moved: Anchor | None = None
         if past is not None and self.num_past_frames:
@@ -228,11 +233,8 @@ class CompactGenerator(nn.Module):
                     moved = (Anchor.none(warped) if anchor is None else anchor).moved(warped, flow, trusted, self.anchor_frames)
                     fetched = torch.lerp(fetched, warp_bicubic(moved.frame, moved.flow), moved.known)
                 warped = _sharpened(fetched, MAX_SHARPENING * torch.sigmoid(boost))
-                mask = self._mask(logit, trusted)
-                if raw_only is not None:
-                    mask = torch.where(raw_only, torch.ones_like(mask), mask)
-                    if moved is not None:
-                        moved = moved._replace(age=moved.age * ~raw_only)
+                if raw_only is not None and moved is not None:
+                    moved = moved._replace(age=moved.age * ~raw_only)
             warped_hint = torch.cat([warped * known, known], dim=1).to(memory_format=torch.channels_last)
         modulations = self._modulations(present, noise_shift)
         features = modulations[-1]
@@ -252,8 +254,12 @@ class CompactGenerator(nn.Module):
         fine_hint = hints[0] if hints else None
         raw, repair = self.tail(features, modulations, pixels, fine_hint)
         frame = raw
-        if mask is not None:
+        if logit is not None:
             assert warped is not None
+            assert trusted is not None
+            mask = self._mask(logit, trusted if self.past_tolerance is None else trusted * self.plausibility(warped, raw))
+            if raw_only is not None:
+                mask = torch.where(raw_only, torch.ones_like(mask), mask)
             frame = raw * mask + (warped + repair).clamp(-1, 1) * (1 - mask)
         if self.use_foreground:
             assert foreground_mask is not None
@@ -325,6 +331,14 @@ class CompactGenerator(nn.Module):
     def _mask(self, logit: Tensor, trusted: Tensor) -> Tensor:
         free = torch.sigmoid(logit)
         return free if self.max_generated >= 1 else (1 - trusted) + trusted * self.max_generated * free
+
+    @torch.no_grad()
+    def plausibility(self, past: Tensor, drawn: Tensor) -> Tensor:
+        """How far a past [N,3,H,W] has the colors of what is drawn in its place; float [N,1,H,W], 0..1."""
+        apart = F.avg_pool2d(F.avg_pool2d((past - drawn).float(), 4), 3, 1, 1, count_include_pad=False).abs().mean(1, keepdim=True)
+        assert self.past_tolerance is not None
+        near = torch.exp(-(apart / self.past_tolerance).square())
+        return F.interpolate(near, size=past.shape[-2:], mode="bilinear", align_corners=False)
 
     @torch.no_grad()
     def agreement(self, condition: Tensor | LabelWindow, flow: Tensor) -> Tensor:

@@ -634,6 +634,7 @@ def _compact(config: Config) -> CompactGenerator:
         use_foreground=bool(shape.foreground_labels),
         max_generated=shape.max_generated,
         anchor_frames=shape.anchor_frames,
+        past_tolerance=shape.past_tolerance,
     )
 
 

@@ -19,7 +19,7 @@ class Generator(Settings):
     kind: Literal["published", "compact"] = "published"
     """published: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the labels; it draws
     more in the same time on a processor, and of the settings below it reads only flow, foreground_labels, num_levels,
-    width, max_generated and anchor_frames."""
+    width, max_generated, anchor_frames and past_tolerance."""
     num_levels: Annotated[int, Field(ge=3, le=6)] = 4
     """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
     width: Annotated[float, Field(ge=0.25, le=4)] = 1.0
@@ -30,6 +30,9 @@ class Generator(Settings):
     """Of the compact generator: frames whose known surfaces are fetched from one earlier frame, along flows that are composed. 1
     fetches every frame from the one before it: best where the labels tell every detail. 8 keeps the texture of photographs from
     being drawn out into streaks along the motion."""
+    past_tolerance: Annotated[float, Field(gt=0, le=2)] | None = None
+    """Of the compact generator: difference in color, of -1..1, between the earlier frame and what would be drawn at which the share
+    generated anew is bounded no more. It mends what smears in long clips; unset, only labels say where the past is wrong."""
     base_channels: Count = 128
     """Width after the first convolution at the coarsest scale; finer scales halve it."""
     num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 3

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 _SAME_ASPECT = 1.02
-_CORRECTIONS = 2
+_CORRECTIONS = 4
 
 
 def canny_edges(pixels: np.ndarray, low: float = 100, high: float = 200, blur: float = 0) -> np.ndarray:

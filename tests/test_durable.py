@@ -293,7 +293,6 @@ def test_a_folder_lost_between_two_renamings_comes_back(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from typing import Any
 from vidgen import durable
 class Killed(durable.Operations):
     count = 0
@@ -413,7 +412,6 @@ def test_reading_and_writing_need_no_module_that_only_some_systems_have(tmp_path
     code = """
 import sys
 from pathlib import Path
-from typing import Any
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 from flow import engines, files, synthetic, train

@@ -84,7 +84,9 @@ def main(
     out: Path,
 ) -> None:
     """Train, translate and measure each variant."""
-    first, stop = map(int, held_out.split(":"))
+    first = int(held_out.partition(":")[0] or 0)
+    if not 0 <= lead <= first:
+        raise click.BadParameter(f"{lead}: only {first} frames come before {held_out}", param_hint="--lead")
     real = f"{root / target / clip}[{held_out}]"
     truth = [frame.pixels for frame in open_source(real)]
     moments = (0, len(truth) // 2, len(truth) - 1)
@@ -97,9 +99,9 @@ def main(
             sets = [f"data.root={root}", f"train.seed={seed}", *VARIANTS[variant]]
             train(config, run, sets=sets, **({} if run.exists() else {"time_limit_seconds": seconds(time_limit)}))
             video = run.with_suffix(".mkv")
-            seen = f"{root / labels / clip}[{first - lead}:{stop}]"
+            seen = f"{root / labels / clip}[{first - lead}:{first + len(truth)}]"
             vidgen.load(run).translate(seen).save(video, quality="lossless", overwrite=True)
-            report = evaluate(f"{video}[{lead}:{lead + stop - first}]", source=real, target=real, strides=(1,))
+            report = evaluate(f"{video}[{lead}:{lead + len(truth)}]", source=real, target=real, strides=(1,))
             values = [format(report.get(key) or float("nan"), style) for _, key, style in MEASURES]
             ranked = "yes" if report.verdict.rankable else "no"
             print(f"| {variant}, seed {seed} | {' | '.join(values)} | {ranked} |", flush=True)

@@ -187,13 +187,11 @@ def _locked(path: Path) -> int:
 def _remove_unheld(path: Path) -> None:
     """Remove a lock file that nobody holds."""
     try:
-        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW)
-    except OSError:
+        descriptor = _opened_to_write(path, os.O_RDWR)
+    except OutputError:
         return
     try:
-        status = os.fstat(descriptor)
-        own = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-        if own and _try_lock(descriptor) and _is_at(path, status):
+        if _try_lock(descriptor) and _is_at(path, os.fstat(descriptor)):
             _remove_quietly(path)
     finally:
         _release(descriptor)

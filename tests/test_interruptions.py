@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 
 PROGRAM = """
 import signal, sys, time, weakref
-from vidgen import cli
+from vidgen import cli, progress
 
 class Dropped:
     pass
@@ -38,7 +38,21 @@ def by_destructor():
 def by_itself():
     Broken()
 
-for work in (by_callback, by_destructor, by_itself):
+class Asked:
+    def __getattr__(self, name):
+        signal.raise_signal({number})
+
+def by_question():
+    with progress.task("asking") as update:
+        try:
+            Asked().answer  # C code that asks with PyObject_HasAttr drops whatever comes, as here
+        except BaseException:
+            pass
+        for done in range(600):
+            time.sleep(0.1)
+            update(done)
+
+for work in (by_callback, by_destructor, by_itself, by_question):
     cli.cli.command(work.__name__, example="-")(work)
 sys.exit(cli.main(sys.argv[1:]))
 """
@@ -49,7 +63,7 @@ def run(command: str, number: int = 0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=50, check=False)  # before the 60 s are over
 
 
-@pytest.mark.parametrize("where", ["by_destructor", "by_callback"])
+@pytest.mark.parametrize("where", ["by_destructor", "by_callback", "by_question"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_is_not_lost_where_python_ignores_exceptions(where: str, number: int, code: int) -> None:
     done = run(where, number)

@@ -7,29 +7,25 @@ An option means the same in every command; counts are `--num-...`, durations are
 
 from __future__ import annotations
 
-import _thread
 import importlib
 import json
 import logging
 import math
 import os
 import re
-import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
 import vidgen
 from flow.errors import FlowError
+from vidgen.commands.interruptions import Interruptions
 from vidgen.deprecation import deprecated
 from vidgen.errors import DamagedVideoError, OutputExistsError, Terminated, Unfinished, VidgenError, printable, printable_lines
 from vidgen.media.paths import expanded
@@ -39,7 +35,6 @@ Result = Mapping[str, Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 
 class FilePath(click.Path):
@@ -126,6 +121,7 @@ class Screen:
     verbosity: int = 0
 
     has_result: bool = False
+    interruptions: Interruptions = field(default_factory=Interruptions)
 
     def show(self, result: Result, summary: Callable[[Result], str]) -> None:
         """Write a command's result to stdout."""
@@ -272,7 +268,7 @@ class Command(click.Command):
             if isinstance(parameter, OldOption):
                 parameter.hand_over(context)
         try:
-            with _shown_progress():
+            with _shown_progress(screen.interruptions):
                 result = super().invoke(context)
         except VidgenError as error:
             error.args = (self._with_options(str(error)),)
@@ -318,10 +314,10 @@ def _start_log(screen: Screen) -> None:
         logging.getLogger(package).setLevel(level)
 
 
-def _shown_progress() -> AbstractContextManager[None]:
+def _shown_progress(interruptions: Interruptions) -> AbstractContextManager[None]:
     from vidgen.commands.progress import display
 
-    return shown_on(display())
+    return shown_on(interruptions.noticed_by(display()))
 
 
 def _call(verb: str, /, **options: Any) -> Result:
@@ -1577,42 +1573,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     screen = Screen()
-    previous, tell = signal.signal(signal.SIGTERM, _terminate), sys.unraisablehook
-    sys.unraisablehook = partial(_send_again_or_tell, tell)
     try:
-        code = _run(sys.argv[1:] if arguments is None else list(arguments), screen)
-        sys.stdout.flush()
+        with screen.interruptions.heeded():
+            code = _run(sys.argv[1:] if arguments is None else list(arguments), screen)
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet too
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        sys.unraisablehook = tell
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(EXIT_TERMINATED)
-
-
-def _send_again_or_tell(tell: Callable[[Any], Any], ignored: Any) -> None:
-    """Where a signal reached a destructor or a callback of a weak reference, Python drops its exception: send the signal again.
-
-    Args:
-        tell: what happens to other exceptions.
-        ignored: `sys.UnraisableHookArgs`, which exist for type checkers only.
-    """
-    if issubclass(ignored.exc_type, KeyboardInterrupt):
-        _thread.start_new_thread(_send_soon, (signal.SIGINT,))
-    elif issubclass(ignored.exc_type, SystemExit):
-        _thread.start_new_thread(_send_soon, (signal.SIGTERM,))
-    else:
-        tell(ignored)
-
-
-def _send_soon(number: int) -> None:
-    time.sleep(0.01)  # until the destructor has ended, and this hook
-    os.kill(os.getpid(), number)
 
 
 def _run(arguments: list[str], screen: Screen) -> int:

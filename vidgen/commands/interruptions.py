@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+from vidgen.errors import Terminated
 from vidgen.progress import Display, Update
-
-EXIT_TERMINATED = 143
 
 _SECONDS_TO_ARRIVE = 0.2
 """An exception that has not ended the work by then was dropped."""
@@ -54,7 +53,7 @@ class Interruptions:
         self._raise(KeyboardInterrupt())
 
     def _terminate(self, number: int, frame: FrameType | None) -> NoReturn:
-        self._raise(SystemExit(EXIT_TERMINATED))
+        self._raise(SystemExit(Terminated.exit_code))
 
     def _raise(self, stop: BaseException) -> NoReturn:
         self._raised, self._when = stop, time.monotonic()

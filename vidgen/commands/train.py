@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +45,9 @@ from vidgen.weights import checkpoints, pretrained
 from vidgen.weights.model_file import ModelCard, start_from
 
 log = logging.getLogger(__name__)
+
+_Groups = list[tuple[range, Batch]]
+"""Positions in the update's batch, and the clips there."""
 
 _FREE_TRAIN_KEYS = {
     "init",
@@ -431,14 +434,23 @@ def _fitting_stretch(
     seconds: float,
 ) -> float:
     """The run's `train.stretch` for which its schedule is complete after `seconds`."""
-    groups = parallel.share_of(settings.train.batch_size, settings.train.micro_batch_size)
-    primer_frames, count = translator.num_primer_frames, settings.train.batch_size
 
-    def batches(stage: Stage) -> list[tuple[range, Batch]]:
-        return [(indices, clips.batch(stage, 0, indices, primer_frames=primer_frames, batch_size=count)) for indices in groups]
+    def batches(stage: Stage, steps: Iterable[int]) -> Generator[_Groups, None, None]:
+        return in_order(lambda step: _groups(settings, clips, translator, stage, step), iter(steps), settings.data.workers)
 
     factor = fitting_stretch(translator, stages, _loop_settings(settings), networks, runtime, batches, seconds=seconds)
     return settings.train.stretch * factor
+
+
+def _groups(
+    settings: RunSettings, clips: Clips, translator: Translator[Any], stage: Stage, step: int, progress: float = 0.0
+) -> _Groups:
+    """This process's clips of one step."""
+    count, primer_frames = settings.train.batch_size, translator.num_primer_frames
+    return [
+        (indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count, progress=progress))
+        for indices in parallel.share_of(count, settings.train.micro_batch_size)
+    ]
 
 
 def _run(
@@ -450,17 +462,10 @@ def _run(
     stop_after_seconds: float | None,
     requeue: bool,
 ) -> dict[str, Any]:
-    groups = parallel.share_of(settings.train.batch_size, settings.train.micro_batch_size)
-    primer_frames = trainer.translator.num_primer_frames
-
-    def make(step: int) -> list[tuple[range, Batch]]:
+    def make(step: int) -> _Groups:
         number, step_in_stage = stage_of(trainer.stages, step)
-        stage, count = trainer.stages[number], settings.train.batch_size
-        progress = step_in_stage / stage.num_steps
-        return [
-            (indices, clips.batch(stage, step, indices, primer_frames=primer_frames, batch_size=count, progress=progress))
-            for indices in groups
-        ]
+        stage = trainer.stages[number]
+        return _groups(settings, clips, trainer.translator, stage, step, progress=step_in_stage / stage.num_steps)
 
     stop = StopRequest()
     held_out = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,29 +20,32 @@ from vidgen.types import Batch, Stage
 
 log = logging.getLogger(__name__)
 
-_NUM_MEASURED = 2
+_NUM_MEASURED = 3
 _SHARE_FOR_MEASURING = 0.1
 _SHARE_FOR_TRAINING = 0.92
 """The rest is for samples and checkpoints, and for machines that grow busier."""
 
-StageBatches = Callable[[Stage], list[tuple[range, Batch]]]
-"""A stage -> this process's groups of clips of one of its steps."""
+StageBatches = Callable[[Stage, Iterable[int]], Generator[list[tuple[range, Batch]], None, None]]
+"""A stage and numbers of its steps -> this process's groups of clips of each of them, loaded as in training."""
 
 
 class _Clock:
-    """Observer of a few steps: the first one, which warms caches up, does not count."""
+    """Observer of a few steps: the first one, which warms caches up, does not count; after the deadline one step is enough."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float) -> None:
         self._times = [time.monotonic()]
+        self._deadline = deadline
 
     def step_done(self, record: StepRecord, trainer: Trainer) -> bool:
         self._times.append(time.monotonic())
-        return len(self._times) > _NUM_MEASURED + 1
+        num_measured = len(self._times) - 2
+        return num_measured >= (_NUM_MEASURED if self._times[-1] < self._deadline else 1)
 
     @property
     def seconds(self) -> float:
-        pairs = list(zip(self._times[1:], self._times[2:], strict=False)) or list(zip(self._times, self._times[1:], strict=False))
-        return min(later - earlier for earlier, later in pairs)
+        """The median of the steps: the least of them would promise that the machine is never busy."""
+        lengths = [later - earlier for earlier, later in itertools.pairwise(self._times)]
+        return statistics.median(lengths[1:] or lengths)
 
 
 def _cost(stage: Stage) -> tuple[Any, ...]:
@@ -78,15 +83,16 @@ def seconds_per_step(
         if _cost(stage) in measured:
             continue
         frames = stage.clip_frames / stage.size_divisor**2
-        expected = (_NUM_MEASURED + 1) * per_frame * frames
+        expected = 2 * per_frame * frames
         if measured and time.monotonic() + expected > deadline:
             measured[_cost(stage)] = per_frame * frames
             continue
         random_state = torch.random.get_rng_state()
         trainer = Trainer(copy.deepcopy(translator), (stage,), settings, networks, runtime)
-        clips = batches(stage)
-        clock = _Clock()
-        trainer.run(lambda step, clips=clips: clips, clock)  # type: ignore[misc]
+        clips = batches(stage, range(1 + _NUM_MEASURED))
+        clock = _Clock(deadline)
+        trainer.run(lambda step, clips=clips: next(clips), clock)  # type: ignore[misc]
+        clips.close()
         torch.random.set_rng_state(random_state)
         measured[_cost(stage)] = clock.seconds
         per_frame = clock.seconds / frames

@@ -65,6 +65,7 @@ def seconds(text: str) -> float:
 @click.option("--held-out", required=True, metavar="FIRST:STOP", help="Frames of the clip to translate and measure.")
 @click.option("--lead", default=0, show_default=True, metavar="FRAMES", help="Start to translate so many frames before.")
 @click.option("--time-limit", default="12m", show_default=True, help="Training time of each variant.")
+@click.option("--eval-height", type=int, help="Height at which to measure; by default as `vidgen evaluate` does.")
 @click.option("--labels", default="labels", show_default=True, help="Folder of the label maps under the root.")
 @click.option("--target", default="images", show_default=True, help="Folder of the real frames under the root.")
 @click.option("--only", multiple=True, type=click.Choice(list(VARIANTS)), help="Only these variants; repeatable.")
@@ -77,6 +78,7 @@ def main(
     held_out: str,
     lead: int,
     time_limit: str,
+    eval_height: int | None,
     labels: str,
     target: str,
     only: tuple[str, ...],
@@ -87,6 +89,7 @@ def main(
     first = int(held_out.partition(":")[0] or 0)
     if not 0 <= lead <= first:
         raise click.BadParameter(f"{lead}: only {first} frames come before {held_out}", param_hint="--lead")
+    height = {} if eval_height is None else {"eval_height": eval_height}
     real = f"{root / target / clip}[{held_out}]"
     truth = [frame.pixels for frame in open_source(real)]
     moments = (0, len(truth) // 2, len(truth) - 1)
@@ -101,7 +104,7 @@ def main(
             video = run.with_suffix(".mkv")
             seen = f"{root / labels / clip}[{first - lead}:{first + len(truth)}]"
             vidgen.load(run).translate(seen).save(video, quality="lossless", overwrite=True)
-            report = evaluate(f"{video}[{lead}:{lead + len(truth)}]", source=real, target=real, strides=(1,))
+            report = evaluate(f"{video}[{lead}:{lead + len(truth)}]", source=real, target=real, strides=(1,), **height)
             values = [format(report.get(key) or float("nan"), style) for _, key, style in MEASURES]
             ranked = "yes" if report.verdict.rankable else "no"
             print(f"| {variant}, seed {seed} | {' | '.join(values)} | {ranked} |", flush=True)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from flow.warp import warp
-from vidgen.networks.anchor import Anchor, warp_bicubic
+from vidgen.networks.anchor import Anchor, enlargement, warp_bicubic
 from vidgen.translators import vid2vid
 from vidgen.types import Condition
 
@@ -59,9 +59,31 @@ def test_what_was_hidden_once_stays_unknown_until_the_anchor_is_renewed() -> Non
     assert torch.equal(anchor.moved(_texture(), _shift(0), everywhere, ANCHOR_FRAMES).known, everywhere)
 
 
+def _zoom(factor: float) -> Tensor:
+    """The flow of a picture that is shown larger by `factor` about its center."""
+    down, across = torch.meshgrid(torch.arange(HEIGHT) - HEIGHT / 2, torch.arange(WIDTH) - WIDTH / 2, indexing="ij")
+    return torch.stack([across, down]).float().unsqueeze(0) * (1 / factor - 1)
+
+
+@pytest.mark.parametrize(("flow", "factor"), [(_zoom(1.1), 1.1), (_zoom(0.9), 1.0), (_shift(3), 1.0), (_zoom(3.0), 2**0.5)])
+def test_a_flow_tells_how_much_larger_it_shows_things(flow: Tensor, factor: float) -> None:
+    inside = enlargement(flow)[..., 12:-12, 12:-12].exp()
+    torch.testing.assert_close(inside, torch.full_like(inside, factor))
+
+
+def test_what_comes_nearer_grows_from_frame_to_frame_whether_fetched_from_an_anchor_or_not() -> None:
+    known = torch.ones(1, 1, HEIGHT, WIDTH)
+    for max_age in (1, 2, 8):
+        anchor = Anchor.none(_texture())
+        for _ in range(4):
+            anchor = anchor.moved(_texture(), _zoom(1.05), known, max_age)
+        torch.testing.assert_close(anchor.enlargement[..., 16, 24].exp(), torch.tensor([[1.05**4]]))
+
+
 def _translator() -> vid2vid.Vid2Vid:
     torch.manual_seed(0)
-    shape = vid2vid.Generator(kind="compact", num_levels=3, width=0.25, anchor_frames=ANCHOR_FRAMES, past_tolerance=0.2)
+    past = {"anchor_frames": ANCHOR_FRAMES, "past_tolerance": 0.2, "past_enlargement": 1.1}
+    shape = vid2vid.Generator(kind="compact", num_levels=3, width=0.25, **past)  # type: ignore[arg-type]
     losses = vid2vid.LossWeights(perceptual_weight=0)
     translator = vid2vid.build(vid2vid.Config(num_labels=CLASSES, generator=shape, losses=losses))
     for name, value in translator.named_parameters():

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from flow.warp import warp
+from vidgen.networks.anchor import Anchor
 from vidgen.networks.compact import (
     CompactGenerator,
     LabelWindow,
@@ -167,6 +168,26 @@ def test_a_tolerance_lifts_the_bound_only_where_the_past_has_other_colors() -> N
     assert strict.max() > 0.9
     assert lenient is not None
     assert ((lenient >= bound) & (lenient < 0.3)).all()
+
+
+def test_texture_that_is_shown_larger_than_it_was_drawn_is_drawn_anew() -> None:
+    ids = LabelWindow(torch.zeros(1, 2, 32, 48, dtype=torch.int64), torch.zeros(1, 2, 32, 48))
+    generator = video_generator(max_generated=0.1, past_enlargement=1.2)
+    torch.nn.init.zeros_(generator.flow_branch.head.weight)
+    past = past_of(1)
+    enlarged = torch.zeros(1, 1, 32, 48)
+    enlarged[..., 24:] = 0.5
+    result = generator(ids, past, anchor=Anchor.none(past[:, -3:])._replace(enlargement=enlarged))
+    assert result.mask is not None
+    assert result.anchor is not None
+    assert result.mask[..., :20].max() <= 0.1
+    assert result.mask[..., 28:].min() > 0.99
+    assert result.anchor.enlargement[..., 28:].max() < 0.01, "what is drawn anew is as large as it was drawn"
+    hinted, other = generator(ids, past), generator(ids, -past, raw_only=raw_only(False))
+    assert not torch.equal(hinted.raw, other.raw)
+    nothing = Anchor.none(past[:, -3:])._replace(enlargement=torch.full((1, 1, 32, 48), 9.0))
+    unseen = [generator(ids, torch.cat([past[:, :3], frame], 1), anchor=nothing).raw for frame in (past[:, 3:], -past[:, 3:])]
+    torch.testing.assert_close(*unseen, msg="nor is it a hint any more")
 
 
 def test_agreement_follows_the_flow_and_ends_at_the_border() -> None:

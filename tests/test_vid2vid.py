@@ -343,7 +343,7 @@ def test_classes_that_are_looked_up_give_the_frames_of_one_hot_channels(instance
 def test_training_goes_on_from_known_frames_however_classes_are_encoded_in_use(
     instances: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shape = {"kind": "compact", "num_levels": 3, "width": 0.25, "anchor_frames": 4, "past_tolerance": 0.2}
+    shape = {"kind": "compact", "num_levels": 3, "width": 0.25, "anchor_frames": 4, "past_tolerance": 0.2, "past_enlargement": 1.1}
     model = vid2vid.build(vid2vid.Config(num_labels=30, use_instances=instances, generator=vid2vid.Generator(**shape)))
     labels = torch.randint(-1, 30, (1, 4, 4, 6)).repeat_interleave(8, 2).repeat_interleave(8, 3)
     condition = Condition(labels=labels, instances=labels.clamp(min=0) if instances else None)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flow.warp import compose, sampling_grid
+from flow.warp import compose, sampling_grid, warp
 
 
 class Anchor(NamedTuple):
@@ -23,12 +23,14 @@ class Anchor(NamedTuple):
         flow: [N,2,H,W], from the grid of the present frame into `frame`, pixels.
         known: [N,1,H,W], 1 where the surface was in `frame` and in every frame since.
         age: [N,1,1,1], frames since `frame`; 0 where there is none yet.
+        enlargement: [N,1,H,W], logarithm of how much larger the previous frame shows its texture than it was drawn.
     """
 
     frame: Tensor
     flow: Tensor
     known: Tensor
     age: Tensor
+    enlargement: Tensor
 
     @classmethod
     def none(cls, frame: Tensor) -> Anchor:
@@ -39,6 +41,7 @@ class Anchor(NamedTuple):
             torch.zeros_like(frame[:, :2]),
             torch.zeros_like(frame[:, :1]),
             torch.zeros_like(frame[:, :1, :1, :1]),
+            torch.zeros_like(frame[:, :1]),
         )
 
     def detach(self) -> Anchor:
@@ -60,7 +63,22 @@ class Anchor(NamedTuple):
             torch.where(renewed, flow, compose(flow, self.flow)),
             known * torch.where(renewed, torch.ones_like(known), warp_nearest(self.known, flow.detach())),
             torch.where(renewed, torch.ones_like(self.age), self.age + 1),
+            warp(self.enlargement, flow.detach()) + enlargement(flow.detach()),
         )
+
+
+def enlargement(flow: Tensor) -> Tensor:
+    """Logarithm of the factor by which what `flow` [N,2,H,W] fetches is shown larger, over some twelve pixels; [N,1,H,W].
+
+    At least 0. H and W are multiples of 4. The factor is the root of that of the area, and at most 1.4.
+    """
+    tile = 4
+    coarse = F.avg_pool2d(F.pad(F.avg_pool2d(flow.float(), tile), (1, 1, 1, 1), mode="replicate"), 3, 1)
+    padded = F.pad(coarse, (1, 1, 1, 1), mode="replicate")
+    across = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) / (2 * tile)
+    down = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]) / (2 * tile)
+    area = (1 + across[:, :1]) * (1 + down[:, 1:]) - across[:, 1:] * down[:, :1]
+    return F.interpolate(-area.clamp(0.5, 1.0).log() / 2, scale_factor=float(tile), mode="bilinear", align_corners=False)
 
 
 def warp_bicubic(image: Tensor, flow: Tensor) -> Tensor:

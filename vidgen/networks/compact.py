@@ -12,6 +12,7 @@ past: Wang et al., "Video-to-Video Synthesis", NeurIPS 2018, section 3; bounded 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,9 @@ class CompactGenerator(nn.Module):
     so that texture travels with the surface it belongs to; where it does not, or the flow leaves the frame, all of it is. Without
     the bound learning prefers to paint every frame anew, with texture that sticks to the screen. With a `past_tolerance` the bound
     is also lifted where what is drawn and what is fetched differ in color over some twelve pixels: faults of the past, which would
-    be carried on for as long as labels agree, are mended then, while texture, of the same mean color, stays.
+    be carried on for as long as labels agree, are mended then, while texture, of the same mean color, stays. And with a
+    `past_enlargement` what comes nearer is drawn anew when its texture is shown so much larger than it was drawn: a leaf that was
+    a pixel is a smear by the time it fills ten.
 
     A wide surface of one label gives a convolutional network nothing to vary texture by but the lattice of its own up-sampling,
     and it prints that. So the finer levels also see noise, the same in every frame.
@@ -110,6 +113,7 @@ class CompactGenerator(nn.Module):
         max_generated: largest share of a pixel that is generated anew where past and present agree; 1 leaves the mask free.
         anchor_frames: frames that fetch their known surfaces from one `Anchor`; 1 fetches every frame from the one before it.
         past_tolerance: difference (of -1..1) at which trust in the past has fallen to 1/e; None for the labels' word alone.
+        past_enlargement: factor above 1 of enlargement at which trust in the past has fallen to 1/e; None enlarges without end.
         num_drawing_channels: so many of the first extras are a drawing, which an encoder reads in the place of a past. Labels say
             at every pixel what is there; a line says it of the surfaces beside it, which have to be found from afar.
     """
@@ -132,6 +136,7 @@ class CompactGenerator(nn.Module):
         max_generated: float = 0.25,
         anchor_frames: int = 1,
         past_tolerance: float | None = None,
+        past_enlargement: float | None = None,
         num_drawing_channels: int = 0,
     ) -> None:
         super().__init__()
@@ -147,6 +152,7 @@ class CompactGenerator(nn.Module):
         self.max_generated = max_generated
         self.anchor_frames = anchor_frames
         self.past_tolerance = past_tolerance
+        self.past_enlargement = past_enlargement
         self.use_flow = use_flow and num_past_frames > 0
         self.use_foreground = use_foreground
         coarsest, self.branch_level = self.num_levels, max(1, self.num_levels - 2)
@@ -176,6 +182,11 @@ class CompactGenerator(nn.Module):
         _initialize(self)
         tiles = torch.randn(len(widths), _NOISE_CHANNELS, NOISE_SIDE, NOISE_SIDE, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", tiles, persistent=False)
+
+    @property
+    def has_anchor(self) -> bool:
+        """Whether it carries an `Anchor` from frame to frame."""
+        return self.use_flow and (self.anchor_frames > 1 or self.past_enlargement is not None)
 
     @property
     def size_multiple(self) -> int:
@@ -214,7 +225,7 @@ class CompactGenerator(nn.Module):
                 surfaces take their irregularity from the noise and known ones from the past; in use it stays.
         """
         present = self._present(condition)
-        flow = mask = warped = logit = trusted = None
+        flow = mask = warped = logit = trusted = crisp = None
         warped_hint: Tensor | None = None
         moved: Anchor | None = None
         if past is not None and self.num_past_frames:
@@ -226,15 +237,18 @@ class CompactGenerator(nn.Module):
                 if self.num_condition_frames > 1:
                     before, now = self._frames(window)[:, -2:].unbind(1)
                     flow = flow + correction(flow, before, now, self.flow_branch.stride)
-                has_anchor, is_bounded = self.anchor_frames > 1, self.max_generated < 1
-                trusted = self.agreement(condition, flow.detach()) if has_anchor or is_bounded else torch.zeros_like(logit)
+                is_bounded = self.max_generated < 1
+                trusted = self.agreement(condition, flow.detach()) if self.has_anchor or is_bounded else torch.zeros_like(logit)
                 fetched = warp_bicubic(warped, flow)
-                if has_anchor:
+                if self.has_anchor:
                     moved = (Anchor.none(warped) if anchor is None else anchor).moved(warped, flow, trusted, self.anchor_frames)
                     fetched = torch.lerp(fetched, warp_bicubic(moved.frame, moved.flow), moved.known)
                 warped = _sharpened(fetched, MAX_SHARPENING * torch.sigmoid(boost))
                 if raw_only is not None and moved is not None:
                     moved = moved._replace(age=moved.age * ~raw_only)
+                if moved is not None and self.past_enlargement is not None:
+                    crisp = torch.exp(-(moved.enlargement / math.log(self.past_enlargement)).square())
+                    known = known * crisp
             warped_hint = torch.cat([warped * known, known], dim=1).to(memory_format=torch.channels_last)
         modulations = self._modulations(present, noise_shift)
         features = modulations[-1]
@@ -257,9 +271,15 @@ class CompactGenerator(nn.Module):
         if logit is not None:
             assert warped is not None
             assert trusted is not None
-            mask = self._mask(logit, trusted if self.past_tolerance is None else trusted * self.plausibility(warped, raw))
+            if self.past_tolerance is not None:
+                trusted = trusted * self.plausibility(warped, raw)
+            if crisp is not None:
+                trusted = trusted * crisp
+            mask = self._mask(logit, trusted)
             if raw_only is not None:
                 mask = torch.where(raw_only, torch.ones_like(mask), mask)
+            if moved is not None:
+                moved = moved._replace(enlargement=moved.enlargement * (1 - mask.detach()))
             frame = raw * mask + (warped + repair).clamp(-1, 1) * (1 - mask)
         if self.use_foreground:
             assert foreground_mask is not None

@@ -313,8 +313,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     @property
     def _has_anchor(self) -> bool:
-        networks = [network for network in self.generator if isinstance(network, CompactGenerator)]
-        return any(network.use_flow and network.anchor_frames > 1 for network in networks)
+        return any(network.has_anchor for network in self.generator if isinstance(network, CompactGenerator))
 
     def _encode(self, condition: Condition, *, as_ids: bool = False) -> Tensor:
         config = self.config
@@ -635,6 +634,7 @@ def _compact(config: Config) -> CompactGenerator:
         max_generated=shape.max_generated,
         anchor_frames=shape.anchor_frames,
         past_tolerance=shape.past_tolerance,
+        past_enlargement=shape.past_enlargement,
     )
 
 

@@ -19,7 +19,7 @@ class Generator(Settings):
     kind: Literal["published", "compact"] = "published"
     """published: the paper's networks. compact: wide layers at a quarter of the size and below, modulated by the labels; it draws
     more in the same time on a processor, and of the settings below it reads only flow, foreground_labels, num_levels,
-    width, max_generated, anchor_frames and past_tolerance."""
+    width, max_generated, anchor_frames, past_tolerance and past_enlargement."""
     num_levels: Annotated[int, Field(ge=3, le=6)] = 4
     """Of the compact generator: halvings of the size; 4 up to 512x256, one more for each doubling."""
     width: Annotated[float, Field(ge=0.25, le=4)] = 1.0
@@ -33,6 +33,9 @@ class Generator(Settings):
     past_tolerance: Annotated[float, Field(gt=0, le=2)] | None = None
     """Of the compact generator: difference in color, of -1..1, between the earlier frame and what would be drawn at which the share
     generated anew is bounded no more. It mends what smears in long clips; unset, only labels say where the past is wrong."""
+    past_enlargement: Annotated[float, Field(gt=1, le=4)] | None = None
+    """Of the compact generator: factor by which texture may be shown larger than it was drawn, as it is when the camera drives
+    towards it, before it is drawn anew; unset, there is no limit."""
     base_channels: Count = 128
     """Width after the first convolution at the coarsest scale; finer scales halve it."""
     num_downsamplings: Annotated[int, Field(ge=1, le=6)] = 3

@@ -31,10 +31,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         (32, 48),
     ),
     "vid2vid, compact": (
-        {
-            "kind": "vid2vid",
-            "generator": {"kind": "compact", "num_levels": 3, "width": 0.25, "past_tolerance": 0.2, "past_enlargement": 1.1},
-        },
+        {"kind": "vid2vid", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25, "past_tolerance": 0.2}},
         MAPS,
         (32, 48),
     ),

@@ -35,6 +35,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
         MAPS,
         (32, 48),
     ),
+    "vid2vid, compact, with an anchor": (
+        {
+            "kind": "vid2vid",
+            "generator": {"kind": "compact", "num_levels": 3, "width": 0.25, "anchor_frames": 4, "past_enlargement": 1.2},
+        },
+        MAPS,
+        (32, 48),
+    ),
     "vid2vid, compact, many classes": (
         {"kind": "vid2vid", "generator": {"kind": "compact", "num_levels": 3, "width": 0.25}},
         {"labels": {"num_classes": 30}, "instances": "instances"},

@@ -83,7 +83,7 @@ def test_every_translator_runs_in_every_engine_as_in_torch_at_any_size(case: str
 
 
 @needs_export
-@pytest.mark.parametrize("case", ["vid2vid of poses, two scales", "vid2vid, compact"])
+@pytest.mark.parametrize("case", ["vid2vid of poses, two scales", "vid2vid, compact", "vid2vid, compact, with an anchor"])
 @pytest.mark.parametrize("num_known", [1, 3])
 def test_a_video_that_begins_with_known_frames_goes_on_as_in_torch(case: str, num_known: int, tmp_path: Path) -> None:
     weights = write_model(tmp_path / "model.safetensors", *CASES[case])

@@ -213,8 +213,10 @@ class GraphBackend:
                 tensors[port.name] = np.concatenate([last[:1]] * (shape[1] - len(last)) + [last])[None].astype(port.dtype)
             elif port.name.startswith("past_"):
                 tensors[port.name] = np.ascontiguousarray(np.broadcast_to(arrays[port.name.removeprefix("past_")], shape))
-            else:
+            elif port.name == "num_frames":
                 tensors[port.name] = np.full(shape, len(frames), port.dtype)
+            else:  # what a translator carries besides, it has not begun to
+                tensors[port.name] = port.zeros(size)
         return GraphState(tensors, len(frames)) if self.card.states else None
 
     def describe(self) -> str:

@@ -37,6 +37,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "past left out less often": ("model.past.dropout=0.2",),
     "without random shift": ("model.features.max_shift=0",),
     "past trusted whatever its colors": ("model.generator.past_tolerance=null",),
+    "past enlarged without end": ("model.generator.past_enlargement=null",),
     "without bound on what is generated": ("model.generator.max_generated=1",),
     "without enlarged crops": ("data.enlarge=1",),
     "with mirrored clips": ("data.flip=true",),

@@ -34,7 +34,7 @@ from vidgen.training import parallel, run
 from vidgen.training import settings as run_settings
 from vidgen.training.estimate import estimate
 from vidgen.training.held_out import HeldOut
-from vidgen.training.loop import LoopSettings, Trainer, stage_of
+from vidgen.training.loop import Groups, LoopSettings, Trainer, stage_of
 from vidgen.training.recorder import Recorder, StopRequest
 from vidgen.training.run import Folder
 from vidgen.training.settings import FlowSettings, RunSettings
@@ -45,9 +45,6 @@ from vidgen.weights import checkpoints, pretrained
 from vidgen.weights.model_file import ModelCard, start_from
 
 log = logging.getLogger(__name__)
-
-_Groups = list[tuple[range, Batch]]
-"""Positions in the update's batch, and the clips there."""
 
 _FREE_TRAIN_KEYS = {
     "init",
@@ -435,7 +432,7 @@ def _fitting_stretch(
 ) -> float:
     """The run's `train.stretch` for which its schedule is complete after `seconds`."""
 
-    def batches(stage: Stage, steps: Iterable[int]) -> Generator[_Groups, None, None]:
+    def batches(stage: Stage, steps: Iterable[int]) -> Generator[Groups, None, None]:
         return in_order(lambda step: _groups(settings, clips, translator, stage, step), iter(steps), settings.data.workers)
 
     factor = fitting_stretch(translator, stages, _loop_settings(settings), networks, runtime, batches, seconds=seconds)
@@ -444,7 +441,7 @@ def _fitting_stretch(
 
 def _groups(
     settings: RunSettings, clips: Clips, translator: Translator[Any], stage: Stage, step: int, progress: float = 0.0
-) -> _Groups:
+) -> Groups:
     """This process's clips of one step."""
     count, primer_frames = settings.train.batch_size, translator.num_primer_frames
     return [
@@ -462,7 +459,7 @@ def _run(
     stop_after_seconds: float | None,
     requeue: bool,
 ) -> dict[str, Any]:
-    def make(step: int) -> _Groups:
+    def make(step: int) -> Groups:
         number, step_in_stage = stage_of(trainer.stages, step)
         stage = trainer.stages[number]
         return _groups(settings, clips, trainer.translator, stage, step, progress=step_in_stage / stage.num_steps)

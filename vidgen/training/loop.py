@@ -28,8 +28,8 @@ from vidgen.weights import checkpoints
 from vidgen.weights.checkpoints import NUM_AVERAGED, Checkpoint, Progress
 from vidgen.weights.files import load_into
 
-MakeBatch = Callable[[int, int, range], Batch]
-"""(stage index, step, clip indices) -> the clips."""
+Groups = Sequence[tuple[range, Batch]]
+"""Positions in the update's batch, and the clips there, of one process."""
 
 
 class Observer(Protocol):
@@ -148,7 +148,7 @@ class Trainer:
         """Let the translator measure the data before the first step of a new run."""
         self.translator.calibrate(batches, self.networks)
 
-    def run(self, batches: Callable[[int], Sequence[tuple[range, Batch]]], observer: Observer) -> None:
+    def run(self, batches: Callable[[int], Groups], observer: Observer) -> None:
         """Train from the present progress to the end of the schedule or until the observer says stop.
 
         Args:
@@ -185,7 +185,7 @@ class Trainer:
             if observer.step_done(record, self):
                 return
 
-    def _step(self, index: int, step_in_stage: int, groups: Sequence[tuple[range, Batch]]) -> StepRecord:
+    def _step(self, index: int, step_in_stage: int, groups: Groups) -> StepRecord:
         stage = self.stages[index]
         step = Step(stage, step_in_stage / stage.num_steps)
         rate = learning_rate(stage, step_in_stage)

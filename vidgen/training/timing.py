@@ -14,9 +14,9 @@ import torch
 
 from vidgen.runtime import Runtime
 from vidgen.training import parallel
-from vidgen.training.loop import LoopSettings, StepRecord, Trainer
+from vidgen.training.loop import Groups, LoopSettings, StepRecord, Trainer
 from vidgen.translators.base import Networks, Translator
-from vidgen.types import Batch, Stage
+from vidgen.types import Stage
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _SHARE_FOR_MEASURING = 0.1
 _SHARE_FOR_TRAINING = 0.92
 """The rest is for samples and checkpoints, and for machines that grow busier."""
 
-StageBatches = Callable[[Stage, Iterable[int]], Generator[list[tuple[range, Batch]], None, None]]
+StageBatches = Callable[[Stage, Iterable[int]], Generator[Groups, None, None]]
 """A stage and numbers of its steps -> this process's groups of clips of each of them, loaded as in training."""
 
 

@@ -32,7 +32,7 @@ def labels() -> Tensor:
 
 
 def condition() -> Tensor:
-    return F.one_hot(labels(), NUM_LABELS).movedim(-1, 1).float()
+    return labels().unsqueeze(1).float()
 
 
 def real() -> Tensor:
@@ -106,7 +106,7 @@ def test_classes_cannot_be_named_where_there_are_none() -> None:
 
 def _pair_game() -> FeatureAdversary:
     torch.manual_seed(0)
-    result = FeatureAdversary(NUM_LABELS, FeatureWeights(pair_gan=0.5), max_shift=0)
+    result = FeatureAdversary(NUM_LABELS, FeatureWeights(pair_gan=0.5), num_labels=NUM_LABELS, max_shift=0)
     result.calibrate([real(), -real()], Backbone())
     return result
 

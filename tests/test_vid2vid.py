@@ -333,8 +333,7 @@ def test_classes_that_are_looked_up_give_the_frames_of_one_hot_channels(instance
     assert model._looks_up
     with torch.no_grad():
         ids = model.translate(condition)[0].frames
-        monkeypatch.setattr(vid2vid, "_LOOKED_UP_FROM", 31)
-        assert not model._looks_up
+        monkeypatch.setattr(vid2vid.Vid2Vid, "_looks_up", False)
         one_hot = model.translate(condition)[0].frames
     assert torch.allclose(ids, one_hot, atol=1e-4)
 
@@ -349,8 +348,8 @@ def test_training_goes_on_from_known_frames_however_classes_are_encoded_in_use(
     condition = Condition(labels=labels, instances=labels.clamp(min=0) if instances else None)
     batch = Batch(condition, lit.pictures("clip", 1, 4, 3, 32, 48), primer_frames=2)
     step, frames = Step(Stage("clips", 1, 1e-3, 1e-3, clip_frames=2, window_frames=2)), []
-    for looked_up_from in (30, 31):
-        monkeypatch.setattr(vid2vid, "_LOOKED_UP_FROM", looked_up_from)
+    for looks_up in (True, False):
+        monkeypatch.setattr(vid2vid.Vid2Vid, "_looks_up", looks_up)
         torch.manual_seed(0)
         carry = model.prime(condition.slice_time(0, 2), batch.target[:, :2])
         frames.append(model.rollout(batch, step, carry)[0].frames)

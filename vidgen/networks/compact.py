@@ -24,6 +24,7 @@ from flow.warp import in_frame, warp
 from vidgen.networks.alignment import correction
 from vidgen.networks.anchor import Anchor, warp_bicubic, warp_nearest
 from vidgen.networks.composite import FLOW_SCALE, Composition
+from vidgen.networks.encoding import pooled
 from vidgen.networks.layers import InstanceNorm, beside
 
 ADAM_BETAS = (0.5, 0.99)
@@ -45,7 +46,7 @@ MAX_REPAIR = 0.2
 
 @dataclass(frozen=True)
 class LabelWindow:
-    """A condition window with label ids to look up, for models with many classes.
+    """A condition window with label ids to look up.
 
     Attributes:
         labels: int64 [N,T,H,W], oldest first; -1 has no class.
@@ -307,12 +308,16 @@ class CompactGenerator(nn.Module):
         """
         stride = 2**self.branch_level
         if isinstance(condition, Tensor):
-            pooled = self._frames(F.avg_pool2d(condition, stride)).flatten(0, 1)
-            embedded = self.embedding(pooled.contiguous(memory_format=torch.channels_last))
+            averages = self._frames(F.avg_pool2d(condition, stride)).flatten(0, 1)
         else:
+            labels = condition.labels.flatten(0, 1)
             extras = None if condition.extras is None else self._frames(condition.extras).flatten(0, 1)
-            embedded = F.avg_pool2d(self._looked_up(condition.labels.flatten(0, 1), extras), stride)
-        return self._frames_to_channels(embedded)
+            if torch.compiler.is_exporting():  # graphs have no counting
+                return self._frames_to_channels(F.avg_pool2d(self._looked_up(labels, extras), stride))
+            ids = labels.unsqueeze(1).float()
+            encoded = ids if extras is None else torch.cat([ids, extras], dim=1)
+            averages = pooled(encoded, (labels.shape[-2] // stride, labels.shape[-1] // stride), self.num_labels)
+        return self._frames_to_channels(self.embedding(averages.contiguous(memory_format=torch.channels_last)))
 
     def _frames(self, window: Tensor) -> Tensor:
         return window.unflatten(1, (self.num_condition_frames, -1))
@@ -326,6 +331,8 @@ class CompactGenerator(nn.Module):
         assert bias is not None
         table = torch.cat([weight[:, : self.num_labels].t(), torch.zeros_like(weight[:, :1]).t()]) + bias
         embedded = F.embedding(torch.where(labels < 0, self.num_labels, labels), table).movedim(-1, 1)
+        if torch.is_autocast_enabled(labels.device.type):  # rounded after the look-up: gradients of the table are sums of many
+            embedded = embedded.to(torch.get_autocast_dtype(labels.device.type))
         if torch.compiler.is_exporting():
             embedded = embedded.contiguous()  # in this layout no stride hangs on whether a side is 1, which a graph cannot know
         return embedded if extras is None else embedded + F.conv2d(extras, self.embedding.weight[:, self.num_labels :])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn import functional as F
 
 from vidgen.types import Condition
 
@@ -61,3 +62,24 @@ def encode(condition: Condition, *, num_labels: int, use_instances: bool, as_ids
             raise ValueError("this model reads instance maps, but the condition has none")
         channels.append(instance_edges(condition.instances))
     return torch.cat(channels, dim=2)
+
+
+def pooled(encoded: Tensor, size: tuple[int, int], num_labels: int) -> Tensor:
+    """A condition averaged over tiles: [N,C,H,W] as `encode` gives it with ids -> [N,num_labels+C-1,h,w], a class being its share.
+
+    Counting ids costs a fraction of what averaging one-hot channels does, and gives the same numbers.
+
+    Args:
+        size: h and w.
+        num_labels: number of classes; 0 where the first channel holds no ids.
+    """
+    if not num_labels:
+        return F.adaptive_avg_pool2d(encoded, size)
+    labels, others = encoded[:, 0].long(), encoded[:, 1:]
+    if labels.shape[-2] % size[0] or labels.shape[-1] % size[1]:
+        return F.adaptive_avg_pool2d(torch.cat([one_hot(labels, num_labels), others], dim=1), size)
+    tiles = rearrange(labels, "n (h a) (w b) -> n (a b) h w", h=size[0], w=size[1])
+    counts = encoded.new_zeros(len(encoded), num_labels + 1, *size)
+    counts.scatter_add_(1, torch.where(tiles < 0, num_labels, tiles), encoded.new_ones(()).expand(tiles.shape))
+    shares = counts[:, :num_labels] / tiles.shape[1]
+    return torch.cat([shares, F.adaptive_avg_pool2d(others, size)], dim=1) if others.shape[1] else shares

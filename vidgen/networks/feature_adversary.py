@@ -82,7 +82,7 @@ class FeatureAdversary(nn.Module):
         condition_channels: of the encoded condition.
         weights: what is used; without `gan` there is no discriminator of frames, without `pair_gan` none of pairs.
         judge: what the discriminator of frames looks at.
-        num_labels: classes, which are the first channels of the condition; a segmentation discriminator names them.
+        num_labels: classes, whose ids are the first channel of a condition; a segmentation discriminator names them.
         head_strides: strides of the features that the discriminators' heads stand on.
         max_shift: largest random shift in pixels per update, the same for both; strided features do not print their grid then.
 
@@ -110,7 +110,7 @@ class FeatureAdversary(nn.Module):
         self.pair_discriminator: FeatureDiscriminator | None = None
         self._maps = [index for index in range(1, len(LITE0_STRIDES)) if LITE0_STRIDES[index] >= min(head_strides)]
         if weights.gan and judge == "pixels":
-            self.discriminator = PixelDiscriminator(condition_channels)
+            self.discriminator = PixelDiscriminator(condition_channels, num_labels=num_labels)
         elif weights.gan and judge == "segmentation":
             self.discriminator = SegmentationDiscriminator(num_labels)
         elif weights.gan:
@@ -120,7 +120,9 @@ class FeatureAdversary(nn.Module):
 
     def _of_features(self, condition_channels: int, head_strides: tuple[int, ...], *, num_frames: int = 1) -> FeatureDiscriminator:
         channels, strides = ([values[index] for index in self._maps] for values in (LITE0_CHANNELS, LITE0_STRIDES))
-        return FeatureDiscriminator(channels, strides, condition_channels, num_frames=num_frames, head_strides=head_strides)
+        return FeatureDiscriminator(
+            channels, strides, condition_channels, num_labels=self.num_labels, num_frames=num_frames, head_strides=head_strides
+        )
 
     def calibrate(self, frames: Iterable[Tensor], backbone: nn.Module) -> None:
         """Take the statistics of features of real frames, [N,3,H,W] in -1..1 each."""
@@ -143,7 +145,7 @@ class FeatureAdversary(nn.Module):
 
         Args:
             fake, real: [N,3,H,W] in -1..1.
-            condition: [N,C,H,W], encoded.
+            condition: [N,C,H,W], encoded, with ids in place of one-hot labels.
             output: whose extras carry the features to the discriminator's losses; pairs are those of its clips.
             factor: on the adversarial loss.
             num_alike: how many of the first frames have to be like the real ones; the others are for the discriminator alone.
@@ -225,9 +227,8 @@ class FeatureAdversary(nn.Module):
         return segmentation_adversarial(logits[0], self._labels(compared), real=real, num_labels=self.num_labels)
 
     def _labels(self, compared: _Compared) -> Tensor:
-        """int64 [N,H,W] from the condition's one-hot channels; -1 has no class."""
-        strength, labels = compared.condition[:, : self.num_labels].max(dim=1)
-        return torch.where(strength > 0, labels, -1)
+        """int64 [N,H,W]; -1 has no class."""
+        return compared.condition[:, 0].long()
 
     @property
     def _num_judged_maps(self) -> int:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from vidgen.networks.compact import space_to_depth
+from vidgen.networks.encoding import pooled
 from vidgen.networks.layers import beside
 
 Features = list[Tensor]
@@ -173,11 +174,6 @@ def shift(frames: Tensor, down: int, right: int) -> Tensor:
     return padded[..., max(-down, 0) : max(-down, 0) + height, max(-right, 0) : max(-right, 0) + width]
 
 
-def pooled_conditions(condition: Tensor, strides: Sequence[int]) -> list[Tensor]:
-    """A condition [N,C,H,W] averaged over tiles, one tensor per stride; sizes round up, as those of features do."""
-    return [F.avg_pool2d(condition, stride, ceil_mode=True) for stride in strides]
-
-
 class FeatureDiscriminator(nn.Module):
     """Logits of several scales from normalized features of a frame, or of consecutive frames, and the condition.
 
@@ -187,7 +183,8 @@ class FeatureDiscriminator(nn.Module):
 
     Args:
         tap_channels, tap_strides: of the features given to `forward`, shallow to deep.
-        condition_channels: of the condition given to `forward`; 0 for none.
+        condition_channels: of the condition, one for each class; 0 for none.
+        num_labels: classes; ids of them are the first channel of the condition given to `forward`.
         num_frames: consecutive frames seen together.
         head_strides: strides of the features that get a head; all by default.
         mixed_channels: width after mixing, per feature map; 64 up to a stride of 8, then 128 by default.
@@ -200,6 +197,7 @@ class FeatureDiscriminator(nn.Module):
         tap_strides: Sequence[int],
         condition_channels: int,
         *,
+        num_labels: int = 0,
         num_frames: int = 1,
         head_strides: Sequence[int] | None = None,
         mixed_channels: Sequence[int] | None = None,
@@ -212,7 +210,7 @@ class FeatureDiscriminator(nn.Module):
         unknown = set(self.head_strides) - set(self.tap_strides)
         if unknown:
             raise ValueError(f"head_strides: {min(unknown)} is not a stride of the features, which have {list(self.tap_strides)}")
-        self.num_frames = num_frames
+        self.num_labels, self.num_frames = num_labels, num_frames
         self.mix = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in zip(tap_channels, mixed, strict=True))
         self.descend = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1, bias=False) for a, b in itertools.pairwise(mixed))
         for layer in (*self.mix, *self.descend):
@@ -232,7 +230,7 @@ class FeatureDiscriminator(nn.Module):
 
         Args:
             frames: normalized features of each of the `num_frames` frames, oldest first.
-            condition: [N,condition_channels,H,W] at the size of the frames; None where the discriminator has none.
+            condition: [N,C,H,W] at the size of the frames, ids in place of one-hot labels; None where the discriminator has none.
         """
         mixed = [self._mixed(features) for features in frames]
         logits = []
@@ -241,7 +239,7 @@ class FeatureDiscriminator(nn.Module):
                 continue
             seen = [levels[place] for levels in mixed]
             if condition is not None:
-                seen.append(F.adaptive_avg_pool2d(condition, (seen[0].shape[-2], seen[0].shape[-1])).to(seen[0].dtype))
+                seen.append(pooled(condition, (seen[0].shape[-2], seen[0].shape[-1]), self.num_labels))
             logits.append(self.heads[str(stride)](beside(*seen)))
         return logits
 
@@ -267,12 +265,14 @@ class PixelDiscriminator(nn.Module):
     """A patch discriminator on pixels, for what strided features miss: it sees tiles of about 22 pixels, at half the size.
 
     Args:
-        condition_channels: of the condition given to `forward`; 0 for none.
+        condition_channels: of the condition, one for each class; 0 for none.
+        num_labels: classes; ids of them are the first channel of the condition given to `forward`.
         num_frames: consecutive frames seen together, concatenated.
     """
 
-    def __init__(self, condition_channels: int, *, num_frames: int = 1, base_channels: int = 48) -> None:
+    def __init__(self, condition_channels: int, *, num_labels: int = 0, num_frames: int = 1, base_channels: int = 48) -> None:
         super().__init__()
+        self.num_labels = num_labels
         wide = 2 * base_channels
         self.first = spectral_norm(nn.Conv2d(12 * num_frames + condition_channels, base_channels, 3, 1, 1))
         self.rest = nn.Sequential(
@@ -288,7 +288,7 @@ class PixelDiscriminator(nn.Module):
         """Logits [[N,1,H/4,W/4]] of frames [N,3*num_frames,H,W] in -1..1."""
         seen = [space_to_depth(frames, 2)]
         if condition is not None:
-            seen.append(F.avg_pool2d(condition, 2).to(frames.dtype))
+            seen.append(pooled(condition, (frames.shape[-2] // 2, frames.shape[-1] // 2), self.num_labels))
         return [self.rest(self.first(beside(*seen)))]
 
 

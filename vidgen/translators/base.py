@@ -16,11 +16,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
+from vidgen.networks.encoding import encode, fold_time
 from vidgen.types import Batch, Condition, Losses, Output, Phase, Stage, Step
+
+if TYPE_CHECKING:
+    from vidgen.translators.settings import ConditionalConfig
 
 Networks = Mapping[str, Any]
 """Pretrained networks by the name they are declared under, and "flow", the estimator of reference flow, where losses need it."""
@@ -126,3 +130,9 @@ class Translator(nn.Module, ABC, Generic[CarryT]):
     @abstractmethod
     def losses(self, phase: Phase, step: Step, batch: Batch, output: Output, networks: Networks) -> Losses:
         """Weighted losses of one phase on one window."""
+
+
+def compared(config: ConditionalConfig, batch: Batch, output: Output) -> tuple[Tensor, Tensor, Tensor]:
+    """What losses on features compare: generated frames, real frames and their condition with ids, [N,C,H,W] each."""
+    condition = encode(batch.window_condition, num_labels=config.num_labels, use_instances=config.use_instances, as_ids=True)
+    return fold_time(output.frames), fold_time(batch.window_target), fold_time(condition)

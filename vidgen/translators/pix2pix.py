@@ -23,7 +23,7 @@ from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.layers import BatchNorm, NoiseDropout, frame_by_frame, initialize
 from vidgen.networks.noise import seed_of
 from vidgen.networks.unet import UNet
-from vidgen.translators.base import Carry, Networks, Translator
+from vidgen.translators.base import Carry, Networks, Translator, compared
 from vidgen.translators.settings import feature_adversary, feature_phases
 from vidgen.translators.settings.pix2pix import Config, Discriminator, Generator, LossWeights, inputs, pretrained
 from vidgen.types import Batch, Condition, Losses, OptimizerSettings, Output, Phase, Stage, Step
@@ -101,14 +101,14 @@ class Pix2Pix(Translator[Carry]):
             return self._adversary.discriminator_losses([pairs[0]], pairs[1])
         if phase.name == "feature_discriminator":
             assert self.features is not None
-            return self.features.discriminator_losses(fake, real, condition, output, networks["efficientnet_lite0"])
+            return self.features.discriminator_losses(*compared(self.config, batch, output), output, networks["efficientnet_lite0"])
         factor = step.between(step.stage.adversarial)
         losses: Losses = {}
         if self.discriminator is not None and factor:
             losses |= self._adversary.generator_losses([pairs[0]], pairs[1], factor=factor)
         if self.features is not None:
             backbone = networks["efficientnet_lite0"]
-            losses |= self.features.generator_losses(fake, real, condition, output, backbone, factor=factor)
+            losses |= self.features.generator_losses(*compared(self.config, batch, output), output, backbone, factor=factor)
         return losses | {"l1": self.config.losses.l1_weight * F.l1_loss(fake, real)}
 
     @property

@@ -25,7 +25,7 @@ from vidgen.networks.encoding import encode, fold_time, instance_edges
 from vidgen.networks.image_pool import ImagePool
 from vidgen.networks.layers import initialize
 from vidgen.networks.losses import gradient_difference, perceptual
-from vidgen.translators.base import Carry, Networks, Translator
+from vidgen.translators.base import Carry, Networks, Translator, compared
 from vidgen.translators.settings import feature_adversary, feature_phases
 from vidgen.translators.settings.pix2pixhd import Config, Discriminators, Encoder, Generator, LossWeights, inputs, pretrained
 from vidgen.types import Batch, Condition, Losses, OptimizerSettings, Output, Phase, Stage, Step
@@ -231,14 +231,14 @@ class Pix2PixHD(Translator[Carry]):
             return self._adversary.discriminator_losses([pairs[0]], pairs[1], num_scales=num_scales)
         if phase.name == "feature_discriminator":
             assert self.features is not None
-            return self.features.discriminator_losses(fake, real, condition, output, networks["efficientnet_lite0"])
+            return self.features.discriminator_losses(*compared(self.config, batch, output), output, networks["efficientnet_lite0"])
         factor = step.between(step.stage.adversarial)
         losses: Losses = {}
         if self.discriminator is not None and factor:
             losses |= self._adversary.generator_losses([pairs[0]], pairs[1], num_scales=num_scales, factor=factor)
         if self.features is not None:
             backbone = networks["efficientnet_lite0"]
-            losses |= self.features.generator_losses(fake, real, condition, output, backbone, factor=factor)
+            losses |= self.features.generator_losses(*compared(self.config, batch, output), output, backbone, factor=factor)
         weights = self.config.losses
         if weights.perceptual_weight:
             losses["perceptual"] = weights.perceptual_weight * perceptual(networks["vgg19"], fake, real)

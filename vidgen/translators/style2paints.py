@@ -25,7 +25,7 @@ from vidgen.networks.style_adversary import StyleAdversary, StyleDiscriminator, 
 from vidgen.networks.style_compact import CompactPainter
 from vidgen.networks.style_hints import HintEncoder, HintNorm, color_statistics, pooled_features, random_features
 from vidgen.networks.style_unet import GuideDecoder, StyleUNet
-from vidgen.translators.base import Networks, Translator
+from vidgen.translators.base import Networks, Translator, compared
 from vidgen.translators.settings import feature_adversary, feature_phases
 from vidgen.translators.settings.style2paints import (
     Config,
@@ -157,7 +157,7 @@ class Style2Paints(Translator[StyleCarry]):
         condition = batch.window_condition
         drawings = self._encode(condition)
         hint = self._hint(condition).repeat_interleave(drawings.shape[1], 0)
-        extras = {"condition": fold_time(drawings), "hint": hint}
+        extras = {"hint": hint}
         if self.generator.compact is not None:
             frames = self.generator.compact.draw(fold_time(drawings), hint)
             return Output(frames.unflatten(0, drawings.shape[:2]), extras=extras), None
@@ -198,15 +198,14 @@ class Style2Paints(Translator[StyleCarry]):
             return self._adversary.discriminator_losses(fake, real, target, realness=realness)
         if phase.name == "feature_discriminator":
             assert self.features is not None
-            backbone = networks["efficientnet_lite0"]
-            return self.features.discriminator_losses(fake, real, output.extras["condition"], output, backbone)
+            return self.features.discriminator_losses(*compared(self.config, batch, output), output, networks["efficientnet_lite0"])
         losses = self._likeness(fake, real, output)
         factor = step.between(step.stage.adversarial)
         if self.discriminator is not None and factor:
             losses |= self._adversary.generator_losses(fake, target, realness=realness, factor=factor)
         if self.features is not None:
             backbone = networks["efficientnet_lite0"]
-            losses |= self.features.generator_losses(fake, real, output.extras["condition"], output, backbone, factor=factor)
+            losses |= self.features.generator_losses(*compared(self.config, batch, output), output, backbone, factor=factor)
         return losses
 
     def _likeness(self, fake: Tensor, real: Tensor, output: Output) -> Losses:

@@ -25,10 +25,10 @@ from vidgen.networks.anchor import Anchor
 from vidgen.networks.compact import ADAM_BETAS, CompactGenerator, LabelWindow, default_blocks, default_widths, draw_noise_shift
 from vidgen.networks.composite import CompositeGenerator, Composition, LocalCompositeGenerator
 from vidgen.networks.discriminators import MultiscaleDiscriminator
-from vidgen.networks.encoding import encode, fold_time, one_hot
+from vidgen.networks.encoding import encode, fold_time
 from vidgen.networks.layers import initialize, pyramid
 from vidgen.networks.losses import masked_l1, perceptual
-from vidgen.translators.base import Networks, Translator
+from vidgen.translators.base import Networks, Translator, compared
 from vidgen.translators.settings import feature_adversary, feature_phases
 from vidgen.translators.settings.vid2vid import (
     Config,
@@ -60,10 +60,6 @@ __all__ = [
 
 RENAMES = {"generator": composite.rename_original, "discriminator": discriminators.rename_original}
 """What to rename in the published files: `G{s}` are generators, `D` and `D_T{s}` discriminators."""
-
-
-_LOOKED_UP_FROM = 24
-"""Classes from which on looking them up is faster than convolving their one-hot channels (measured with AVX512-BF16)."""
 
 
 @dataclass(frozen=True)
@@ -160,13 +156,13 @@ class Vid2Vid(Translator[Vid2VidCarry]):
     def prime(self, condition: Condition, frames: Tensor) -> Vid2VidCarry | None:
         if self.num_past_frames == 0:
             return None
-        encoded = self._encode_for_use(condition)
+        encoded = self._encode_for_generator(condition)
         past = self._fill_past(frames.float())
         scales = _frame_pyramid(past, self.num_active_scales)
         return Vid2VidCarry(self._fill_past(encoded), tuple(scales), frames.shape[1], None)
 
     def translate(self, condition: Condition, carry: Vid2VidCarry | None = None) -> tuple[Output, Vid2VidCarry]:
-        return self._generate(self._encode_for_use(condition), carry, self.num_active_scales)
+        return self._generate(self._encode_for_generator(condition), carry, self.num_active_scales)
 
     def first_state(self, size: tuple[int, int]) -> dict[str, Tensor]:
         """The last K moments as they were read, the last K frames of every scale, and how many frames there have been."""
@@ -198,7 +194,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             after[f"past_{name}"] = window[name][:, 1:]
         past = [state[f"generated_{scale}"] for scale in range(self.num_active_scales)]
         anchor = Anchor(*(state[f"anchor_{name}"] for name in Anchor._fields)) if self._has_anchor else None
-        generated = self._generate_frame(self._encode_for_use(Condition(**window)), past, 1, None, begins, anchor)
+        generated = self._generate_frame(self._encode_for_generator(Condition(**window)), past, 1, None, begins, anchor)
         if generated[-1].anchor is not None:
             after |= {f"anchor_{name}": part for name, part in generated[-1].anchor._asdict().items()}
         for scale, frames in enumerate(past):
@@ -209,12 +205,9 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         return generated[-1].frame.unsqueeze(1), {**after, "num_frames": state["num_frames"] + 1}
 
     def rollout(self, batch: Batch, step: Step, carry: Vid2VidCarry | None = None) -> tuple[Output, Vid2VidCarry]:
-        encoded = self._encode(batch.window_condition)
-        if carry is not None and carry.condition.shape[2] != encoded.shape[2]:  # as `prime` leaves it: in the encoding of use
-            carry = replace(carry, condition=self._unpacked(carry.condition))
+        encoded = self._encode_for_generator(batch.window_condition)
         training = _Training(step.stage, self.config.past, self._draw_fresh(batch))
         output, after = self._generate(encoded, carry, step.stage.num_active_scales, training)
-        output.extras["condition"] = fold_time(encoded)
         if training.fresh is not None:
             output.extras["fresh"] = training.fresh
         frames = output.frames.detach()
@@ -273,20 +266,16 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         anchor: Anchor | None,
     ) -> list[Composition]:
         """One frame at every active scale, coarsest first. `seen` is the condition window [B,K+1,C,H,W], as it was encoded for
-        training or for use.
+        the generator.
         """
         active = len(past) if self.num_past_frames else (training.stage.num_active_scales if training else self.num_active_scales)
         windows: Sequence[Tensor | LabelWindow]
-        if training is None and self._looks_up:
+        if self._looks_up:
             extras = seen[:, :, 1:].flatten(1, 2) if self._extras else None
             windows = [LabelWindow(seen[:, :, 0].long(), extras)]
         else:
             windows = pyramid(seen.flatten(1, 2), active)
-        masks = (
-            pyramid(self._foreground_mask(seen[:, -1], training), active)
-            if self.config.generator.foreground_labels
-            else [None] * active
-        )
+        masks = pyramid(self._foreground_mask(seen[:, -1]), active) if self.config.generator.foreground_labels else [None] * active
         raw_only = _raw_only(len(seen), num_frames, seen.device, training)
         if fresh is not None:
             raw_only = fresh if raw_only is None else fresh | raw_only
@@ -319,13 +308,9 @@ class Vid2Vid(Translator[Vid2VidCarry]):
         config = self.config
         return encode(condition, num_labels=config.num_labels, use_instances=config.use_instances, as_ids=as_ids)
 
-    def _encode_for_use(self, condition: Condition) -> Tensor:
-        """As `_encode`, for use instead of training: where classes are looked up, ids stand in place of one-hot channels."""
+    def _encode_for_generator(self, condition: Condition) -> Tensor:
+        """As `_encode`, but where the generator looks classes up, ids stand in place of one-hot channels."""
         return self._encode(condition, as_ids=self._looks_up)
-
-    def _unpacked(self, encoded: Tensor) -> Tensor:
-        """What `_encode_for_use` encoded, as `_encode` does it."""
-        return torch.cat([one_hot(encoded[:, :, 0].long(), self.config.num_labels), encoded[:, :, 1:]], dim=2)
 
     @property
     def _extras(self) -> int:
@@ -334,11 +319,11 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     @property
     def _looks_up(self) -> bool:
-        """Whether the generator takes ids in use: to the compact one, one-hot channels of many classes cost a tenth of a frame."""
-        return self.config.generator.kind == "compact" and self.config.num_labels >= _LOOKED_UP_FROM
+        """Whether the generator takes ids: to the compact one, one-hot channels of many classes cost a fifth of an update."""
+        return self.config.generator.kind == "compact" and self.config.num_labels > 0
 
-    def _foreground_mask(self, encoded: Tensor, training: _Training | None) -> Tensor:
-        if training is None and self._looks_up:
+    def _foreground_mask(self, encoded: Tensor) -> Tensor:
+        if self._looks_up:
             ids = torch.stack([encoded[:, :1] == label for label in self.config.generator.foreground_labels])
             return ids.any(0).float()
         return encoded[:, list(self.config.generator.foreground_labels)].sum(1, keepdim=True).clamp(0, 1)
@@ -415,7 +400,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             return self._generator_losses(step, batch, output, networks)
         if phase.name == "feature_discriminator":
             assert self.features is not None
-            return self.features.discriminator_losses(*self._compared(batch, output), output, networks["efficientnet_lite0"])
+            return self.features.discriminator_losses(*compared(self.config, batch, output), output, networks["efficientnet_lite0"])
         if phase.name == "discriminator":
             fakes, real = self._frame_pairs(batch, output, self._versions(output))
             return self._frame_adversary.discriminator_losses(fakes, real, num_scales=num_scales)
@@ -478,7 +463,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
             losses |= self._frame_adversary.generator_losses(pairs, real_pair, num_scales=num_scales, factor=factor)
         if self.features is not None:
             backbone = networks["efficientnet_lite0"]
-            losses |= self.features.generator_losses(*self._compared(batch, output), output, backbone, factor=factor)
+            losses |= self.features.generator_losses(*compared(self.config, batch, output), output, backbone, factor=factor)
         if weights.perceptual_weight:
             terms = [perceptual(networks["vgg19"], frames, real) for frames in fakes]
             losses["perceptual"] = weights.perceptual_weight * torch.stack(terms).sum()
@@ -522,7 +507,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
         Of a frame without the region its middle is taken, so that all processes take equally many.
         """
-        condition: Tensor = output.extras["condition"]
+        condition = self._condition(batch, output)
         side = min(max(16, condition.shape[-1] // 32 * 8), condition.shape[-2])
         crops: tuple[list[Tensor], list[Tensor]] = ([], [])
         pictures = (fold_time(output.frames), fold_time(batch.window_target))
@@ -545,13 +530,16 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     def _frame_pairs(self, batch: Batch, output: Output, versions: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """What the discriminator of frames sees: every generated version, and the ground truth, [N,C+3,H,W] each."""
-        condition: Tensor = output.extras["condition"]
+        condition = self._condition(batch, output)
         fakes = [torch.cat([condition, frames], dim=1) for frames in versions]
         return fakes, torch.cat([condition, fold_time(batch.window_target)], dim=1)
 
-    def _compared(self, batch: Batch, output: Output) -> tuple[Tensor, Tensor, Tensor]:
-        """Generated frames, real frames and their condition, [N,C,H,W] each."""
-        return fold_time(output.frames), fold_time(batch.window_target), output.extras["condition"]
+    def _condition(self, batch: Batch, output: Output) -> Tensor:
+        """Of the generated frames, [N,C,H,W] with one-hot labels; made once for all discriminators of an update."""
+        if "condition" not in output.extras:
+            output.extras["condition"] = fold_time(self._encode(batch.window_condition))
+        condition: Tensor = output.extras["condition"]
+        return condition
 
     def _versions(self, output: Output) -> list[Tensor]:
         """The generated frames and, of the published generator, those before blending, [N,3,H,W] each."""

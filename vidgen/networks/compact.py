@@ -352,7 +352,7 @@ class CompactGenerator(nn.Module):
         for level, layer in enumerate(self.condition_layers, start=1):
             pooled = F.avg_pool2d(pooled, 2)
             extra = _positions(pooled) if self._has_positions(level) else self._noise(pooled, level, noise_shift)
-            result.append(F.relu(layer(beside(pooled, extra))))
+            result.append(F.relu(layer(beside(pooled, extra)), inplace=True))
         return result
 
     def _mask(self, logit: Tensor, trusted: Tensor) -> Tensor:
@@ -414,8 +414,15 @@ class _Modulated(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        gain, offset = self.modulation(modulation).chunk(2, dim=1)
-        return self.conv(F.leaky_relu(torch.addcmul(offset, self.norm(x), 1 + gain), _SLOPE))
+        gain, offset = F.conv2d(modulation, self.modulation.weight, self._bias()).chunk(2, dim=1)
+        return self.conv(F.leaky_relu(torch.addcmul(offset, self.norm(x), gain), _SLOPE, inplace=True))
+
+    def _bias(self) -> Tensor:
+        """Of the modulation, so that gains lie around 1: adding it to a bias is cheaper than to every place."""
+        bias = self.modulation.bias
+        assert bias is not None
+        gain, offset = bias.chunk(2)
+        return torch.cat([1 + gain, offset])
 
 
 class _Block(nn.Module):
@@ -472,7 +479,7 @@ class _Tail(nn.Module):
         if hint is not None:
             x = x + hint
         x = F.interpolate(self.last(F.leaky_relu(x, _SLOPE)), scale_factor=2.0, mode="bilinear", align_corners=False)
-        x = F.leaky_relu(self.full(beside(x, *pixels)), _SLOPE)
+        x = F.leaky_relu(self.full(beside(x, *pixels)), _SLOPE, inplace=True)
         raw, repair = torch.tanh(self.head(x).float()).chunk(2, dim=1)
         return raw, _detail(MAX_REPAIR * repair)
 
@@ -489,9 +496,9 @@ class _Hint(nn.Module):
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(self.channels))
 
     def forward(self, picture: Tensor) -> list[Tensor]:
-        levels = [F.relu(self.first(space_to_depth(picture, self.stride)))]
+        levels = [F.relu(self.first(space_to_depth(picture, self.stride)), inplace=True)]
         for layer in self.downs:
-            levels.append(F.relu(layer(levels[-1])))
+            levels.append(F.relu(layer(levels[-1]), inplace=True))
         return [self.fine(space_to_depth(picture, 2)), *levels]
 
 
@@ -510,13 +517,13 @@ class _FlowBranch(nn.Module):
     def forward(self, window: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Flow [N,2,H,W] in pixels, the logits of mask and sharpening [N,1,H,W] each, float32."""
         seen = beside(window, space_to_depth(past, self.stride), _positions(window))
-        fine = F.leaky_relu(self.stem(seen), _SLOPE)
-        middle = F.leaky_relu(self.down[0](fine), _SLOPE)
-        x = F.leaky_relu(self.down[1](middle), _SLOPE)
+        fine = F.leaky_relu(self.stem(seen), _SLOPE, inplace=True)
+        middle = F.leaky_relu(self.down[0](fine), _SLOPE, inplace=True)
+        x = F.leaky_relu(self.down[1](middle), _SLOPE, inplace=True)
         for block in self.blocks:
             x = x + block(x)
         for layer, skip in zip(self.up, (middle, fine), strict=True):
-            x = F.leaky_relu(layer(F.interpolate(x, size=skip.shape[-2:], mode="nearest")) + skip, _SLOPE)
+            x = F.leaky_relu(layer(F.interpolate(x, size=skip.shape[-2:], mode="nearest")) + skip, _SLOPE, inplace=True)
         result = F.interpolate(self.head(x).float(), scale_factor=float(self.stride), mode="bilinear", align_corners=False)
         return result[:, :2] * FLOW_SCALE, result[:, 2:3], result[:, 3:]
 

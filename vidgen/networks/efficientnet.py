@@ -74,6 +74,10 @@ class _SameConv(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
             return F.conv2d(x, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
+        if stride == 2 and self.groups > 1 and not any(side % 2 for side in x.shape[-2:]):
+            # One more pixel at the end than at the beginning: a kernel with a first row and column of zeros, padded alike on all
+            # sides, does the same to the bit without a padded copy of the features.
+            return F.conv2d(x, F.pad(self.weight, (1, 0, 1, 0)), self.bias, 2, kernel // 2, 1, self.groups)
         missing = [max((math.ceil(side / stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:]]
         (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in missing)
         return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, stride, 0, 1, self.groups)

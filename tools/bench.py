@@ -168,8 +168,7 @@ def bench_efficiency(repeats: int) -> list[dict[str, Any]]:
             loss = convolutions(features).float().mean()
         loss.backward()
 
-    best = _rate(convolve, repeats)
-    rows = [{"case": "wide convolutions alone", **best, "share": 1.0}]
+    works: dict[str, Callable[[], object]] = {"wide convolutions alone": convolve}
     settings = load_run_config(Path("configs/vid2vid/camvid_small.yaml"), [])
     config = settings.model.following(DataFacts(NUM_LABELS, 0, has_instances=False, size=SMALL_SIZE))
     stages = {stage.name: stage for stage in vid2vid.stages(config, 1)}
@@ -179,18 +178,35 @@ def bench_efficiency(repeats: int) -> list[dict[str, Any]]:
         runtime.prepare(model)
         networks = pretrained.load(vid2vid.pretrained(config), {}).networks
         batch = _batch(SMALL_SIZE, num_samples=2, clip_frames=stage.clip_frames)
-        row = _rate(_update(model, (stage,), runtime, batch, networks), repeats)
-        rows.append({"case": name, **row, "share": round(row["tflop_per_s"] / best["tflop_per_s"], 2)})
-    return rows
+        works[name] = _update(model, (stage,), runtime, batch, networks)
+    rates = _rates(works, repeats)
+    best = rates["wide convolutions alone"]["tflop_per_s"]
+    return [{"case": name, **rate, "share": round(rate["tflop_per_s"] / best, 2)} for name, rate in rates.items()]
 
 
-def _rate(work: Callable[[], object], repeats: int) -> dict[str, float]:
-    """GFLOP, processor seconds, and TFLOP per second of a call."""
-    work()
-    with FlopCounterMode(display=False) as counter:
+def _rates(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
+    """GFLOP, processor seconds, and TFLOP per second of each call; by turns, so that all of them see the same neighbors."""
+    gflop = {}
+    for name, work in works.items():
         work()
-    flop, seconds = counter.get_total_flops(), median_seconds(work, repeats)
-    return {"gflop": round(flop / 1e9, 1), "seconds": round(seconds, 2), "tflop_per_s": round(flop / seconds / 1e12, 3)}
+        with FlopCounterMode(display=False) as counter:
+            work()
+        gflop[name] = counter.get_total_flops() / 1e9
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            started = time.process_time()
+            work()
+            seconds[name].append(time.process_time() - started)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        name: {
+            "gflop": round(gflop[name], 1),
+            "seconds": round(median, 2),
+            "tflop_per_s": round(gflop[name] / median / 1000, 3),
+        }
+        for name, median in medians.items()
+    }
 
 
 def _update(

@@ -24,7 +24,7 @@ from flow.warp import in_frame, warp
 from vidgen.networks.alignment import correction
 from vidgen.networks.anchor import Anchor, warp_bicubic, warp_nearest
 from vidgen.networks.composite import FLOW_SCALE, Composition
-from vidgen.networks.encoding import pooled
+from vidgen.networks.encoding import tile_averages
 from vidgen.networks.layers import InstanceNorm, beside
 
 ADAM_BETAS = (0.5, 0.99)
@@ -316,7 +316,7 @@ class CompactGenerator(nn.Module):
                 return self._frames_to_channels(F.avg_pool2d(self._looked_up(labels, extras), stride))
             ids = labels.unsqueeze(1).float()
             encoded = ids if extras is None else torch.cat([ids, extras], dim=1)
-            averages = pooled(encoded, (labels.shape[-2] // stride, labels.shape[-1] // stride), self.num_labels)
+            averages = tile_averages(encoded, (labels.shape[-2] // stride, labels.shape[-1] // stride), self.num_labels)
         return self._frames_to_channels(self.embedding(averages.contiguous(memory_format=torch.channels_last)))
 
     def _frames(self, window: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def encode(condition: Condition, *, num_labels: int, use_instances: bool, as_ids
     return torch.cat(channels, dim=2)
 
 
-def pooled(encoded: Tensor, size: tuple[int, int], num_labels: int) -> Tensor:
+def tile_averages(encoded: Tensor, size: tuple[int, int], num_labels: int) -> Tensor:
     """A condition averaged over tiles: [N,C,H,W] as `encode` gives it with ids -> [N,num_labels+C-1,h,w], a class being its share.
 
     Counting ids costs a fraction of what averaging one-hot channels does, and gives the same numbers.

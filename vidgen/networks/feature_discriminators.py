@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from vidgen.networks.compact import space_to_depth
-from vidgen.networks.encoding import pooled
+from vidgen.networks.encoding import tile_averages
 from vidgen.networks.layers import beside
 
 Features = list[Tensor]
@@ -239,7 +239,7 @@ class FeatureDiscriminator(nn.Module):
                 continue
             seen = [levels[place] for levels in mixed]
             if condition is not None:
-                seen.append(pooled(condition, (seen[0].shape[-2], seen[0].shape[-1]), self.num_labels))
+                seen.append(tile_averages(condition, (seen[0].shape[-2], seen[0].shape[-1]), self.num_labels))
             logits.append(self.heads[str(stride)](beside(*seen)))
         return logits
 
@@ -288,7 +288,7 @@ class PixelDiscriminator(nn.Module):
         """Logits [[N,1,H/4,W/4]] of frames [N,3*num_frames,H,W] in -1..1."""
         seen = [space_to_depth(frames, 2)]
         if condition is not None:
-            seen.append(pooled(condition, (frames.shape[-2] // 2, frames.shape[-1] // 2), self.num_labels))
+            seen.append(tile_averages(condition, (frames.shape[-2] // 2, frames.shape[-1] // 2), self.num_labels))
         return [self.rest(self.first(beside(*seen)))]
 
 

@@ -248,7 +248,7 @@ class CompactGenerator(nn.Module):
                 if raw_only is not None and moved is not None:
                     moved = moved._replace(age=moved.age * ~raw_only)
                 if moved is not None and self.past_enlargement is not None:
-                    crisp = torch.exp(-(moved.enlargement / math.log(self.past_enlargement)).square())
+                    crisp = torch.exp(-moved.enlargement / math.log(self.past_enlargement))
                     known = known * crisp
             warped_hint = torch.cat([warped * known, known], dim=1).to(memory_format=torch.channels_last)
         modulations = self._modulations(present, noise_shift)

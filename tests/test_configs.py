@@ -70,7 +70,7 @@ def test_the_small_video_recipes_learn_in_each_of_their_stages(name: str) -> Non
     limits = LoopSettings(seed=0, ema_decay=None, max_grad_norm=None, max_nonfinite_steps=0, max_steps=None)
     for stage in vid2vid.stages(model.config, 1):
         count = 2 + stage.clip_frames
-        ids = torch.randint(0, 32, (2, count, 8, 8)).repeat_interleave(8, 2).repeat_interleave(8, 3)
+        ids = torch.randint(0, model.config.num_labels, (2, count, 8, 8)).repeat_interleave(8, 2).repeat_interleave(8, 3)
         flow, confidence = torch.zeros(2, count, 2, 64, 64), torch.ones(2, count, 1, 64, 64)
         batch = Batch(Condition(labels=ids), torch.rand(2, count, 3, 64, 64) * 2 - 1, flow, confidence, primer_frames=2)
         before = [value.clone() for value in model.generator.parameters()]

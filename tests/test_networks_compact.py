@@ -176,7 +176,7 @@ def test_texture_that_is_shown_larger_than_it_was_drawn_is_drawn_anew() -> None:
     torch.nn.init.zeros_(generator.flow_branch.head.weight)
     past = past_of(1)
     enlarged = torch.zeros(1, 1, 32, 48)
-    enlarged[..., 24:] = 0.5
+    enlarged[..., 24:] = 1.0
     result = generator(ids, past, anchor=Anchor.none(past[:, -3:])._replace(enlargement=enlarged))
     assert result.mask is not None
     assert result.anchor is not None

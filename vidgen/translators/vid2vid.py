@@ -319,7 +319,7 @@ class Vid2Vid(Translator[Vid2VidCarry]):
 
     @property
     def _looks_up(self) -> bool:
-        """Whether the generator takes ids: to the compact one, one-hot channels of many classes cost a fifth of an update."""
+        """Whether the generator takes ids: to the compact one, one-hot channels of many classes cost a tenth of an update."""
         return self.config.generator.kind == "compact" and self.config.num_labels > 0
 
     def _foreground_mask(self, encoded: Tensor) -> Tensor:
